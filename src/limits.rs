@@ -1,0 +1,81 @@
+//! Every limit of a shard, with the reason for its value and what happens when it is reached.
+//!
+//! Limits that a client must know are in [`roadstead_proto::limits`].
+
+use std::time::Duration;
+
+use roadstead_proto::limits as wire;
+
+/// Devices of one user. A further device is refused: `DEVICE_LIMIT`.
+pub const DEVICES_PER_USER_MAX: usize = 4;
+
+/// Entries of one device's inbox before the device is suspended (R21). Soft: counted in steps of
+/// [`INBOX_CHECK_EVERY`], so a device may hold that many more.
+pub const INBOX_ENTRIES_MAX: usize = 10_000;
+
+/// Appends to one device between two counts of its inbox by the user's home. A count is a bounded range
+/// read; one in 1,250 appends costs less than a hundredth of them.
+pub const INBOX_CHECK_EVERY: u32 = 1_250;
+
+/// Delivered entries that a session may leave unacknowledged. Then reading pauses until an Ack.
+pub const DELIVER_WINDOW_ENTRIES_MAX: usize = wire::DELIVER_WINDOW_ENTRIES_MAX;
+
+/// Bytes of delivered and unacknowledged entries of a session. Then reading pauses until an Ack. Two of
+/// the largest frames, so that one can be stored while the next is on its way.
+pub const DELIVER_WINDOW_BYTES_MAX: usize = 2 * wire::FRAME_BYTES_MAX;
+
+/// How long a session with entries waiting may go without acknowledging any. Then it is closed:
+/// `SLOW_CONSUMER`. A phone that was put to sleep in mid-read is back or gone within a minute.
+pub const SLOW_CONSUMER_AFTER: Duration = Duration::from_secs(60);
+
+/// How long acknowledgements are collected before they are flushed to the store (R18 allows 1 s).
+pub const FLUSH_DELAY: Duration = Duration::from_millis(400);
+
+/// Acknowledged entries that are flushed at once, without waiting for [`FLUSH_DELAY`].
+pub const FLUSH_ENTRIES: usize = 128;
+
+/// From the opening of a connection to its Hello. Then it is closed: `HELLO_TIMEOUT`.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a send may wait for its commit when the client names no deadline (R26). Then it is answered
+/// `DEADLINE_PASSED` and not committed.
+pub const SEND_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The longest deadline that a client may name.
+pub const SEND_DEADLINE_MAX: Duration = Duration::from_secs(60);
+
+/// Sends of one shard that wait for the store. Above it the shard grants no stream flow control (R26),
+/// and sends already received are answered `OVERLOADED` beyond [`STORE_SENDS_REFUSED_ABOVE`].
+pub const STORE_SENDS_CONGESTED: usize = 16 * 1024;
+
+/// Sends of one shard waiting for the store above which further ones are refused.
+pub const STORE_SENDS_REFUSED_ABOVE: usize = 2 * STORE_SENDS_CONGESTED;
+
+/// What a client is told to wait after a retryable refusal of a send, in milliseconds.
+pub const RETRY_AFTER_MS: u32 = 250;
+
+/// GoAway asks the clients of a draining shard to come back within this time, each at its own moment.
+pub const DRAIN_SPREAD: Duration = Duration::from_secs(5);
+
+/// How long a draining session may stay after GoAway before the server closes it.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(3);
+
+/// How long a session waits before it asks a store that failed again. Doubles to [`STORE_RETRY_MAX`].
+pub const STORE_RETRY: Duration = Duration::from_millis(250);
+
+/// The longest wait between two tries of a store that fails.
+pub const STORE_RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// Typing frames that a session may send in [`TYPING_INTERVAL`]; more are dropped and counted.
+pub const TYPING_BURST: u8 = 4;
+
+/// The interval of [`TYPING_BURST`].
+pub const TYPING_INTERVAL: Duration = Duration::from_secs(2);
+
+const _: () = {
+    assert!(INBOX_CHECK_EVERY as usize * 8 <= INBOX_ENTRIES_MAX);
+    assert!(FLUSH_ENTRIES <= DELIVER_WINDOW_ENTRIES_MAX);
+    assert!(DELIVER_WINDOW_BYTES_MAX >= wire::FRAME_BYTES_MAX);
+    assert!(FLUSH_DELAY.as_millis() <= 1_000, "R18");
+    assert!(STORE_SENDS_CONGESTED >= wire::SENDS_IN_FLIGHT_MAX);
+};

@@ -1,0 +1,10 @@
+//! shard
+/// x
+#[derive(Debug)]
+pub struct Shard;
+/// x
+#[derive(Debug)]
+pub struct ShardConfig;
+/// x
+#[derive(Debug)]
+pub struct Counters;
