@@ -1,1 +1,252 @@
-//! sessions
+//! One session: what the shard remembers of a connection.
+//!
+//! A silent session keeps only the few positions of [`Session`]. Everything that exists while frames are
+//! under way hangs off [`InFlight`], which is dropped when the last of it has drained.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use roadstead_proto::{DeviceId, Position, UserId};
+
+use crate::limits;
+use crate::store::{DeviceOpened, KnownEntry, SendItem};
+use crate::time::Time;
+
+/// What a session expects next.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// The first frame.
+    ExpectHello,
+    /// The answer to the credential it showed.
+    ExpectIdentity(Box<Opening>),
+    /// The device's record.
+    ExpectDevice(Box<Opening>),
+    /// The home's word that notifies will come (R5).
+    ExpectRegistered(Box<Opening>),
+    /// Anything a client may send.
+    Active,
+    /// Only the end of the connection.
+    Closing,
+}
+
+impl State {
+    /// The next step of the opening, once what this one expected has come.
+    pub(crate) fn advance(&mut self) {
+        *self = match std::mem::replace(self, Self::Closing) {
+            Self::ExpectIdentity(opening) => Self::ExpectDevice(opening),
+            Self::ExpectDevice(opening) => Self::ExpectRegistered(opening),
+            other => panic!("{other:?} is no step of an opening"),
+        };
+    }
+}
+
+/// What is kept from the Hello until the Welcome.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    pub(crate) connect_counter: u64,
+    pub(crate) cursor: Position,
+    pub(crate) want_highest_number: bool,
+    pub(crate) resume_token: Bytes,
+    pub(crate) device: Option<DeviceOpened>,
+}
+
+/// A session of this shard.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) generation: u32,
+    pub(crate) state: State,
+    /// Set with the identity.
+    pub(crate) user: Option<UserId>,
+    /// Set with the Hello.
+    pub(crate) device: Option<DeviceId>,
+    /// The inbox is known completely up to here (R4).
+    pub(crate) read_through: Position,
+    /// The last cursor given to the client: an Ack beyond it is refused (R19).
+    pub(crate) delivered: Position,
+    /// The client's last acknowledgement.
+    pub(crate) acked: Position,
+    /// Flushed, or on its way to the store in [`InFlight::flushing`].
+    pub(crate) flushed: Position,
+    /// The highest position of this device's own sends: it may be marked read.
+    pub(crate) sent: Position,
+    /// A read of the inbox is under way.
+    pub(crate) reading: bool,
+    /// The inbox has more than `read_through`: the one bit to which all notifies come down (R7).
+    pub(crate) dirty: bool,
+    /// The entry of this session in the shard's timer queue. May be earlier than what is due.
+    pub(crate) timer: Option<Time>,
+    /// When the shard closes the session, whatever happens: a missing Hello, or a drain.
+    pub(crate) close_at: Option<Time>,
+    pub(crate) in_flight: Option<Box<InFlight>>,
+}
+
+/// A delivered entry that is not flushed.
+#[derive(Debug)]
+pub(crate) struct WindowEntry {
+    pub(crate) known: KnownEntry,
+    pub(crate) bytes: usize,
+}
+
+/// What a session has under way.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    /// Delivered and not flushed, in order: the entries in `(flushed, delivered]`, unless
+    /// `window_complete` is false.
+    pub(crate) window: VecDeque<WindowEntry>,
+    /// Whether `window` starts at `flushed`. False after a flush failed: then the store reads itself.
+    pub(crate) window_complete: bool,
+    /// Of the window, those the client has not acknowledged.
+    pub(crate) unacked: usize,
+    pub(crate) unacked_bytes: usize,
+    /// Since when the client has acknowledged nothing although it has something to acknowledge.
+    pub(crate) progress_at: Time,
+    /// A flush is under way.
+    pub(crate) flushing: bool,
+    /// When acknowledgements collected so far go to the store.
+    pub(crate) flush_at: Option<Time>,
+    /// No flush before this, so that flushes are at least [`limits::FLUSH_DELAY`] apart.
+    pub(crate) flush_not_before: Time,
+    /// Sends that wait for the one batch of this device to be answered (R16).
+    pub(crate) outbox: Vec<SendItem>,
+    /// Sends in that batch.
+    pub(crate) committing: usize,
+    /// After a retryable failure of this number everything above it is refused until it, or a lower
+    /// one, is sent again (R16).
+    pub(crate) failed_number: Option<u64>,
+    /// When to ask a store that failed again.
+    pub(crate) retry_at: Option<Time>,
+    pub(crate) retries: u32,
+    /// Typing frames left in the interval that ends at `typing_until`.
+    pub(crate) typing_left: u8,
+    pub(crate) typing_until: Time,
+}
+
+impl Session {
+    pub(crate) fn new(generation: u32, close_at: Time) -> Self {
+        Self {
+            generation,
+            state: State::ExpectHello,
+            user: None,
+            device: None,
+            read_through: Position::ZERO,
+            delivered: Position::ZERO,
+            acked: Position::ZERO,
+            flushed: Position::ZERO,
+            sent: Position::ZERO,
+            reading: false,
+            dirty: false,
+            timer: None,
+            close_at: Some(close_at),
+            in_flight: None,
+        }
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        matches!(self.state, State::Active)
+    }
+
+    /// User and device of a session that has been authenticated.
+    pub(crate) fn identity(&self) -> (UserId, DeviceId) {
+        let user = self.user.expect("an authenticated session has a user");
+        (
+            user,
+            self.device
+                .expect("a session has its device before its user"),
+        )
+    }
+
+    /// What is under way; created when there is something.
+    pub(crate) fn in_flight(&mut self, now: Time) -> &mut InFlight {
+        self.in_flight
+            .get_or_insert_with(|| Box::new(InFlight::new(now)))
+    }
+
+    /// Whether the window has room for an entry.
+    pub(crate) fn has_room(&self) -> bool {
+        self.in_flight.as_ref().is_none_or(|active| {
+            active.unacked < limits::DELIVER_WINDOW_ENTRIES_MAX
+                && active.unacked_bytes < limits::DELIVER_WINDOW_BYTES_MAX
+        })
+    }
+
+    /// Sends that have not been answered.
+    pub(crate) fn sends_in_flight(&self) -> usize {
+        self.in_flight
+            .as_ref()
+            .map_or(0, |active| active.outbox.len() + active.committing)
+    }
+
+    /// When something is due, if nothing else happens.
+    pub(crate) fn due(&self, slow_consumer_after: Duration) -> Option<Time> {
+        let active = self.in_flight.as_ref();
+        let slow = active
+            .filter(|active| active.unacked > 0 && self.dirty)
+            .map(|active| active.progress_at + slow_consumer_after);
+        [
+            self.close_at,
+            slow,
+            active.and_then(|active| active.flush_at.filter(|_| !active.flushing)),
+            active.and_then(|active| active.retry_at),
+            active.and_then(|active| active.settles_at()),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Drops what is under way if nothing is: an idle session owns no memory beside itself.
+    pub(crate) fn settle(&mut self, now: Time) {
+        if self
+            .in_flight
+            .as_ref()
+            .is_some_and(|active| active.is_idle(now))
+        {
+            self.in_flight = None;
+        }
+    }
+}
+
+impl InFlight {
+    fn new(now: Time) -> Self {
+        Self {
+            window: VecDeque::new(),
+            window_complete: true,
+            unacked: 0,
+            unacked_bytes: 0,
+            progress_at: now,
+            flushing: false,
+            flush_at: None,
+            flush_not_before: now,
+            outbox: Vec::new(),
+            committing: 0,
+            failed_number: None,
+            retry_at: None,
+            retries: 0,
+            typing_left: limits::TYPING_BURST,
+            typing_until: now,
+        }
+    }
+
+    /// Nothing is under way but intervals that have to pass.
+    fn is_quiet(&self) -> bool {
+        self.window.is_empty()
+            && self.window_complete
+            && !self.flushing
+            && self.flush_at.is_none()
+            && self.outbox.is_empty()
+            && self.committing == 0
+            && self.failed_number.is_none()
+            && self.retry_at.is_none()
+    }
+
+    /// When the last interval has passed, if nothing else is under way.
+    fn settles_at(&self) -> Option<Time> {
+        self.is_quiet()
+            .then(|| self.flush_not_before.max(self.typing_until))
+    }
+
+    fn is_idle(&self, now: Time) -> bool {
+        self.settles_at().is_some_and(|at| at <= now)
+    }
+}

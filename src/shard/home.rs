@@ -1,0 +1,93 @@
+//! What this shard does as the home of its users, and what homes tell it.
+
+use roadstead_proto::{ErrorCode, v1};
+
+use super::{Pending, Shard};
+use crate::directory::Registered;
+use crate::io::SessionId;
+use crate::peer::{Holder, ShardMessage};
+use crate::store::{CheckInbox, Command, Grown};
+use crate::time::Now;
+
+impl Shard {
+    pub(super) fn handle_shard_message(&mut self, now: Now, message: ShardMessage) {
+        match message {
+            ShardMessage::Register {
+                user,
+                device,
+                connect_counter,
+                holder,
+            } => {
+                match self
+                    .directory
+                    .register(user, device, connect_counter, holder)
+                {
+                    Registered::Accepted { replaced } => {
+                        self.tell(holder.shard, ShardMessage::Registered(holder.session));
+                        if let Some(Holder { shard, session }) = replaced {
+                            self.tell(shard, ShardMessage::Replaced(session));
+                        }
+                    }
+                    Registered::Stale => {
+                        self.tell(holder.shard, ShardMessage::Replaced(holder.session));
+                    }
+                }
+            }
+            ShardMessage::Unregister {
+                user,
+                device,
+                holder,
+            } => {
+                self.directory.unregister(user, device, holder);
+            }
+            ShardMessage::Registered(session) => self.handle_registered(now, session),
+            ShardMessage::Replaced(session) => self.handle_replaced(session),
+            ShardMessage::Grown(grown) => self.handle_grown(grown),
+            ShardMessage::Notify(session, grown) => self.handle_notify(now, session, grown),
+            ShardMessage::Typing(user, typing) => {
+                let holders: Vec<Holder> = self.directory.holders(user).collect();
+                for Holder { shard, session } in holders {
+                    self.tell(shard, ShardMessage::TypingFor(session, typing.clone()));
+                }
+            }
+            ShardMessage::TypingFor(session, typing) => {
+                if self.active_mut(session).is_some() {
+                    self.send(session, v1::server_frame::Body::Typing(typing));
+                }
+            }
+        }
+    }
+
+    /// As the writer: tell each inbox's home that it grew.
+    pub(super) fn tell_homes(&mut self, grown: Vec<Grown>) {
+        for grown in grown {
+            let home = self.config.placement.home(grown.user);
+            self.tell(home, ShardMessage::Grown(grown));
+        }
+    }
+
+    /// As the home: tell the session that serves the device, and watch how the inbox fills.
+    fn handle_grown(&mut self, grown: Grown) {
+        let (user, device) = (grown.user, grown.device);
+        if let Some(Holder { shard, session }) = self.directory.holder(user, device) {
+            self.tell(shard, ShardMessage::Notify(session, grown));
+        }
+        if self.inbox_watch.appended(user, device) {
+            let entries_max = self.config.inbox_entries_max;
+            let command = Command::CheckInbox(CheckInbox {
+                user,
+                device,
+                entries_max,
+            });
+            self.ask(command, Pending::CheckInbox);
+        }
+    }
+
+    fn handle_replaced(&mut self, id: SessionId) {
+        if self.session_mut(id).is_some() {
+            self.counters.replaced += 1;
+            let message = "a later connection of this device took over";
+            self.refuse(id, ErrorCode::SessionReplaced, message);
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! The shard: sessions, directory and requests to the store, put together.
+//!
+//! One file per matter: [`opening`] takes a connection from its first frame to its Welcome, [`sends`]
+//! commits messages, [`inbox`] reads and delivers, [`acks`] flushes, [`home`] keeps the directory,
+//! [`ephemeral`] passes on what is never stored, [`ending`] closes and drains.
+
+mod acks;
+mod ending;
+mod ephemeral;
+mod home;
+mod inbox;
+mod opening;
+mod sends;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use roadstead_proto::v1::{self, client_frame, server_frame};
+use roadstead_proto::{ErrorCode, Position};
+use slab::Slab;
+
+use crate::directory::{Directory, InboxWatch};
+use crate::io::{CloseReason, Input, Output, SessionId};
+use crate::limits;
+use crate::message_id::MessageIds;
+use crate::peer::{Holder, ShardMessage};
+use crate::placement::{Placement, ShardId};
+use crate::session::{Session, State};
+use crate::store::{Command, Completion, Outcome, Request, RequestId, StoreError};
+use crate::time::{Now, Time};
+
+/// How a shard is set up.
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    /// Which of the node's shards this is.
+    pub id: ShardId,
+    /// The node's number, below 1,024: part of message ids.
+    pub node: u16,
+    /// Where users live.
+    pub placement: Placement,
+    /// Keys the hash tables and the jitter. Any 16 bytes that a client can not guess.
+    pub hash_key: [u8; 16],
+    /// What Welcome asks clients to keep to.
+    pub heartbeat_interval: Duration,
+    /// What Welcome tells of other nodes.
+    pub node_hints: Vec<String>,
+    /// See [`limits::INBOX_ENTRIES_MAX`].
+    pub inbox_entries_max: usize,
+    /// See [`limits::SLOW_CONSUMER_AFTER`].
+    pub slow_consumer_after: Duration,
+}
+
+impl ShardConfig {
+    /// The defaults of [`limits`].
+    #[must_use]
+    pub fn new(id: ShardId, placement: Placement, hash_key: [u8; 16]) -> Self {
+        Self {
+            id,
+            node: 0,
+            placement,
+            hash_key,
+            heartbeat_interval: Duration::from_secs(120),
+            node_hints: Vec::new(),
+            inbox_entries_max: limits::INBOX_ENTRIES_MAX,
+            slow_consumer_after: limits::SLOW_CONSUMER_AFTER,
+        }
+    }
+
+    fn inbox_check_every(&self) -> u32 {
+        let eighth = u32::try_from(self.inbox_entries_max / 8).unwrap_or(u32::MAX);
+        eighth.clamp(1, limits::INBOX_CHECK_EVERY)
+    }
+}
+
+/// What a shard has done since it began, and holds now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Connections that are open, whatever their state.
+    pub sessions: u64,
+    /// Sessions that have had their Welcome.
+    pub sessions_active: u64,
+    /// Welcomes sent.
+    pub welcomes: u64,
+    /// Frames received.
+    pub frames_in: u64,
+    /// Frames sent.
+    pub frames_out: u64,
+    /// Sends committed, without repeats.
+    pub sends_committed: u64,
+    /// Sends answered again with their first answer.
+    pub sends_repeated: u64,
+    /// Sends refused, for any reason.
+    pub sends_refused: u64,
+    /// Entries delivered.
+    pub delivered: u64,
+    /// Of those, delivered from a notify that was known to leave no gap.
+    pub delivered_without_read: u64,
+    /// Inbox reads asked of the store.
+    pub inbox_reads: u64,
+    /// Flushes asked of the store.
+    pub flushes: u64,
+    /// Read marks asked of the store.
+    pub read_marks: u64,
+    /// Acks of another generation, which acknowledge nothing (R3).
+    pub acks_of_other_generation: u64,
+    /// Sessions closed because another one of the device took over.
+    pub replaced: u64,
+    /// Typing frames dropped by their rate limit.
+    pub typing_dropped: u64,
+    /// Requests to the store that failed retryably.
+    pub store_failures: u64,
+    /// Sends waiting for the store.
+    pub sends_pending: u64,
+    /// Requests waiting for the store.
+    pub requests_pending: u64,
+    /// Users in the directory.
+    pub users: u64,
+    /// Sessions closed by the server, by error code.
+    pub closed_by_code: [u64; 32],
+}
+
+/// Who waits for an answer of the store.
+#[derive(Debug)]
+enum Pending {
+    OpenDevice(SessionId),
+    Send {
+        session: SessionId,
+        numbers: Vec<u64>,
+    },
+    ReadInbox(SessionId),
+    /// The session may be gone: then only the receipts matter.
+    Flush {
+        session: SessionId,
+        upto: Position,
+    },
+    MarkRead,
+    CheckInbox,
+}
+
+/// One shard: see the [module](self) and the drive contract of the [crate](crate).
+#[derive(Debug)]
+pub struct Shard {
+    config: ShardConfig,
+    /// By the transport's index.
+    sessions: Vec<Option<Session>>,
+    directory: Directory,
+    inbox_watch: InboxWatch,
+    message_ids: MessageIds,
+    pending: Slab<Pending>,
+    sends_pending: usize,
+    timers: BTreeSet<(Time, SessionId)>,
+    /// Messages of this shard to itself, handled before the next input.
+    to_self: VecDeque<ShardMessage>,
+    outputs: VecDeque<Output>,
+    draining: bool,
+    counters: Counters,
+}
+
+impl Shard {
+    /// An empty shard.
+    #[must_use]
+    pub fn new(config: ShardConfig) -> Self {
+        Self {
+            directory: Directory::new(config.hash_key),
+            inbox_watch: InboxWatch::new(config.hash_key, config.inbox_check_every()),
+            message_ids: MessageIds::new(config.node, config.id, config.placement.shards()),
+            sessions: Vec::new(),
+            pending: Slab::new(),
+            sends_pending: 0,
+            timers: BTreeSet::new(),
+            to_self: VecDeque::new(),
+            outputs: VecDeque::new(),
+            draining: false,
+            counters: Counters::default(),
+            config,
+        }
+    }
+
+    /// Takes in something that happened. Then [`Self::poll`] until `None`.
+    ///
+    /// # Panics
+    /// If outputs of an earlier input have not been polled, or the driver breaks the contract otherwise:
+    /// a session opened twice, an answer to a request that was never made.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        debug_assert!(
+            self.outputs.is_empty(),
+            "poll every output before the next input"
+        );
+        match input {
+            Input::Opened(id) => self.handle_opened(now, id),
+            Input::Frame(id, frame) => self.handle_frame(now, id, frame),
+            Input::Malformed(id, error) => {
+                self.refuse(id, error.code(), "the bytes are no frame");
+            }
+            Input::Closed(id) => self.handle_closed(id),
+            Input::Authenticated(id, result) => self.handle_authenticated(now, id, result),
+            Input::Shard(_, message) => self.handle_shard_message(now, message),
+            Input::Store(completion) => self.handle_completion(now, completion),
+            Input::MessageIdsReserved { from_ms, until_ms } => {
+                self.message_ids.reserve(from_ms, until_ms);
+            }
+            Input::Drain => self.handle_drain(now),
+        }
+        self.drain_to_self(now);
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called next.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Time> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Does what is due. Then [`Self::poll`] until `None`.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now.at) {
+            self.timers.remove(&(at, id));
+            if let Some(session) = self.session_mut(id) {
+                session.timer = None;
+                self.handle_session_due(now, id);
+                self.arm(now, id);
+            }
+        }
+        self.drain_to_self(now);
+    }
+
+    /// Whether the driver should stop reading from sessions until the store has caught up (R26).
+    #[must_use]
+    pub fn is_congested(&self) -> bool {
+        self.sends_pending >= limits::STORE_SENDS_CONGESTED
+    }
+
+    /// Whether nothing is open and nothing waits for the store: a drained shard may stop.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.counters.sessions == 0 && self.pending.is_empty()
+    }
+
+    /// What has been done and is held.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters {
+            sends_pending: count(self.sends_pending),
+            requests_pending: count(self.pending.len()),
+            users: count(self.directory.len()),
+            ..self.counters
+        }
+    }
+
+    fn handle_frame(&mut self, now: Now, id: SessionId, frame: v1::ClientFrame) {
+        use client_frame::Body;
+        self.counters.frames_in += 1;
+        let Some(session) = self.session_mut(id) else {
+            return;
+        };
+        match (&session.state, frame.body) {
+            (State::Closing, _) => {}
+            (_, None) => self.refuse(id, ErrorCode::FrameMalformed, "the frame has no body"),
+            (State::ExpectHello, Some(Body::Hello(hello))) => self.handle_hello(id, hello),
+            (State::Active, Some(Body::Send(send))) => self.handle_send(now, id, send),
+            (State::Active, Some(Body::Ack(ack))) => self.handle_ack(now, id, &ack),
+            (State::Active, Some(Body::Read(read))) => self.handle_read_mark(id, &read),
+            (State::Active, Some(Body::Typing(typing))) => self.handle_typing(now, id, typing),
+            (State::Active, Some(Body::Ping(ping))) => {
+                let pong = v1::Pong { nonce: ping.nonce };
+                self.send(id, server_frame::Body::Pong(pong));
+            }
+            (_, Some(_)) => {
+                self.refuse(
+                    id,
+                    ErrorCode::FrameUnexpected,
+                    "not now: see the session's states",
+                );
+            }
+        }
+        self.arm(now, id);
+    }
+
+    fn handle_completion(&mut self, now: Now, completion: Completion) {
+        let key = usize::try_from(completion.id.0).expect("request ids are slab keys");
+        let pending = self.pending.remove(key);
+        if completion
+            .outcome
+            .as_ref()
+            .is_err_and(|error| error.is_retryable())
+        {
+            self.counters.store_failures += 1;
+        }
+        match (pending, completion.outcome) {
+            (Pending::OpenDevice(id), Ok(Outcome::DeviceOpened(opened))) => {
+                self.handle_device_opened(now, id, opened);
+            }
+            (Pending::OpenDevice(id), Err(error)) => {
+                self.refuse(id, error.code(), "the device can not be opened");
+            }
+            (Pending::Send { session, numbers }, Ok(Outcome::Sent { answers, grown })) => {
+                self.handle_sent(now, session, &numbers, answers);
+                self.tell_homes(grown);
+            }
+            (Pending::Send { session, numbers }, Err(error)) => {
+                let answers = vec![Err(error); numbers.len()];
+                self.handle_sent(now, session, &numbers, answers);
+            }
+            (Pending::ReadInbox(id), Ok(Outcome::Inbox(page))) => {
+                self.handle_inbox_page(now, id, page);
+            }
+            (Pending::ReadInbox(id), Err(error)) => self.handle_read_failed(now, id, error),
+            (Pending::Flush { session, upto }, Ok(Outcome::Flushed { grown, .. })) => {
+                self.handle_flushed(now, session, upto);
+                self.tell_homes(grown);
+            }
+            (Pending::Flush { session, .. }, Err(error)) => {
+                self.handle_flush_failed(now, session, error);
+            }
+            (Pending::MarkRead, Ok(Outcome::MarkedRead { grown }))
+            | (Pending::CheckInbox, Ok(Outcome::InboxChecked { grown, .. })) => {
+                self.tell_homes(grown);
+            }
+            // A read mark or a count that failed is only late: the next one makes up for it.
+            (Pending::MarkRead | Pending::CheckInbox, Err(_)) => {}
+            (pending, Ok(outcome)) => panic!("{outcome:?} does not answer {pending:?}"),
+        }
+    }
+
+    fn drain_to_self(&mut self, now: Now) {
+        while let Some(message) = self.to_self.pop_front() {
+            self.handle_shard_message(now, message);
+        }
+    }
+
+    fn handle_session_due(&mut self, now: Now, id: SessionId) {
+        let Some(session) = self.session_mut(id) else {
+            return;
+        };
+        if session.close_at.is_some_and(|at| at <= now.at) {
+            return self.handle_close_due(id);
+        }
+        let slow = session.dirty
+            && session
+                .in_flight
+                .as_ref()
+                .is_some_and(|active| active.unacked > 0)
+            && self.is_slow(now, id);
+        if slow {
+            return self.refuse(id, ErrorCode::SlowConsumer, "deliveries wait for an Ack");
+        }
+        self.handle_retry_due(now, id);
+        self.flush_if_due(now, id);
+        if let Some(session) = self.session_mut(id) {
+            session.settle(now.at);
+        }
+    }
+
+    fn is_slow(&mut self, now: Now, id: SessionId) -> bool {
+        let after = self.config.slow_consumer_after;
+        let session = self.session_mut(id).expect("checked by the caller");
+        session
+            .in_flight
+            .as_ref()
+            .is_some_and(|active| active.progress_at + after <= now.at)
+    }
+
+    /// Puts the session into the timer queue if something is due before its entry there. An entry that
+    /// comes too early costs a look; moving it at every frame would cost more.
+    fn arm(&mut self, now: Now, id: SessionId) {
+        let after = self.config.slow_consumer_after;
+        let Some(session) = self.session_mut(id) else {
+            return;
+        };
+        let Some(due) = session.due(after) else {
+            return;
+        };
+        let due = due.max(now.at + Duration::from_micros(1));
+        if session.timer.is_some_and(|timer| timer <= due) {
+            return;
+        }
+        let old = session.timer.replace(due);
+        if let Some(old) = old {
+            self.timers.remove(&(old, id));
+        }
+        self.timers.insert((due, id));
+    }
+
+    fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        let slot = self.sessions.get_mut(usize::try_from(id.index).ok()?)?;
+        slot.as_mut()
+            .filter(|session| session.generation == id.generation)
+    }
+
+    fn active_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.session_mut(id).filter(|session| session.is_active())
+    }
+
+    fn send(&mut self, id: SessionId, body: server_frame::Body) {
+        self.counters.frames_out += 1;
+        self.outputs
+            .push_back(Output::Frame(id, v1::ServerFrame { body: Some(body) }));
+    }
+
+    fn ask(&mut self, command: Command, pending: Pending) {
+        let key = self.pending.insert(pending);
+        let id = RequestId(key as u64);
+        self.outputs
+            .push_back(Output::Store(Request { id, command }));
+    }
+
+    fn tell(&mut self, shard: ShardId, message: ShardMessage) {
+        if shard == self.config.id {
+            self.to_self.push_back(message);
+        } else {
+            self.outputs.push_back(Output::Shard(shard, message));
+        }
+    }
+
+    fn holder(&self, session: SessionId) -> Holder {
+        Holder {
+            shard: self.config.id,
+            session,
+        }
+    }
+
+    /// Answers an offence with an Error frame and the end of the session: nobody else notices.
+    fn refuse(&mut self, id: SessionId, code: ErrorCode, message: &'static str) {
+        let Some(session) = self.session_mut(id) else {
+            return;
+        };
+        if matches!(session.state, State::Closing) {
+            return;
+        }
+        let mut frame = code.frame(message);
+        if frame.retryable {
+            frame.retry_after_ms = limits::RETRY_AFTER_MS;
+        }
+        self.send(id, server_frame::Body::Error(frame));
+        self.close(id, CloseReason { code, message });
+    }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+/// Whether waiting helps, for requests that the shard itself repeats.
+fn worth_retrying(error: StoreError) -> bool {
+    error.is_retryable()
+}

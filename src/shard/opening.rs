@@ -1,0 +1,226 @@
+//! From the first frame to the Welcome.
+
+use roadstead_proto::v1::{self, Capability, hello, server_frame};
+use roadstead_proto::{DeviceId, ErrorCode, Position, limits as wire};
+
+use super::{Pending, Shard};
+use crate::io::{Credential, Identity, Output, SessionId};
+use crate::limits;
+use crate::peer::ShardMessage;
+use crate::session::{Opening, Session, State};
+use crate::store::{Command, DeviceOpened, Flush, OpenDevice};
+use crate::time::Now;
+
+/// What a valid Hello says.
+struct Greeting {
+    device: DeviceId,
+    credential: Credential,
+    opening: Opening,
+}
+
+impl Shard {
+    pub(super) fn handle_opened(&mut self, now: Now, id: SessionId) {
+        let index = usize::try_from(id.index).expect("an index fits");
+        if self.sessions.len() <= index {
+            self.sessions.resize_with(index + 1, || None);
+        }
+        let session = Session::new(id.generation, now.at + limits::HELLO_TIMEOUT);
+        let old = self.sessions[index].replace(session);
+        assert!(old.is_none(), "{id:?} was opened while its slot was in use");
+        self.counters.sessions += 1;
+        self.arm(now, id);
+    }
+
+    pub(super) fn handle_hello(&mut self, id: SessionId, hello: v1::Hello) {
+        if self.draining {
+            return self.refuse(id, ErrorCode::Draining, "this server is going away");
+        }
+        match read_hello(hello) {
+            Err((code, message)) => self.refuse(id, code, message),
+            Ok(Greeting {
+                device,
+                credential,
+                opening,
+            }) => {
+                let session = self.session_mut(id).expect("it sent the Hello");
+                session.device = Some(device);
+                session.state = State::ExpectIdentity(Box::new(opening));
+                self.outputs.push_back(Output::Authenticate {
+                    session: id,
+                    credential,
+                    device,
+                });
+            }
+        }
+    }
+
+    pub(super) fn handle_authenticated(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        result: Result<Identity, ErrorCode>,
+    ) {
+        let Some(session) = self.session_mut(id) else {
+            return;
+        };
+        let State::ExpectIdentity(opening) = &mut session.state else {
+            return;
+        };
+        let identity = match result {
+            Ok(identity) => identity,
+            Err(code) => return self.refuse(id, code, "the credential proves nobody"),
+        };
+        opening.resume_token = identity.resume_token;
+        let command = Command::OpenDevice(OpenDevice {
+            user: identity.user,
+            device: session.device.expect("set by the Hello"),
+            cursor: opening.cursor,
+            want_highest_number: opening.want_highest_number,
+            unix_ms: now.unix_ms,
+        });
+        session.user = Some(identity.user);
+        session.state.advance();
+        self.ask(command, Pending::OpenDevice(id));
+    }
+
+    /// R5: register with the home, and read only once it has answered.
+    pub(super) fn handle_device_opened(&mut self, now: Now, id: SessionId, opened: DeviceOpened) {
+        let holder = self.holder(id);
+        let Some(session) = self.session_mut(id) else {
+            return;
+        };
+        let State::ExpectDevice(opening) = &mut session.state else {
+            return;
+        };
+        opening.device = Some(opened);
+        let connect_counter = opening.connect_counter;
+        let cursor = if opened.resync {
+            Position::ZERO
+        } else {
+            opening.cursor
+        };
+        session.state.advance();
+        let start = cursor.max(opened.stored_ack);
+        session.read_through = start;
+        session.delivered = start;
+        session.acked = start;
+        session.flushed = start;
+        let (user, device) = session.identity();
+        if cursor > opened.stored_ack {
+            // R19: the Hello's cursor is an acknowledgement and goes through the same door.
+            session.in_flight(now.at).flushing = true;
+            let flush = Flush {
+                user,
+                device,
+                upto: cursor,
+                known: None,
+            };
+            self.ask_flush(id, flush);
+        }
+        let home = self.config.placement.home(user);
+        self.tell(
+            home,
+            ShardMessage::Register {
+                user,
+                device,
+                connect_counter,
+                holder,
+            },
+        );
+    }
+
+    pub(super) fn handle_registered(&mut self, now: Now, id: SessionId) {
+        let Some(session) = self.session_mut(id) else {
+            return;
+        };
+        if !matches!(session.state, State::ExpectRegistered(_)) {
+            return;
+        }
+        let State::ExpectRegistered(opening) = std::mem::replace(&mut session.state, State::Active)
+        else {
+            unreachable!("checked above");
+        };
+        session.close_at = None;
+        self.welcome(now, id, *opening);
+        self.read_inbox(now, id);
+        self.arm(now, id);
+    }
+
+    fn welcome(&mut self, now: Now, id: SessionId, opening: Opening) {
+        let session = self.session_mut(id).expect("checked by the caller");
+        let (user, _) = session.identity();
+        let opened = opening
+            .device
+            .expect("the device was opened before it was registered");
+        let heartbeat = self.config.heartbeat_interval.as_millis();
+        let welcome = v1::Welcome {
+            user: user.get(),
+            generation: opened.generation,
+            resync: opened.resync,
+            limits: Some(announced_limits()),
+            heartbeat_interval_ms: u32::try_from(heartbeat).unwrap_or(u32::MAX),
+            server_time_ms: now.unix_ms,
+            highest_number: opened.highest_number,
+            home_prefix: Some(self.config.placement.home_prefix(user)),
+            resume_token: opening.resume_token,
+            node_hints: self.config.node_hints.clone(),
+        };
+        self.counters.welcomes += 1;
+        self.counters.sessions_active += 1;
+        self.send(id, server_frame::Body::Welcome(welcome));
+        if opened.expired_through > opening.cursor && !opened.resync {
+            let gap = v1::Gap {
+                cursor: opened.expired_through.as_bytes().to_vec().into(),
+                reason: v1::GapReason::Expired.into(),
+            };
+            self.send(id, server_frame::Body::Gap(gap));
+        }
+    }
+}
+
+fn announced_limits() -> v1::Limits {
+    let announce = |limit: usize| u32::try_from(limit).expect("limits of the wire are small");
+    v1::Limits {
+        frame_bytes_max: announce(wire::FRAME_BYTES_MAX),
+        sends_in_flight_max: announce(wire::SENDS_IN_FLIGHT_MAX),
+        payload_bytes_max: announce(wire::PAYLOAD_BYTES_MAX),
+    }
+}
+
+fn read_hello(hello: v1::Hello) -> Result<Greeting, (ErrorCode, &'static str)> {
+    if hello.version != roadstead_proto::VERSION {
+        return Err((
+            ErrorCode::VersionUnsupported,
+            "this server speaks version 1",
+        ));
+    }
+    let device = DeviceId::new(hello.device)
+        .map_err(|_| (ErrorCode::DeviceInvalid, "a device id is never 0"))?;
+    let cursor = Position::from_field(&hello.cursor)
+        .ok_or((ErrorCode::CursorInvalid, "a cursor has 16 bytes, or none"))?;
+    let credential = match hello.credential {
+        Some(hello::Credential::Token(token)) => Credential::Token(token),
+        Some(hello::Credential::ResumeToken(token)) => Credential::Resume(token),
+        None => return Err((ErrorCode::TokenInvalid, "a Hello needs a credential")),
+    };
+    let bytes = match &credential {
+        Credential::Token(token) => token.len(),
+        Credential::Resume(token) => token.len(),
+    };
+    if bytes > wire::CREDENTIAL_BYTES_MAX {
+        return Err((ErrorCode::TokenInvalid, "the credential is too long"));
+    }
+    let ask = u64::from(Capability::AskHighestNumber as u32);
+    let opening = Opening {
+        connect_counter: hello.connect_counter,
+        cursor,
+        want_highest_number: hello.capabilities & ask != 0,
+        resume_token: bytes::Bytes::new(),
+        device: None,
+    };
+    Ok(Greeting {
+        device,
+        credential,
+        opening,
+    })
+}

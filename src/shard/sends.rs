@@ -1,0 +1,258 @@
+//! Sending: from a Send frame to its SendResult.
+
+use std::hash::Hasher;
+use std::time::Duration;
+
+use bytes::Bytes;
+use roadstead_proto::v1::{self, server_frame};
+use roadstead_proto::{ChatId, ErrorCode, UserId, limits as wire};
+use siphasher::sip::SipHasher13;
+
+use super::{Pending, Shard};
+use crate::io::SessionId;
+use crate::limits;
+use crate::store::{Command, SendItem, Sends, Sent, StoreError};
+use crate::time::Now;
+
+impl Shard {
+    pub(super) fn handle_send(&mut self, now: Now, id: SessionId, send: v1::Send) {
+        if send.number == 0 {
+            return self.refuse(id, ErrorCode::NumberInvalid, "numbers start at 1");
+        }
+        let number = send.number;
+        match self.admit(now, id, send) {
+            Ok(item) => {
+                let session = self.session_mut(id).expect("it sent the frame");
+                session.in_flight(now.at).outbox.push(item);
+                self.sends_pending += 1;
+                self.submit(id);
+            }
+            Err(code) => self.refuse_send(now, id, number, code),
+        }
+    }
+
+    /// Checks a Send and makes the item that the store commits.
+    fn admit(&mut self, now: Now, id: SessionId, send: v1::Send) -> Result<SendItem, ErrorCode> {
+        let store_full = self.sends_pending >= limits::STORE_SENDS_REFUSED_ABOVE;
+        let session = self.session_mut(id).expect("it sent the frame");
+        let (user, device) = session.identity();
+        let chat = ChatId::from_slice(&send.chat).map_err(|_| ErrorCode::ChatInvalid)?;
+        let recipient = chat.peer_of(user).ok_or(ErrorCode::ChatInvalid)?;
+        if send.payload.len() > wire::PAYLOAD_BYTES_MAX {
+            return Err(ErrorCode::PayloadTooLarge);
+        }
+        behind_a_failure(session, send.number)?;
+        if session.sends_in_flight() >= wire::SENDS_IN_FLIGHT_MAX {
+            return Err(ErrorCode::InFlightLimit);
+        }
+        if store_full {
+            return Err(ErrorCode::Overloaded);
+        }
+        let message_id = self
+            .message_ids
+            .next(now.unix_ms)
+            .ok_or(ErrorCode::StoreUnavailable)?;
+        Ok(SendItem {
+            number: send.number,
+            request_hash: request_hash(chat, &send.payload),
+            chat,
+            recipient,
+            deadline: now.at + deadline(send.deadline_ms),
+            envelope: v1::Envelope {
+                message_id: message_id.get(),
+                chat: send.chat,
+                sender: user.get(),
+                sender_device: device.get(),
+                server_time_ms: now.unix_ms,
+                payload: send.payload,
+                number: send.number,
+            },
+        })
+    }
+
+    /// Hands the waiting sends to the store, if none of this device are there already (R16).
+    fn submit(&mut self, id: SessionId) {
+        let Some(session) = self.session_mut(id) else {
+            return;
+        };
+        let (user, device) = session.identity();
+        let Some(active) = session.in_flight.as_mut() else {
+            return;
+        };
+        if active.committing > 0 || active.outbox.is_empty() {
+            return;
+        }
+        let items = std::mem::take(&mut active.outbox);
+        active.committing = items.len();
+        let numbers = items.iter().map(|item| item.number).collect();
+        let command = Command::Send(Sends {
+            user,
+            device,
+            items,
+        });
+        self.ask(
+            command,
+            Pending::Send {
+                session: id,
+                numbers,
+            },
+        );
+    }
+
+    pub(super) fn handle_sent(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        numbers: &[u64],
+        answers: Vec<Result<Sent, StoreError>>,
+    ) {
+        assert_eq!(numbers.len(), answers.len(), "one answer for each send");
+        self.sends_pending -= numbers.len();
+        for answer in &answers {
+            match answer {
+                Ok(sent) if sent.repeated => self.counters.sends_repeated += 1,
+                Ok(_) => self.counters.sends_committed += 1,
+                Err(_) => {}
+            }
+        }
+        let Some(session) = self.session_mut(id) else {
+            return;
+        };
+        let Some(active) = session.in_flight.as_mut() else {
+            return;
+        };
+        active.committing = 0;
+        if !session.is_active() {
+            return;
+        }
+        for (number, answer) in numbers.iter().zip(answers) {
+            match answer {
+                Ok(sent) => self.confirm(id, *number, sent),
+                Err(error) => self.refuse_send(now, id, *number, error.code()),
+            }
+        }
+        self.refuse_outbox_behind_a_failure(now, id);
+        self.submit(id);
+        self.settle(now, id);
+    }
+
+    fn confirm(&mut self, id: SessionId, number: u64, sent: Sent) {
+        let session = self.session_mut(id).expect("checked by the caller");
+        session.sent = session.sent.max(sent.position);
+        let result = v1::SendResult {
+            number,
+            message_id: sent.message_id.get(),
+            position: Bytes::copy_from_slice(sent.position.as_bytes()),
+            server_time_ms: sent.server_time_ms,
+        };
+        self.send(id, server_frame::Body::SendResult(result));
+    }
+
+    /// Refuses one send. If the client may try it again, everything behind it waits for that (R16):
+    /// otherwise a later message of the chat could be committed first.
+    fn refuse_send(&mut self, now: Now, id: SessionId, number: u64, code: ErrorCode) {
+        self.counters.sends_refused += 1;
+        let mut error = code.frame(refusal(code));
+        error.number = number;
+        if error.retryable {
+            error.retry_after_ms = limits::RETRY_AFTER_MS;
+            let session = self.session_mut(id).expect("checked by the caller");
+            let active = session.in_flight(now.at);
+            let lowest = active
+                .failed_number
+                .map_or(number, |failed| failed.min(number));
+            active.failed_number = Some(lowest);
+        }
+        self.send(id, server_frame::Body::Error(error));
+    }
+
+    fn refuse_outbox_behind_a_failure(&mut self, now: Now, id: SessionId) {
+        let Some(active) = self
+            .session_mut(id)
+            .and_then(|session| session.in_flight.as_mut())
+        else {
+            return;
+        };
+        let Some(failed) = active.failed_number else {
+            return;
+        };
+        let outbox = std::mem::take(&mut active.outbox);
+        let (behind, kept) = outbox.into_iter().partition(|item| item.number > failed);
+        active.outbox = kept;
+        let behind: Vec<SendItem> = behind;
+        self.sends_pending -= behind.len();
+        for item in behind {
+            self.refuse_send(now, id, item.number, ErrorCode::StoreUnavailable);
+        }
+    }
+
+    pub(super) fn settle(&mut self, now: Now, id: SessionId) {
+        if let Some(session) = self.session_mut(id) {
+            session.settle(now.at);
+        }
+        self.arm(now, id);
+    }
+
+    /// Forgets the sends of a session that ends before they went to the store: its device tries again.
+    pub(super) fn forget_outbox(&mut self, id: SessionId) {
+        let Some(session) = self.session_mut(id) else {
+            return;
+        };
+        if let Some(active) = session.in_flight.as_mut() {
+            let waiting = std::mem::take(&mut active.outbox).len();
+            self.sends_pending -= waiting;
+        }
+    }
+}
+
+fn behind_a_failure(session: &mut crate::session::Session, number: u64) -> Result<(), ErrorCode> {
+    let Some(active) = session.in_flight.as_mut() else {
+        return Ok(());
+    };
+    match active.failed_number {
+        Some(failed) if number > failed => Err(ErrorCode::StoreUnavailable),
+        Some(_) => {
+            active.failed_number = None;
+            Ok(())
+        }
+        None => Ok(()),
+    }
+}
+
+fn deadline(asked_ms: u32) -> Duration {
+    match asked_ms {
+        0 => limits::SEND_DEADLINE,
+        ms => Duration::from_millis(ms.into()).min(limits::SEND_DEADLINE_MAX),
+    }
+}
+
+/// Tells a retry from another message under the same number. A device that makes two of its own
+/// messages collide harms only itself, so the key is no secret; it must outlive the process.
+fn request_hash(chat: ChatId, payload: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(b"roadstead-resend");
+    hasher.write(chat.as_bytes());
+    hasher.write(payload);
+    hasher.finish()
+}
+
+fn refusal(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::ChatInvalid => "no chat of this user",
+        ErrorCode::PayloadTooLarge => "see Welcome.limits.payload_bytes_max",
+        ErrorCode::InFlightLimit => "see Welcome.limits.sends_in_flight_max",
+        ErrorCode::UserUnknown => "nobody has that id",
+        ErrorCode::RecipientFull => "every device of the recipient is suspended",
+        ErrorCode::NumberReused => "this number was used for another message",
+        ErrorCode::NumberSpent => "this number is too old to be answered again",
+        ErrorCode::DeadlinePassed => "the store did not get to it in time",
+        ErrorCode::StoreUnavailable => "not committed, or not known to be",
+        ErrorCode::Overloaded => "the store has too much to do",
+        _ => "refused",
+    }
+}
+
+/// The recipient of a pair's chat, for frames that only name the chat.
+pub(super) fn peer_in(chat: &[u8], user: UserId) -> Option<(ChatId, UserId)> {
+    let chat = ChatId::from_slice(chat).ok()?;
+    Some((chat, chat.peer_of(user)?))
+}
