@@ -1,0 +1,46 @@
+//! One door to every task of this repository.
+
+mod purity;
+mod steps;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask <task>
+
+  demo [OPTIONS]  build everything, start an edge, ramp 10,000 sessions against it, verify every message
+                  (OPTIONS go to `loadgen demo`)
+  test            all tests of the workspace
+  lint            formatting, clippy with warnings as errors, purity of the sans-IO crates
+  smoke           a short verified load run of 2,000 sessions against a real edge process
+  fuzz SECONDS    every fuzz target for so long (needs a nightly toolchain and cargo-fuzz)
+  ci              lint, test, smoke: what .ci/run does";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let task = arguments.first().map_or("help", String::as_str);
+    let rest = arguments.get(1..).unwrap_or_default();
+    let result = match task {
+        "demo" => steps::demo(rest),
+        "test" => steps::test(),
+        "lint" => steps::lint(),
+        "smoke" => steps::smoke(),
+        "ci" => steps::ci(),
+        _ => {
+            say(HELP);
+            Ok(())
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("xtask: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[allow(clippy::print_stdout, reason = "a task tells what it does")]
+fn say(text: &str) {
+    println!("{text}");
+}

@@ -1,0 +1,82 @@
+//! The tasks, as calls of cargo and of what it built.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+
+use crate::{purity, say};
+
+pub(crate) fn demo(options: &[String]) -> anyhow::Result<()> {
+    build()?;
+    run(Command::new(binary("loadgen")).arg("demo").args(options))
+}
+
+pub(crate) fn test() -> anyhow::Result<()> {
+    run(cargo().args(["test", "--workspace"]))
+}
+
+pub(crate) fn lint() -> anyhow::Result<()> {
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    run(cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    purity::check()
+}
+
+/// Fewer sessions than the demo, the same checks.
+pub(crate) fn smoke() -> anyhow::Result<()> {
+    let options = ["--sessions", "2000", "--rate", "500", "--duration", "10"];
+    demo(&options.map(String::from))
+}
+
+pub(crate) fn ci() -> anyhow::Result<()> {
+    lint()?;
+    test()?;
+    smoke()
+}
+
+fn build() -> anyhow::Result<()> {
+    run(cargo()
+        .args(["build", "--release", "--bins", "-p", "roadstead-edge"])
+        .args(["-p", "roadstead-loadgen"]))
+}
+
+fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// A binary of the release build: beside this one, which was built the same way.
+fn binary(name: &str) -> PathBuf {
+    let this = std::env::current_exe().expect("a running program has a path");
+    this.with_file_name(name)
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let line = format!("{command:?}").replace('"', "");
+    say(&format!("> {line}"));
+    let started = Instant::now();
+    let status = command.status().with_context(|| line.clone())?;
+    say(&format!("< {:.1} s", started.elapsed().as_secs_f64()));
+    ensure!(status.success(), "{line}: {status}");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_step_fails_the_task() {
+        let error = run(&mut Command::new("false"))
+            .expect_err("it fails")
+            .to_string();
+        assert!(error.contains("false"), "{error}");
+    }
+}
