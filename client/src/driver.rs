@@ -1,0 +1,509 @@
+//! The loop between the session's state machine, the journal, the connection and the application.
+
+use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Buf, Bytes, BytesMut};
+use quinn::VarInt;
+use roadstead_proto::limits::FRAME_BYTES_MAX;
+use roadstead_proto::{ChatId, Deframer, ErrorCode, Position, decode_frame, encode_frame, v1};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::client::Status;
+use crate::config::CredentialProvider;
+use crate::error::{Cause, ClientError, JournalError, SendError};
+use crate::event::{Confirmation, Disconnected, Event};
+use crate::journal::{Journal, Record};
+use crate::session::{Action, Now, Session};
+use crate::transport::{Connection, Dial, Tls, cause, socket_towards};
+
+/// Bytes that wait for the stream's flow control before no more frames are made.
+const OUT_BYTES_MAX: usize = 64 * 1024;
+/// Events that wait for the application before the driver stops reading from the server.
+const EVENTS_PENDING_MAX: usize = 64;
+/// Messages that are written to the journal in one go.
+const SUBMISSIONS_PER_TURN: usize = 64;
+/// How long after the stream's end the connection's end must come.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a farewell may take.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
+
+type Waiter = oneshot::Sender<Result<Confirmation, SendError>>;
+
+/// A message that the application hands in.
+#[derive(Debug)]
+pub(crate) struct Submission {
+    pub(crate) chat: ChatId,
+    pub(crate) payload: Bytes,
+    pub(crate) reply: oneshot::Sender<Result<u64, ClientError>>,
+    pub(crate) waiter: Option<Waiter>,
+}
+
+/// Everything else that the application orders.
+#[derive(Debug)]
+pub(crate) enum Command {
+    StoredUpTo(Position),
+    Read(ChatId, Position),
+    Typing(ChatId),
+    NetworkChanged,
+    ShutDown(oneshot::Sender<()>),
+}
+
+type Channels = (
+    mpsc::Receiver<Submission>,
+    mpsc::Receiver<Command>,
+    mpsc::Sender<Event>,
+    watch::Sender<Status>,
+);
+
+/// See the module.
+pub(crate) struct Driver {
+    session: Session,
+    /// `None` only while a write is under way on another thread.
+    journal: Option<Box<dyn Journal>>,
+    tls: Tls,
+    servers: Vec<String>,
+    attempts: usize,
+    server_name: Option<String>,
+    credentials: Arc<dyn CredentialProvider>,
+    link: Link,
+    submissions: mpsc::Receiver<Submission>,
+    commands: mpsc::Receiver<Command>,
+    stored_in: mpsc::UnboundedSender<u64>,
+    stored: mpsc::UnboundedReceiver<u64>,
+    events: mpsc::Sender<Event>,
+    pending: VecDeque<Event>,
+    replies: Vec<(oneshot::Sender<Result<u64, ClientError>>, u64)>,
+    waiters: HashMap<u64, Waiter>,
+    status: watch::Sender<Status>,
+}
+
+/// The connection, as far as it has come.
+enum Link {
+    Down,
+    Dialling(Pin<Box<dyn Future<Output = Dialled> + Send>>),
+    Up(Box<Up>),
+}
+
+type Dialled = Result<(Connection, Option<String>), Cause>;
+
+struct Up {
+    connection: Connection,
+    deframer: Deframer,
+    out: BytesMut,
+}
+
+/// What a turn of the loop waits for.
+enum Input {
+    Dialled(Dialled),
+    Received(Bytes),
+    Wrote(usize),
+    Lost(Cause),
+    Submission(Submission),
+    Command(Command),
+    Stored(u64),
+    Shown,
+    Unwanted,
+    Timeout,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        session: Session,
+        journal: Box<dyn Journal>,
+        tls: Tls,
+        servers: Vec<String>,
+        server_name: Option<String>,
+        credentials: Arc<dyn CredentialProvider>,
+        (submissions, commands, events, status): Channels,
+    ) -> Self {
+        let (stored_in, stored) = mpsc::unbounded_channel();
+        Self {
+            session,
+            journal: Some(journal),
+            tls,
+            servers,
+            attempts: 0,
+            server_name,
+            credentials,
+            link: Link::Down,
+            submissions,
+            commands,
+            stored_in,
+            stored,
+            events,
+            pending: VecDeque::new(),
+            replies: Vec::new(),
+            waiters: HashMap::new(),
+            status,
+        }
+    }
+
+    /// The clocks.
+    pub(crate) fn now() -> Now {
+        let since_epoch = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Now {
+            at: Instant::now(),
+            unix_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    pub(crate) async fn run(mut self) {
+        let ended = match self.turns().await {
+            Ok(done) => self.farewell().await.map(|()| done),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = &ended {
+            // What has no record must not leave: no farewell, the connection just drops.
+            let cause = Cause::Journal(error.to_string());
+            let retry_in = None;
+            let stopped = Event::Disconnected(Disconnected { cause, retry_in });
+            self.pending.push_back(stopped);
+        }
+        for event in self.pending.drain(..) {
+            let _ = self.events.try_send(event);
+        }
+        self.status.send_replace(Status::Stopped);
+        for (_, waiter) in self.waiters.drain() {
+            let _ = waiter.send(Err(SendError::Stopped));
+        }
+        if let Ok(Some(done)) = ended {
+            let _ = done.send(());
+        }
+    }
+
+    /// Runs until told to stop; returns whom to tell that it has.
+    async fn turns(&mut self) -> Result<Option<oneshot::Sender<()>>, JournalError> {
+        loop {
+            self.settle().await?;
+            if self.session.is_stopped() && self.pending.is_empty() {
+                return Ok(None);
+            }
+            match self.next_input().await {
+                Input::Command(Command::ShutDown(done)) => return Ok(Some(done)),
+                Input::Unwanted => return Ok(None),
+                input => self.handle(input),
+            }
+        }
+    }
+
+    /// Brings the session's outputs where they belong, durable things first.
+    async fn settle(&mut self) -> Result<(), JournalError> {
+        let records = self.session.poll_record();
+        if !records.is_empty() {
+            self.write_down(records).await?;
+        }
+        for (reply, number) in self.replies.drain(..) {
+            let _ = reply.send(Ok(number));
+        }
+        while let Some(event) = self.session.poll_event() {
+            self.take_event(event);
+        }
+        self.transmit();
+        while let Some(action) = self.session.poll_action() {
+            match action {
+                Action::Connect { needs_token } => self.dial(needs_token),
+                Action::Close(code) => self.hang_up(code),
+            }
+        }
+        self.publish_status();
+        Ok(())
+    }
+
+    /// A sync takes milliseconds on a phone: not on the event loop's thread.
+    async fn write_down(&mut self, records: Vec<Record>) -> Result<(), JournalError> {
+        let mut journal = self.journal.take().expect("one write at a time");
+        let written = tokio::task::spawn_blocking(move || {
+            let result = journal.append(&records);
+            (journal, result)
+        });
+        let lost = |_| JournalError::Damaged("the journal panicked".into());
+        let (journal, result) = written.await.map_err(lost)?;
+        self.journal = Some(journal);
+        result
+    }
+
+    fn take_event(&mut self, mut event: Event) {
+        if let Some(entry) = event.entry_mut() {
+            entry.door = Some(self.stored_in.clone());
+        }
+        let answer = match &event {
+            Event::SendConfirmed(confirmation) => Some((confirmation.number, Ok(*confirmation))),
+            Event::SendFailed(failure) => Some((failure.number, Err(failure.error.clone()))),
+            _ => None,
+        };
+        if let Some((number, answer)) = answer
+            && let Some(waiter) = self.waiters.remove(&number)
+        {
+            let _ = waiter.send(answer);
+        }
+        self.pending.push_back(event);
+    }
+
+    /// Makes frames as long as there is room.
+    fn transmit(&mut self) {
+        let Link::Up(up) = &mut self.link else {
+            return;
+        };
+        while up.out.len() < OUT_BYTES_MAX {
+            let Some(frame) = self.session.poll_transmit() else {
+                break;
+            };
+            encode_frame(&frame, &mut up.out);
+        }
+    }
+
+    fn dial(&mut self, needs_token: bool) {
+        let hints = self.session.node_hints();
+        let index = self.attempts % (self.servers.len() + hints.len());
+        self.attempts += 1;
+        let address = self
+            .servers
+            .get(index)
+            .unwrap_or_else(|| &hints[index - self.servers.len()]);
+        let dial = Dial {
+            tls: self.tls.clone(),
+            address: address.clone(),
+            server_name: self.server_name.clone(),
+            home: self.session.home(),
+            heartbeat: self.session.heartbeat().interval(),
+            idle_timeout: self.session.heartbeat().idle_timeout(),
+        };
+        let token = needs_token.then(|| self.credentials.token());
+        self.link = Link::Dialling(Box::pin(async move {
+            let token = match token {
+                Some(token) => Some(token.await.map_err(|error| Cause::Credential(error.0))?),
+                None => None,
+            };
+            Ok((dial.run().await?, token))
+        }));
+    }
+
+    fn hang_up(&mut self, code: ErrorCode) {
+        if let Link::Up(up) = std::mem::replace(&mut self.link, Link::Down) {
+            up.connection
+                .quic
+                .close(VarInt::from_u32(code.as_close_code()), b"");
+        }
+    }
+
+    fn publish_status(&self) {
+        let status = match &self.link {
+            _ if self.session.is_stopped() => Status::Stopped,
+            _ if self.session.is_active() => Status::Active,
+            Link::Down => Status::Waiting,
+            _ => Status::Connecting,
+        };
+        self.status.send_if_modified(|known| {
+            let modified = *known != status;
+            *known = status;
+            modified
+        });
+    }
+
+    async fn next_input(&mut self) -> Input {
+        let may_read = self.pending.len() < EVENTS_PENDING_MAX;
+        let timeout = self.session.poll_timeout();
+        tokio::select! {
+            input = self.link.next_input(may_read) => input,
+            Some(entry) = self.stored.recv() => Input::Stored(entry),
+            Some(command) = self.commands.recv() => Input::Command(command),
+            Some(submission) = self.submissions.recv(), if self.session.accepts_sends() => {
+                Input::Submission(submission)
+            }
+            permit = self.events.reserve(), if !self.pending.is_empty() => match permit {
+                Ok(permit) => {
+                    permit.send(self.pending.pop_front().expect("not empty"));
+                    Input::Shown
+                }
+                Err(_) => Input::Unwanted,
+            },
+            () = self.events.closed() => Input::Unwanted,
+            () = sleep_until(timeout) => Input::Timeout,
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = Self::now();
+        match input {
+            Input::Dialled(Ok((connection, token))) => {
+                self.link = Link::Up(Box::new(Up {
+                    connection,
+                    deframer: Deframer::new(FRAME_BYTES_MAX),
+                    out: BytesMut::new(),
+                }));
+                // Where it worked, it is tried first the next time.
+                self.attempts -= 1;
+                self.session.handle_connected(now, token);
+            }
+            Input::Dialled(Err(cause)) | Input::Lost(cause) => {
+                self.link = Link::Down;
+                self.session.handle_disconnected(now, cause);
+            }
+            Input::Received(chunk) => self.receive(now, chunk),
+            Input::Wrote(length) => {
+                if let Link::Up(up) = &mut self.link {
+                    up.out.advance(length);
+                }
+            }
+            Input::Submission(submission) => self.submit(now, submission),
+            Input::Stored(entry) => {
+                self.session.mark_stored(now, entry);
+                while let Ok(entry) = self.stored.try_recv() {
+                    self.session.mark_stored(now, entry);
+                }
+            }
+            Input::Command(command) => self.obey(now, command),
+            Input::Timeout => self.session.handle_timeout(now),
+            Input::Shown | Input::Unwanted => {}
+        }
+    }
+
+    fn receive(&mut self, now: Now, mut chunk: Bytes) {
+        let Link::Up(up) = &mut self.link else {
+            return;
+        };
+        loop {
+            let frame = match up.deframer.next_frame(&mut chunk) {
+                Ok(Some(frame)) => decode_frame::<v1::ServerFrame>(frame),
+                Ok(None) => return,
+                Err(error) => Err(error),
+            };
+            match frame {
+                Ok(frame) => self.session.handle_frame(now, frame),
+                Err(error) => return self.session.handle_garbage(now, error.into()),
+            }
+        }
+    }
+
+    /// Numbers a message and those that wait behind it, so that one sync serves them all.
+    fn submit(&mut self, now: Now, submission: Submission) {
+        let mut next = Some(submission);
+        for _ in 0..SUBMISSIONS_PER_TURN {
+            let Some(Submission {
+                chat,
+                payload,
+                reply,
+                waiter,
+            }) = next
+            else {
+                return;
+            };
+            match self.session.send(now, chat, payload) {
+                Ok(number) => {
+                    self.replies.push((reply, number));
+                    self.waiters.extend(waiter.map(|waiter| (number, waiter)));
+                }
+                Err(error) => drop(reply.send(Err(error))),
+            }
+            if !self.session.accepts_sends() {
+                return;
+            }
+            next = self.submissions.try_recv().ok();
+        }
+        if let Some(left) = next {
+            self.submit(now, left);
+        }
+    }
+
+    fn obey(&mut self, now: Now, command: Command) {
+        match command {
+            Command::StoredUpTo(cursor) => self.session.mark_stored_up_to(now, cursor),
+            Command::Read(chat, position) => self.session.read(chat, position),
+            Command::Typing(chat) => self.session.typing(chat),
+            Command::NetworkChanged => {
+                self.session.network_changed(now);
+                self.rebind();
+            }
+            Command::ShutDown(_) => unreachable!("the loop takes it"),
+        }
+    }
+
+    /// Moves a live connection to a new socket; QUIC carries it over.
+    fn rebind(&mut self) {
+        if let Link::Up(up) = &self.link {
+            let moved = socket_towards(up.connection.quic.remote_address())
+                .and_then(|socket| up.connection.endpoint.rebind(socket));
+            if moved.is_err() {
+                self.hang_up(ErrorCode::Unspecified);
+                let lost = Cause::Transport("no socket on the new network".into());
+                self.session.handle_disconnected(Self::now(), lost);
+            }
+        }
+    }
+
+    /// Sends what is due, acknowledgements among it, waits until it arrived, and closes.
+    async fn farewell(&mut self) -> Result<(), JournalError> {
+        while let Ok(entry) = self.stored.try_recv() {
+            self.session.mark_stored(Self::now(), entry);
+        }
+        self.session.shut_down();
+        self.settle().await?;
+        if let Link::Up(up) = std::mem::replace(&mut self.link, Link::Down) {
+            let Up {
+                mut connection,
+                out,
+                ..
+            } = *up;
+            let deliver = async {
+                let _ = connection.send.write_all(&out).await;
+                let _ = connection.send.finish();
+                let _ = connection.send.stopped().await;
+            };
+            let _ = tokio::time::timeout(FAREWELL_TIMEOUT, deliver).await;
+            connection.quic.close(VarInt::from_u32(0), b"");
+            let idle = connection.endpoint.wait_idle();
+            let _ = tokio::time::timeout(FAREWELL_TIMEOUT, idle).await;
+        }
+        Ok(())
+    }
+}
+
+impl Link {
+    /// Cancel-safe: the futures inside are, and the dial is kept in place.
+    async fn next_input(&mut self, may_read: bool) -> Input {
+        match self {
+            Self::Down => std::future::pending().await,
+            Self::Dialling(dial) => Input::Dialled(dial.as_mut().await),
+            Self::Up(up) => up.next_input(may_read).await,
+        }
+    }
+}
+
+impl Up {
+    async fn next_input(&mut self, may_read: bool) -> Input {
+        let Connection {
+            quic, send, recv, ..
+        } = &mut self.connection;
+        tokio::select! {
+            chunk = recv.read_chunk(usize::MAX, true), if may_read => match chunk {
+                Ok(Some(chunk)) => Input::Received(chunk.bytes),
+                Ok(None) | Err(_) => Input::Lost(why_closed(quic).await),
+            },
+            written = send.write(&self.out), if !self.out.is_empty() => match written {
+                Ok(length) => Input::Wrote(length),
+                Err(_) => Input::Lost(why_closed(quic).await),
+            },
+            error = quic.closed(), if !may_read => Input::Lost(cause(error)),
+        }
+    }
+}
+
+/// The stream has ended: the close that follows says why.
+async fn why_closed(quic: &quinn::Connection) -> Cause {
+    match tokio::time::timeout(CLOSE_TIMEOUT, quic.closed()).await {
+        Ok(error) => cause(error),
+        Err(_) => Cause::Protocol("the stream ended before the connection".into()),
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,276 @@
+//! A journal in one file.
+//!
+//! Eight bytes of magic, then records. Appended and synced; a torn tail, which only a crash in the
+//! middle of a write leaves, is cut off at the next start. When most of the file is history it is
+//! written anew beside itself and renamed over, so that at every moment one whole journal exists.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use super::record::{Decoded, decode, encode};
+use super::{Journal, JournalError, Record, Saved};
+
+const MAGIC: &[u8; 8] = b"rsjrnl\x00\x01";
+/// A file below this is never worth writing anew.
+const COMPACT_BYTES_MIN: u64 = 256 * 1024;
+
+/// A crash-safe journal in a file, locked against a second process.
+#[derive(Debug)]
+pub struct FileJournal {
+    path: PathBuf,
+    file: File,
+    /// Holds the lock: the journal's own file is replaced when it is compacted, this one never.
+    _lock: File,
+    saved: Saved,
+    bytes: u64,
+    /// Bytes after the last compaction.
+    bytes_compact: u64,
+    /// A write failed: what the file ends with is unknown until it is opened again.
+    failed: bool,
+}
+
+impl FileJournal {
+    /// Opens or creates the journal at `path`, and cuts off a torn tail.
+    ///
+    /// # Errors
+    /// [`JournalError`]: not readable, in use, or no journal.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, JournalError> {
+        let path = path.into();
+        let lock = lock(&path)?;
+        let mut file = options().open(&path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let (saved, intact) = replay(&bytes)?;
+        if intact < bytes.len() {
+            file.set_len(intact as u64)?;
+        }
+        let mut journal = Self {
+            path,
+            file,
+            _lock: lock,
+            saved,
+            bytes: intact as u64,
+            bytes_compact: 0,
+            failed: false,
+        };
+        if intact == 0 {
+            journal.write(MAGIC)?;
+            sync_folder(&journal.path)?;
+        }
+        journal.file.sync_data()?;
+        Ok(journal)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), JournalError> {
+        self.file.seek(SeekFrom::Start(self.bytes))?;
+        self.file.write_all(bytes)?;
+        self.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn try_append(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        let mut bytes = Vec::new();
+        records.iter().for_each(|record| encode(record, &mut bytes));
+        self.write(&bytes)?;
+        if records.iter().any(Record::must_be_durable) {
+            self.file.sync_data()?;
+        }
+        records.iter().for_each(|record| self.saved.apply(record));
+        if self.bytes > COMPACT_BYTES_MIN && self.bytes > 4 * self.bytes_compact {
+            self.compact()?;
+        }
+        Ok(())
+    }
+
+    fn compact(&mut self) -> Result<(), JournalError> {
+        let mut bytes = MAGIC.to_vec();
+        let records = self.saved.to_records();
+        records.iter().for_each(|record| encode(record, &mut bytes));
+        let beside = self.path.with_extension("new");
+        let mut file = options().truncate(true).open(&beside)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, &self.path)?;
+        sync_folder(&self.path)?;
+        self.file = file;
+        self.bytes = bytes.len() as u64;
+        self.bytes_compact = self.bytes;
+        Ok(())
+    }
+}
+
+impl Journal for FileJournal {
+    fn load(&mut self) -> Result<Saved, JournalError> {
+        Ok(self.saved.clone())
+    }
+
+    fn append(&mut self, records: &[Record]) -> Result<(), JournalError> {
+        if self.failed {
+            return Err(JournalError::Damaged("an earlier write failed".into()));
+        }
+        self.failed = true;
+        self.try_append(records)?;
+        self.failed = false;
+        Ok(())
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true);
+    // It holds messages in clear: nobody else's business.
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+fn lock(path: &Path) -> Result<File, JournalError> {
+    let lock = options().open(path.with_extension("lock"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(JournalError::InUse),
+        Err(TryLockError::Error(error)) => Err(error.into()),
+    }
+}
+
+/// Reads all records: what they say, and how many bytes are intact.
+fn replay(bytes: &[u8]) -> Result<(Saved, usize), JournalError> {
+    if bytes.len() < MAGIC.len() && MAGIC.starts_with(bytes) {
+        return Ok((Saved::default(), 0));
+    }
+    if !bytes.starts_with(MAGIC) {
+        return Err(JournalError::Damaged("the file is no journal".into()));
+    }
+    let mut saved = Saved::default();
+    let mut at = MAGIC.len();
+    loop {
+        match decode(&bytes[at..]) {
+            Decoded::Record(record, length) => {
+                saved.apply(&record);
+                at += length;
+            }
+            Decoded::Unknown(kind) => {
+                return Err(JournalError::Damaged(format!(
+                    "a record of kind {kind}: written by a newer version"
+                )));
+            }
+            Decoded::Torn => return Ok((saved, at)),
+        }
+    }
+}
+
+/// A new or renamed file is durable only when its folder is.
+fn sync_folder(path: &Path) -> Result<(), JournalError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    #[cfg(unix)]
+    File::open(folder)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use roadstead_proto::{ChatId, Position, UserId};
+
+    use super::super::Unconfirmed;
+    use super::super::record::tests::{sample_saved, samples};
+    use super::*;
+
+    fn reopened(path: &Path) -> Saved {
+        FileJournal::open(path)
+            .expect("opens")
+            .load()
+            .expect("loads")
+    }
+
+    #[test]
+    fn what_was_appended_is_there_at_the_next_start() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let mut journal = FileJournal::open(&path).expect("opens");
+        assert_eq!(journal.load().expect("loads"), Saved::default());
+        journal.append(&samples()).expect("appends");
+        drop(journal);
+        assert_eq!(reopened(&path), sample_saved());
+    }
+
+    #[test]
+    fn a_crash_at_any_byte_loses_only_the_record_it_cut() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let mut journal = FileJournal::open(&path).expect("opens");
+        let mut ends = vec![journal.bytes];
+        for record in samples() {
+            journal.append(&[record]).expect("appends");
+            ends.push(journal.bytes);
+        }
+        drop(journal);
+        let whole = fs::read(&path).expect("reads");
+        for cut in 0..whole.len() {
+            fs::write(&path, &whole[..cut]).expect("writes");
+            let survivors = ends[1..].iter().filter(|end| **end <= cut as u64).count();
+            let mut expected = Saved::default();
+            samples()[..survivors]
+                .iter()
+                .for_each(|record| expected.apply(record));
+            assert_eq!(reopened(&path), expected, "cut at {cut}");
+            // And it can be continued.
+            let mut journal = FileJournal::open(&path).expect("opens");
+            journal.append(&[Record::Connect(99)]).expect("appends");
+            drop(journal);
+            assert_eq!(reopened(&path).connect_counter, 99, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_second_process_is_kept_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let _first = FileJournal::open(&path).expect("opens");
+        assert!(matches!(FileJournal::open(&path), Err(JournalError::InUse)));
+    }
+
+    #[test]
+    fn a_foreign_file_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        fs::write(&path, b"dear diary").expect("writes");
+        assert!(matches!(
+            FileJournal::open(&path),
+            Err(JournalError::Damaged(_))
+        ));
+        assert_eq!(fs::read(&path).expect("reads"), b"dear diary");
+    }
+
+    #[test]
+    fn history_does_not_fill_the_disk() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let mut journal = FileJournal::open(&path).expect("opens");
+        let user = UserId::new(1).expect("not 0");
+        let payload = Bytes::from(vec![7; 4096]);
+        for number in 1..=400 {
+            let message = Unconfirmed {
+                number,
+                chat: ChatId::pair(user, user),
+                payload: payload.clone(),
+                sent_unix_ms: number,
+            };
+            let cursor = Record::Cursor(Position::new(1, [1; 10], 1));
+            journal
+                .append(&[Record::Send(message), Record::Settled(number - 1), cursor])
+                .expect("appends");
+        }
+        let saved = journal.load().expect("loads");
+        assert!(journal.bytes < 2 * COMPACT_BYTES_MIN, "{}", journal.bytes);
+        drop(journal);
+        assert_eq!(reopened(&path), saved);
+        assert_eq!(saved.unconfirmed.keys().collect::<Vec<_>>(), [&400]);
+    }
+}
