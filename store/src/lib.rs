@@ -1,1 +1,21 @@
-//! To come.
+//! Durable state: the ordered transactional seam, the records above it, and the engines below.
+//!
+//! - [`txn`]: the seam, cut to FoundationDB's measure.
+//! - [`keys`]: where everything is kept.
+//! - [`records`]: what the commands of a shard mean in keys and values, written once for every engine.
+//! - [`embedded`]: the engine on an embedded LSM tree: one committer, group commit, synced before
+//!   anything is visible (R8 to R11).
+//!
+//! A shard asks by [`roadstead::store::Request`] and is answered by [`roadstead::store::Completion`].
+
+#![forbid(unsafe_code)]
+
+pub mod embedded;
+pub mod keys;
+pub mod recent;
+pub mod records;
+pub mod txn;
+
+pub use embedded::{
+    EmbeddedConfig, EmbeddedLimits, EmbeddedStore, Handle, Health, OpenError, Sink,
+};

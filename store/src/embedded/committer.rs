@@ -1,0 +1,499 @@
+//! The committer: the one thread that writes (R8).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, TryRecvError};
+use roadstead::ShardId;
+use roadstead::store::{Command, Completion, Grown, Outcome, Request, RequestId, StoreError};
+use roadstead_proto::{DeviceId, Position, UserId};
+
+use crate::recent::Recent;
+use crate::records::{RecordError, Scope, device, flush, inbox, read_mark};
+use crate::txn::{TxnError, ready};
+
+use super::admin::{Admin, Expiry};
+use super::batch::BatchTxn;
+use super::config::EmbeddedConfig;
+use super::engine::{Engine, Writes};
+use super::sends::PendingSends;
+use super::{Answers, Shared, refusal};
+
+/// What the committer is asked.
+#[derive(Debug)]
+pub(crate) enum Job {
+    /// Commands of a shard.
+    Requests(ShardId, Vec<Request>),
+    /// A command of the process itself.
+    Admin(Admin),
+    /// Finish what was asked before, and end.
+    Stop,
+}
+
+impl Job {
+    /// The answers of a job that nobody will carry out.
+    pub(crate) fn into_refusals(self) -> Vec<Completion> {
+        match self {
+            Self::Requests(_, requests) => requests
+                .iter()
+                .map(|request| refusal(request, StoreError::Unavailable))
+                .collect(),
+            Self::Admin(_) | Self::Stop => Vec::new(),
+        }
+    }
+}
+
+/// A command that goes ahead of sends, and what came of it.
+#[derive(Debug)]
+struct Evaluated {
+    shard: ShardId,
+    id: RequestId,
+    outcome: Result<Outcome, StoreError>,
+    /// The device was registered by it.
+    registered: Option<(UserId, DeviceId)>,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Committer {
+    pub(super) config: EmbeddedConfig,
+    pub(super) shared: Arc<Shared>,
+    /// `None` while it is being reopened.
+    pub(super) engine: Option<Engine>,
+    pub(super) jobs: Receiver<Job>,
+    /// Acknowledgements, openings, read marks: they have room ahead of sends (R26).
+    ahead: VecDeque<(ShardId, Request)>,
+    sends: VecDeque<PendingSends>,
+    pub(super) admins: VecDeque<Admin>,
+    pub(super) expiry: Option<Expiry>,
+    /// A minute that was too far ahead of the last one.
+    pub(super) minute_refused: Option<u32>,
+    /// The last entry appended to a device's inbox, if this process appended it.
+    appended: Recent<(UserId, DeviceId), Position>,
+    pub(super) answers: Answers,
+    pub(super) stopping: bool,
+}
+
+impl Committer {
+    pub(crate) fn new(
+        config: EmbeddedConfig,
+        shared: Arc<Shared>,
+        engine: Engine,
+        jobs: Receiver<Job>,
+    ) -> Self {
+        Self {
+            appended: Recent::new(config.limits.known_devices_max),
+            config,
+            shared,
+            engine: Some(engine),
+            jobs,
+            ahead: VecDeque::new(),
+            sends: VecDeque::new(),
+            admins: VecDeque::new(),
+            expiry: None,
+            minute_refused: None,
+            answers: Answers::default(),
+            stopping: false,
+        }
+    }
+
+    /// Commits until it is told to stop and nothing is left to do.
+    pub(crate) fn run(mut self) {
+        loop {
+            if self.engine.is_none() {
+                self.serve_nothing();
+            }
+            let idle = self.is_idle();
+            if self.stopping && idle {
+                break;
+            }
+            self.take_jobs(idle);
+            self.commit_batch();
+            self.run_admins();
+        }
+        self.shared.board.stop();
+        self.drop_engine();
+        self.shared.stop_readers();
+        while let Ok(job) = self.jobs.try_recv() {
+            self.refuse(job);
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        let waiting = self.ahead.len() + self.sends.len() + self.admins.len();
+        waiting == 0 && self.expiry.is_none()
+    }
+
+    /// Takes all jobs there are; waits for the first if there is nothing else to do.
+    fn take_jobs(&mut self, wait: bool) {
+        if wait && !self.stopping {
+            match self.jobs.recv() {
+                Ok(job) => self.take(job),
+                Err(_) => self.stopping = true,
+            }
+        }
+        loop {
+            match self.jobs.try_recv() {
+                Ok(job) => self.take(job),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    self.stopping = true;
+                    break;
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, job: Job) {
+        match job {
+            Job::Requests(shard, requests) => {
+                for request in requests {
+                    self.enqueue(shard, request);
+                }
+            }
+            Job::Admin(admin) => self.admins.push_back(admin),
+            Job::Stop => self.stopping = true,
+        }
+    }
+
+    fn enqueue(&mut self, shard: ShardId, request: Request) {
+        match request.command {
+            Command::Send(sends) => {
+                let pending = PendingSends::new(shard, request.id, sends);
+                self.sends.push_back(pending);
+            }
+            _ => self.ahead.push_back((shard, request)),
+        }
+    }
+
+    /// Evaluates a batch, makes it durable, publishes it, answers it.
+    fn commit_batch(&mut self) {
+        if self.ahead.is_empty() && self.sends.is_empty() {
+            return;
+        }
+        let mut batch = Batch::default();
+        let evaluated = self.evaluate(&mut batch);
+        let committed = match evaluated {
+            Ok(writes) => self.commit(writes),
+            Err(error) => Err(error.to_string()),
+        };
+        self.count(&batch, committed.is_ok());
+        match committed {
+            Ok(()) => self.answer(batch),
+            Err(error) => {
+                self.fail(&error);
+                self.answer_unknown(batch);
+            }
+        }
+        self.answers.deliver(&self.shared.sink);
+    }
+
+    fn evaluate(&mut self, batch: &mut Batch) -> Result<Writes, TxnError> {
+        let engine = self.engine.as_mut().expect("open while there is work");
+        let now = (self.config.clock)();
+        let limits = &self.config.limits;
+        let (generation, committed) = (engine.meta.generation, engine.committed());
+        let (mut txn, stamp, keys, knowledge) = engine.begin();
+        let mut scope = Scope {
+            keys,
+            generation,
+            stamp,
+            committed,
+            next_index: 0,
+            knowledge,
+        };
+        while batch.ahead.len() < limits.batch_ahead_max
+            && has_room(&txn, &scope, limits.batch_bytes_max)
+        {
+            let Some((shard, request)) = self.ahead.pop_front() else {
+                break;
+            };
+            self.shared.release(&request.command);
+            let evaluated = run_command(&mut scope, &mut txn, &request.command);
+            batch.take(shard, request.id, evaluated)?;
+        }
+        while batch.commands() < limits.batch_commands_max
+            && has_room(&txn, &scope, limits.batch_bytes_max)
+        {
+            let Some(mut pending) = self.sends.pop_front() else {
+                break;
+            };
+            let mut result = Ok(());
+            while !pending.is_done()
+                && result.is_ok()
+                && has_room(&txn, &scope, limits.batch_bytes_max)
+            {
+                result = pending.step(&mut scope, &mut txn, now);
+                batch.items += 1;
+            }
+            batch.sends.push(pending);
+            result?;
+        }
+        batch.hot_reads = txn.hot_reads;
+        batch.bytes = txn.bytes();
+        Ok(txn.into_writes().0)
+    }
+
+    fn commit(&mut self, writes: Writes) -> Result<(), String> {
+        let counters = &self.shared.counters.commit;
+        let engine = self.engine.as_mut().expect("open while there is work");
+        let began = Instant::now();
+        counters.writes.add_len(writes.len());
+        let committed = engine.commit(writes).map_err(|error| error.to_string())?;
+        if committed {
+            self.shared.board.publish(engine.view().clone());
+            counters.commits.add(1);
+            let elapsed = began.elapsed().as_micros();
+            counters.commit_us.add(u64::try_from(elapsed).unwrap_or(0));
+        }
+        Ok(())
+    }
+
+    /// Answers what is durable, in the order of evaluation, so that every growth names the one before.
+    fn answer(&mut self, batch: Batch) {
+        for mut evaluated in batch.ahead {
+            if let Some(device) = evaluated.registered {
+                // Its inbox is empty: nothing lies before its first entry.
+                self.appended.insert(device, Position::ZERO);
+            }
+            if let Ok(outcome) = &mut evaluated.outcome {
+                link(&mut self.appended, growth(outcome));
+            }
+            let completion = Completion {
+                id: evaluated.id,
+                outcome: evaluated.outcome,
+            };
+            self.answers.push(evaluated.shard, completion);
+        }
+        for mut pending in batch.sends {
+            link(&mut self.appended, pending.new_growth());
+            self.finish_or_keep(pending);
+        }
+    }
+
+    fn finish_or_keep(&mut self, mut pending: PendingSends) {
+        if pending.is_done() {
+            self.shared.release_sends(pending.sends.items.len());
+            self.answers.push(pending.shard, pending.into_completion());
+        } else {
+            // Only the last of a batch is unfinished, and it goes on in the next.
+            pending.keep();
+            self.sends.push_front(pending);
+        }
+    }
+
+    /// Whether it was committed is unknown, or it was not: the client asks again, and `k/` tells (R15).
+    fn answer_unknown(&mut self, batch: Batch) {
+        for evaluated in batch.ahead {
+            let completion = Completion {
+                id: evaluated.id,
+                outcome: Err(StoreError::Unavailable),
+            };
+            self.answers.push(evaluated.shard, completion);
+        }
+        for mut pending in batch.sends {
+            pending.fail();
+            self.finish_or_keep(pending);
+        }
+    }
+
+    /// Gives the engine up (R10).
+    pub(super) fn fail(&mut self, error: &str) {
+        tracing::error!(error, "the store has failed and will be reopened");
+        self.shared.counters.commit.failures.add(1);
+        self.shared.board.fail(&error);
+        self.drop_engine();
+    }
+
+    pub(super) fn drop_engine(&mut self) {
+        self.engine = None;
+        self.appended.clear();
+    }
+
+    /// Answers everything that waits: the engine has failed.
+    pub(super) fn refuse_waiting(&mut self) {
+        for (shard, request) in std::mem::take(&mut self.ahead) {
+            self.refuse(Job::Requests(shard, vec![request]));
+        }
+        for mut pending in std::mem::take(&mut self.sends) {
+            pending.fail();
+            self.finish_or_keep(pending);
+        }
+        self.answers.deliver(&self.shared.sink);
+    }
+
+    /// Answers a job that will not be carried out.
+    pub(super) fn refuse(&mut self, job: Job) {
+        match job {
+            Job::Requests(shard, requests) => {
+                self.shared
+                    .counters
+                    .commit
+                    .unavailable
+                    .add_len(requests.len());
+                for request in requests {
+                    self.shared.release(&request.command);
+                    let refusal = refusal(&request, StoreError::Unavailable);
+                    self.answers.push(shard, refusal);
+                }
+                self.answers.deliver(&self.shared.sink);
+            }
+            Job::Admin(admin) => admin.refuse(),
+            Job::Stop => self.stopping = true,
+        }
+    }
+
+    fn count(&self, batch: &Batch, committed: bool) {
+        let counters = &self.shared.counters.commit;
+        counters.cache_hits.add(batch.hot_reads.0);
+        counters.cache_misses.add(batch.hot_reads.1);
+        if !committed {
+            counters.unavailable.add_len(batch.commands());
+            return;
+        }
+        counters.count_batch(batch.commands());
+        counters.written_bytes.add_len(batch.bytes);
+        for evaluated in &batch.ahead {
+            self.count_ahead(&evaluated.outcome);
+        }
+        for answer in batch.sends.iter().flat_map(|sends| sends.new_answers()) {
+            match answer {
+                Ok(sent) if sent.repeated => counters.sends_repeated.add(1),
+                Ok(_) => counters.sends.add(1),
+                Err(error) => self.count_refusal(*error),
+            }
+        }
+    }
+
+    fn count_ahead(&self, outcome: &Result<Outcome, StoreError>) {
+        let counters = &self.shared.counters.commit;
+        match outcome {
+            Ok(Outcome::DeviceOpened(_)) => counters.opens.add(1),
+            Ok(Outcome::Flushed { .. }) => counters.flushes.add(1),
+            Ok(Outcome::MarkedRead { .. }) => counters.read_marks.add(1),
+            Ok(Outcome::InboxChecked { .. }) => counters.checks.add(1),
+            Ok(Outcome::Sent { .. } | Outcome::Inbox(_)) => {}
+            Err(error) => self.count_refusal(*error),
+        }
+    }
+
+    fn count_refusal(&self, error: StoreError) {
+        let counters = &self.shared.counters.commit;
+        match error {
+            StoreError::DeadlinePassed => counters.deadline_passed.add(1),
+            _ => counters.refused.add(1),
+        }
+    }
+}
+
+/// What a commit is made of.
+#[derive(Debug, Default)]
+struct Batch {
+    ahead: Vec<Evaluated>,
+    sends: Vec<PendingSends>,
+    items: usize,
+    bytes: usize,
+    hot_reads: (u64, u64),
+}
+
+impl Batch {
+    fn commands(&self) -> usize {
+        self.ahead.len() + self.items
+    }
+
+    fn take(
+        &mut self,
+        shard: ShardId,
+        id: RequestId,
+        evaluated: Result<(Outcome, Registered), RecordError>,
+    ) -> Result<(), TxnError> {
+        let (outcome, registered, result) = match evaluated {
+            Ok((outcome, registered)) => (Ok(outcome), registered, Ok(())),
+            Err(RecordError::Refused(error)) => (Err(error), None, Ok(())),
+            Err(RecordError::Txn(error)) => (Err(StoreError::Unavailable), None, Err(error)),
+        };
+        self.ahead.push(Evaluated {
+            shard,
+            id,
+            outcome,
+            registered,
+        });
+        result
+    }
+}
+
+/// A device that a command registered.
+type Registered = Option<(UserId, DeviceId)>;
+
+fn has_room(txn: &BatchTxn<'_>, scope: &Scope<'_>, bytes_max: usize) -> bool {
+    // One command writes a position per chat that it acknowledges, at most one per entry in the window.
+    txn.bytes() < bytes_max && scope.next_index < u16::MAX / 2
+}
+
+/// Runs a command that goes ahead of sends.
+fn run_command(
+    scope: &mut Scope<'_>,
+    txn: &mut BatchTxn<'_>,
+    command: &Command,
+) -> Result<(Outcome, Registered), RecordError> {
+    txn.savepoint();
+    let outcome = match run_record(scope, txn, command) {
+        Err(RecordError::Refused(error)) => {
+            txn.rollback();
+            return Err(RecordError::Refused(error));
+        }
+        outcome => outcome?,
+    };
+    match txn.error() {
+        Some(error) => Err(error.into()),
+        None => Ok(outcome),
+    }
+}
+
+fn run_record(
+    scope: &mut Scope<'_>,
+    txn: &mut BatchTxn<'_>,
+    command: &Command,
+) -> Result<(Outcome, Registered), RecordError> {
+    let outcome = match command {
+        Command::OpenDevice(open) => {
+            let opened = ready(device::open(scope, txn, open))?;
+            let registered = opened.is_new.then_some((open.user, open.device));
+            return Ok((Outcome::DeviceOpened(opened.answer), registered));
+        }
+        Command::Flush(flush) => {
+            let (stored_ack, grown) = ready(flush::flush(scope, txn, flush))?;
+            Outcome::Flushed { stored_ack, grown }
+        }
+        Command::MarkRead(mark) => Outcome::MarkedRead {
+            grown: ready(read_mark::mark(scope, txn, mark))?,
+        },
+        Command::CheckInbox(check) => {
+            let (suspended, grown) = ready(inbox::check(scope, txn, check))?;
+            Outcome::InboxChecked { suspended, grown }
+        }
+        Command::Send(_) | Command::ReadInbox(_) => unreachable!("sorted out by the queue"),
+    };
+    Ok((outcome, None))
+}
+
+/// The growth that an outcome tells of.
+fn growth(outcome: &mut Outcome) -> &mut [Grown] {
+    match outcome {
+        Outcome::Sent { grown, .. }
+        | Outcome::Flushed { grown, .. }
+        | Outcome::MarkedRead { grown }
+        | Outcome::InboxChecked { grown, .. } => grown,
+        Outcome::DeviceOpened(_) | Outcome::Inbox(_) => &mut [],
+    }
+}
+
+/// Names in every growth the entry before it: this committer alone appends, in order (R4).
+fn link(appended: &mut Recent<(UserId, DeviceId), Position>, growth: &mut [Grown]) {
+    for grown in growth {
+        let device = (grown.user, grown.device);
+        grown.previous = appended.get(&device).copied();
+        appended.insert(device, grown.cursor);
+    }
+}

@@ -1,0 +1,207 @@
+//! Readers: inboxes are read from the published view, beside the committer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::Receiver;
+use roadstead::ShardId;
+use roadstead::store::{
+    CheckInbox, Command, Completion, EntryBody, InboxPage, Outcome, ReadInbox, Request, StoreError,
+};
+
+use crate::keys::Keys;
+use crate::records::meta::Meta;
+use crate::records::{Knowledge, RecordError, Scope, inbox, versions};
+use crate::txn::ready;
+
+use super::batch::BatchTxn;
+use super::committer::Job;
+use super::counters::ReadCounters;
+use super::disk::View;
+use super::engine::committed;
+use super::{Answers, Shared, refusal};
+
+/// Reads answered together.
+const TOGETHER_MAX: usize = 32;
+
+/// What a reader is asked.
+#[derive(Debug)]
+pub(crate) enum ReadJob {
+    /// A read of a shard.
+    Request(ShardId, Request),
+    /// End.
+    Stop,
+}
+
+impl ReadJob {
+    /// The answer of a job that nobody will carry out.
+    pub(crate) fn into_refusal(self) -> Option<Completion> {
+        match self {
+            Self::Request(_, request) => Some(refusal(&request, StoreError::Unavailable)),
+            Self::Stop => None,
+        }
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Reader {
+    shared: Arc<Shared>,
+    index: usize,
+    generation: u32,
+    keys: Keys,
+    knowledge: Knowledge,
+    reads: Receiver<ReadJob>,
+    answers: Answers,
+}
+
+impl Reader {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        index: usize,
+        meta: Meta,
+        reads: Receiver<ReadJob>,
+    ) -> Self {
+        Self {
+            shared,
+            index,
+            generation: meta.generation,
+            keys: Keys::new(meta.placement_key),
+            knowledge: Knowledge::of_one_among_many(2),
+            reads,
+            answers: Answers::default(),
+        }
+    }
+
+    /// Reads until it is told to stop.
+    pub(crate) fn run(mut self) {
+        let reads = self.reads.clone();
+        while let Ok(job) = reads.recv() {
+            let began = Instant::now();
+            let mut stop = !self.serve(job);
+            for job in reads.try_iter().take(TOGETHER_MAX) {
+                stop |= !self.serve(job);
+            }
+            let elapsed = u64::try_from(began.elapsed().as_micros()).unwrap_or(0);
+            self.counters().read_us.add(elapsed);
+            self.answers.deliver(&self.shared.sink);
+            if stop {
+                break;
+            }
+        }
+        for job in reads.try_iter() {
+            self.serve(job);
+        }
+        self.answers.deliver(&self.shared.sink);
+    }
+
+    fn counters(&self) -> &ReadCounters {
+        &self.shared.counters.readers[self.index]
+    }
+
+    /// Serves one job; `false` if it was the last.
+    fn serve(&mut self, job: ReadJob) -> bool {
+        let ReadJob::Request(shard, request) = job else {
+            return false;
+        };
+        self.shared.release(&request.command);
+        // Taken for every read anew: a read that was asked for after a commit must see it (R5).
+        let view = self.shared.board.view();
+        let outcome = match (&view, &request.command) {
+            (None, _) => {
+                self.counters().unavailable.add(1);
+                Err(StoreError::Unavailable)
+            }
+            (Some(view), Command::ReadInbox(read)) => self.read(view, read).map(Outcome::Inbox),
+            (Some(view), Command::CheckInbox(check)) => match self.check(view, check) {
+                Ok(None) => {
+                    self.pass_on(shard, request);
+                    return true;
+                }
+                Ok(Some(suspended)) => Ok(Outcome::InboxChecked {
+                    suspended,
+                    grown: Vec::new(),
+                }),
+                Err(error) => Err(error),
+            },
+            _ => unreachable!("sorted out by the queue"),
+        };
+        let completion = Completion {
+            id: request.id,
+            outcome,
+        };
+        self.answers.push(shard, completion);
+        true
+    }
+
+    fn read(&mut self, view: &View, read: &ReadInbox) -> Result<InboxPage, StoreError> {
+        let mut txn = BatchTxn::reading(view);
+        let scope = self.scope(view);
+        let page = ready(inbox::read(&scope, &mut txn, read)).map_err(refused)?;
+        let counters = self.counters();
+        counters.reads.add(1);
+        counters.read_entries.add_len(page.entries.len());
+        let payloads = page.entries.iter().map(|entry| match &entry.body {
+            EntryBody::Message { envelope, .. } => envelope.payload.len(),
+            EntryBody::Receipt(_) | EntryBody::Gap(_) => 0,
+        });
+        counters.read_bytes.add_len(payloads.sum());
+        Ok(page)
+    }
+
+    /// Whether a device is suspended; `None` if it should be, which the committer decides (R21).
+    fn check(&mut self, view: &View, check: &CheckInbox) -> Result<Option<bool>, StoreError> {
+        let mut txn = BatchTxn::reading(view);
+        let scope = self.scope(view);
+        let listed = ready(versions::load(&scope, &mut txn, check.user)).map_err(refused)?;
+        match listed.as_ref().and_then(|user| user.device(check.device)) {
+            None => return Ok(Some(false)),
+            Some(device) if device.suspended => return Ok(Some(true)),
+            Some(_) => {}
+        }
+        let device = (check.user, check.device);
+        let limit = check.entries_max.saturating_add(1);
+        let count = ready(inbox::count(&scope, &mut txn, device, limit)).map_err(refused)?;
+        Ok((count <= check.entries_max).then_some(false))
+    }
+
+    /// Hands a command to the committer.
+    fn pass_on(&mut self, shard: ShardId, request: Request) {
+        self.shared
+            .queued
+            .others
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if let Err(unsent) = self.shared.jobs.send(Job::Requests(shard, vec![request])) {
+            for refusal in unsent.0.into_refusals() {
+                self.answers.push(shard, refusal);
+            }
+        }
+    }
+
+    fn scope(&mut self, view: &View) -> Scope<'_> {
+        Scope {
+            keys: &self.keys,
+            generation: self.generation,
+            stamp: [0; 10],
+            committed: committed(self.generation, view),
+            next_index: 0,
+            knowledge: &mut self.knowledge,
+        }
+    }
+}
+
+fn refused(error: RecordError) -> StoreError {
+    match error {
+        RecordError::Refused(error) => error,
+        RecordError::Txn(_) => StoreError::Unavailable,
+    }
+}
+
+impl Shared {
+    pub(super) fn stop_readers(&self) {
+        for _ in &self.counters.readers {
+            // A reader that is gone needs no telling.
+            let _ = self.reads.send(ReadJob::Stop);
+        }
+    }
+}

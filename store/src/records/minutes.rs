@@ -1,0 +1,85 @@
+//! `t/<minute>`: which stamp belongs to which minute, so that age is told by the store's own order and
+//! not by comparing clocks (R25).
+
+use bytes::{BufMut, Bytes};
+use roadstead::store::StoreError;
+use roadstead_proto::Position;
+
+use crate::keys::Keys;
+use crate::txn::{Order, RangeQuery, Read, Txn};
+
+use super::codec::{Parts, finish, value};
+use super::{RecordError, Scope};
+
+const VERSION: u8 = 1;
+
+/// A clock may run ahead of the last minute stamped by so much before others have to agree.
+pub const MINUTES_AHEAD_MAX: u32 = 10;
+
+/// What came of stamping a minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stamped {
+    /// It has a stamp, now or since before.
+    Yes,
+    /// The clock is behind the last minute, or too far ahead of it and nobody agreed.
+    Refused,
+}
+
+/// Notes the stamp of this commit for a minute.
+///
+/// # Errors
+/// If the last minute can not be read.
+pub async fn stamp<T: Txn>(
+    scope: &mut Scope<'_>,
+    txn: &mut T,
+    minute: u32,
+    agreed: bool,
+) -> Result<Stamped, RecordError> {
+    match last_at_or_before(txn, u32::MAX).await? {
+        Some((last, _)) if minute == last => return Ok(Stamped::Yes),
+        Some((last, _)) if minute < last => return Ok(Stamped::Refused),
+        Some((last, _)) if minute - last > MINUTES_AHEAD_MAX && !agreed => {
+            return Ok(Stamped::Refused);
+        }
+        _ => {}
+    }
+    let index = scope.take_index()?;
+    let mut prefix = value(VERSION, 4);
+    prefix.put_u32(scope.generation);
+    let prefix: Bytes = finish(prefix);
+    txn.set_versionstamped_value(&Keys::minute(minute), &prefix, index, &[]);
+    Ok(Stamped::Yes)
+}
+
+/// The newest stamped minute that is not after `minute`, and its position.
+///
+/// # Errors
+/// If it can not be read.
+pub async fn last_at_or_before<T: Txn>(
+    txn: &mut T,
+    minute: u32,
+) -> Result<Option<(u32, Position)>, RecordError> {
+    let from = Keys::minute(0);
+    let to = Keys::minute(minute).successor();
+    let query = RangeQuery {
+        order: Order::Reverse,
+        read: Read::Serializable,
+        ..RangeQuery::all(&from, &to).limit(1)
+    };
+    match txn.range(query).await?.pairs.first() {
+        None => Ok(None),
+        Some((key, value)) => Ok(Some(decode(key, value).ok_or(StoreError::Corrupt)?)),
+    }
+}
+
+/// Removes minutes that nobody will ask for any more.
+pub fn forget_before<T: Txn>(txn: &mut T, minute: u32) {
+    txn.clear_range(&Keys::minute(0), &Keys::minute(minute));
+}
+
+fn decode(key: &[u8], value: &[u8]) -> Option<(u32, Position)> {
+    let minute = u32::from_be_bytes(key.get(3..)?.try_into().ok()?);
+    let mut parts = Parts::of(value, VERSION)?;
+    let position = parts.position()?;
+    parts.end((minute, position))
+}

@@ -1,0 +1,136 @@
+//! `uv/<user>`: the version of a user's devices and blocks, and the list it is the version of (R14).
+//!
+//! The list sits in the versioned record itself: one read puts both into the read set of a send, and no
+//! cache of the list can be older than the version read.
+
+use bytes::{BufMut, Bytes};
+use roadstead_proto::{DeviceId, UserId};
+
+use crate::txn::{Read, Txn};
+
+use super::codec::{Parts, finish, value};
+use super::{RecordError, Scope, read};
+
+const VERSION: u8 = 1;
+const SUSPENDED: u8 = 1;
+
+/// A user's devices.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Versions {
+    /// Grows with every change of the list or of what is in it.
+    pub version: u64,
+    /// In order of registration.
+    pub devices: Vec<ListedDevice>,
+}
+
+/// What a send has to know of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListedDevice {
+    /// Which.
+    pub id: DeviceId,
+    /// It gets nothing until it resynchronises (R21).
+    pub suspended: bool,
+}
+
+impl Versions {
+    /// The device, if the user has it.
+    #[must_use]
+    pub fn device(&self, id: DeviceId) -> Option<&ListedDevice> {
+        self.devices.iter().find(|device| device.id == id)
+    }
+
+    /// The devices that get entries.
+    pub fn receiving(&self) -> impl Iterator<Item = DeviceId> + '_ {
+        self.devices
+            .iter()
+            .filter(|device| !device.suspended)
+            .map(|device| device.id)
+    }
+
+    fn encode(&self) -> Bytes {
+        let mut value = value(VERSION, 9 + self.devices.len() * 5);
+        value.put_u64(self.version);
+        value.put_u8(u8::try_from(self.devices.len()).expect("a user has few devices"));
+        for device in &self.devices {
+            value.put_u32(device.id.get());
+            value.put_u8(if device.suspended { SUSPENDED } else { 0 });
+        }
+        finish(value)
+    }
+
+    fn decode(value: &[u8]) -> Option<Self> {
+        let mut parts = Parts::of(value, VERSION)?;
+        let version = parts.u64()?;
+        let mut devices = Vec::new();
+        for _ in 0..parts.u8()? {
+            devices.push(ListedDevice {
+                id: DeviceId::new(parts.u32()?).ok()?,
+                suspended: parts.u8()? & SUSPENDED != 0,
+            });
+        }
+        parts.end(Self { version, devices })
+    }
+}
+
+/// A user's devices; `None` if the user is unknown.
+///
+/// # Errors
+/// If the record can not be read.
+pub async fn load<T: Txn>(
+    scope: &Scope<'_>,
+    txn: &mut T,
+    user: UserId,
+) -> Result<Option<Versions>, RecordError> {
+    let key = scope.keys.versions(user);
+    read(txn, &key, Read::Serializable, Versions::decode).await
+}
+
+/// Writes a changed list under the next version.
+pub(crate) fn save<T: Txn>(scope: &Scope<'_>, txn: &mut T, user: UserId, mut versions: Versions) {
+    versions.version += 1;
+    txn.set(&scope.keys.versions(user), versions.encode());
+}
+
+/// Sets or lifts the suspension of a device (R21); nothing if the list already says so.
+pub(crate) async fn set_suspended<T: Txn>(
+    scope: &Scope<'_>,
+    txn: &mut T,
+    (user, id): super::Device,
+    suspended: bool,
+) -> Result<bool, RecordError> {
+    let Some(mut versions) = load(scope, txn, user).await? else {
+        return Ok(false);
+    };
+    let changed = versions
+        .devices
+        .iter_mut()
+        .find(|device| device.id == id && device.suspended != suspended);
+    let Some(device) = changed else {
+        return Ok(false);
+    };
+    device.suspended = suspended;
+    save(scope, txn, user, versions);
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_survives_and_damage_is_noticed() {
+        let versions = Versions {
+            version: 7,
+            devices: vec![ListedDevice {
+                id: DeviceId::new(9).expect("not 0"),
+                suspended: true,
+            }],
+        };
+        let value = versions.encode();
+        assert_eq!(Versions::decode(&value), Some(versions));
+        for length in 0..value.len() {
+            assert_eq!(Versions::decode(&value[..length]), None);
+        }
+        assert_eq!(Versions::decode(b""), None);
+    }
+}

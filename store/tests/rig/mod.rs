@@ -1,0 +1,209 @@
+//! A store with one shard that asks and waits.
+
+#![allow(dead_code, reason = "every test binary uses a part of it")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, unbounded};
+use roadstead::ShardId;
+use roadstead::store::{
+    Command, Completion, DeviceOpened, Entry, Flush, Grown, InboxPage, KnownEntries, OpenDevice,
+    Outcome, ReadInbox, Request, RequestId, SendItem, Sends, Sent, StoreError,
+};
+use roadstead::time::Time;
+use roadstead_proto::v1::Envelope;
+use roadstead_proto::{ChatId, DeviceId, Position, UserId};
+use roadstead_store::{EmbeddedConfig, EmbeddedLimits, EmbeddedStore};
+
+/// Longer than anything takes; a test that waits so long has failed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) const SHARD: ShardId = ShardId(0);
+
+pub(crate) struct Rig {
+    pub(crate) store: EmbeddedStore,
+    pub(crate) clock: Arc<AtomicU64>,
+    answers: Receiver<Completion>,
+    next: u64,
+}
+
+pub(crate) fn user(id: u64) -> UserId {
+    UserId::new(id).expect("not 0")
+}
+
+pub(crate) fn device(id: u32) -> DeviceId {
+    DeviceId::new(id).expect("not 0")
+}
+
+pub(crate) fn config(path: &Path, clock: &Arc<AtomicU64>) -> EmbeddedConfig {
+    let clock = clock.clone();
+    EmbeddedConfig {
+        path: path.to_path_buf(),
+        node: 1,
+        placement_key: [7; 16],
+        clock: Arc::new(move || Time::from_micros(clock.load(SeqCst))),
+        limits: EmbeddedLimits {
+            block_cache_bytes: 1024 * 1024,
+            ..EmbeddedLimits::default()
+        },
+    }
+}
+
+pub(crate) fn item(from: (UserId, DeviceId), to: UserId, number: u64, payload: &[u8]) -> SendItem {
+    let chat = ChatId::pair(from.0, to);
+    SendItem {
+        number,
+        request_hash: payload
+            .iter()
+            .fold(7, |hash, byte| hash * 31 + u64::from(*byte)),
+        chat,
+        recipient: to,
+        envelope: Envelope {
+            message_id: from.0.get() << 32 | number,
+            chat: Bytes::copy_from_slice(chat.as_bytes()),
+            sender: from.0.get(),
+            sender_device: from.1.get(),
+            server_time_ms: 1_800_000_000_000,
+            payload: Bytes::copy_from_slice(payload),
+            number,
+        },
+        deadline: Time::from_micros(u64::MAX),
+    }
+}
+
+impl Rig {
+    pub(crate) fn open(path: &Path) -> Self {
+        let clock = Arc::new(AtomicU64::new(0));
+        let config = config(path, &clock);
+        Self::with(config, clock)
+    }
+
+    pub(crate) fn with(config: EmbeddedConfig, clock: Arc<AtomicU64>) -> Self {
+        let (sender, answers) = unbounded();
+        let sink = Arc::new(move |_: ShardId, completions: Vec<Completion>| {
+            for completion in completions {
+                // The rig may be gone while the store stops.
+                let _ = sender.send(completion);
+            }
+        });
+        let store = EmbeddedStore::open(config, sink).expect("the store opens");
+        Self {
+            store,
+            clock,
+            answers,
+            next: 0,
+        }
+    }
+
+    /// Asks without waiting.
+    pub(crate) fn submit(&mut self, command: Command) -> RequestId {
+        self.next += 1;
+        let id = RequestId(self.next);
+        let refused = self
+            .store
+            .handle()
+            .submit(SHARD, vec![Request { id, command }]);
+        assert!(refused.is_empty(), "{refused:?}");
+        id
+    }
+
+    pub(crate) fn wait(&mut self) -> Completion {
+        self.answers
+            .recv_timeout(PATIENCE)
+            .expect("an answer comes")
+    }
+
+    pub(crate) fn ask(&mut self, command: Command) -> Result<Outcome, StoreError> {
+        let id = self.submit(command);
+        let completion = self.wait();
+        assert_eq!(completion.id, id);
+        completion.outcome
+    }
+
+    pub(crate) fn open_device(
+        &mut self,
+        who: (UserId, DeviceId),
+    ) -> Result<DeviceOpened, StoreError> {
+        self.open_at(who, Position::ZERO)
+    }
+
+    pub(crate) fn open_at(
+        &mut self,
+        who: (UserId, DeviceId),
+        cursor: Position,
+    ) -> Result<DeviceOpened, StoreError> {
+        let open = Command::OpenDevice(OpenDevice {
+            user: who.0,
+            device: who.1,
+            cursor,
+            want_highest_number: true,
+            unix_ms: 1,
+        });
+        match self.ask(open)? {
+            Outcome::DeviceOpened(opened) => Ok(opened),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        from: (UserId, DeviceId),
+        items: Vec<SendItem>,
+    ) -> (Vec<Result<Sent, StoreError>>, Vec<Grown>) {
+        let sends = Sends {
+            user: from.0,
+            device: from.1,
+            items,
+        };
+        match self.ask(Command::Send(sends)) {
+            Ok(Outcome::Sent { answers, grown }) => (answers, grown),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Sends one message and expects it to be committed.
+    pub(crate) fn send_one(&mut self, from: (UserId, DeviceId), to: UserId, number: u64) -> Sent {
+        let (answers, _) = self.send(from, vec![item(from, to, number, b"hello")]);
+        answers[0].expect("committed")
+    }
+
+    pub(crate) fn read(&mut self, who: (UserId, DeviceId), after: Position) -> InboxPage {
+        let read = Command::ReadInbox(ReadInbox {
+            user: who.0,
+            device: who.1,
+            after,
+            entries_max: 1_000,
+            bytes_max: 1 << 20,
+        });
+        match self.ask(read) {
+            Ok(Outcome::Inbox(page)) => page,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub(crate) fn entries(&mut self, who: (UserId, DeviceId)) -> Vec<Entry> {
+        self.read(who, Position::ZERO).entries
+    }
+
+    pub(crate) fn flush(
+        &mut self,
+        who: (UserId, DeviceId),
+        upto: Position,
+        known: Option<KnownEntries>,
+    ) -> Result<(Position, Vec<Grown>), StoreError> {
+        let flush = Command::Flush(Flush {
+            user: who.0,
+            device: who.1,
+            upto,
+            known,
+        });
+        match self.ask(flush)? {
+            Outcome::Flushed { stored_ack, grown } => Ok((stored_ack, grown)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
