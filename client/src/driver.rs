@@ -167,6 +167,8 @@ impl Driver {
         for event in self.pending.drain(..) {
             let _ = self.events.try_send(event);
         }
+        // Whoever waits for the end may open the journal again.
+        drop(self.journal.take());
         self.status.send_replace(Status::Stopped);
         for (_, waiter) in self.waiters.drain() {
             let _ = waiter.send(Err(SendError::Stopped));

@@ -102,6 +102,9 @@ pub(crate) struct Session {
     /// The wait is over: the next frame is the acknowledgement.
     ack_ready: bool,
     reads: BTreeMap<ChatId, Read>,
+    /// The highest position that this session was given, by its Hello, a delivery or an answer: a
+    /// read mark beyond it would be refused (P31).
+    given: Position,
     typing: Option<ChatId>,
     resume_token: Bytes,
     home: Option<Home>,
@@ -146,6 +149,7 @@ impl Session {
             ack_at: None,
             ack_ready: false,
             reads: BTreeMap::new(),
+            given: Position::ZERO,
             typing: None,
             resume_token: Bytes::new(),
             home: None,
@@ -282,7 +286,7 @@ impl Session {
             credential: Some(credential),
             device: self.device.get(),
             connect_counter: self.connect_counter,
-            cursor: field(self.inbox.cursor()),
+            cursor: field(self.inbox.greet()),
             capabilities,
         });
         self.last_error = None;
@@ -431,12 +435,8 @@ impl Session {
         if let Some(ack) = self.take_ack() {
             return Some(frame(Body::Ack(ack)));
         }
-        if let Some((chat, read)) = self.reads.iter_mut().find(|(_, read)| read.due) {
-            read.due = false;
-            return Some(frame(Body::Read(v1::Read {
-                chat: chat_field(*chat),
-                position: field(read.position),
-            })));
+        if let Some(read) = self.take_read() {
+            return Some(frame(Body::Read(read)));
         }
         if let Some(chat) = self.typing.take() {
             let chat = chat_field(chat);
@@ -459,6 +459,17 @@ impl Session {
         self.inbox.acknowledged(cursor);
         Some(v1::Ack {
             cursor: field(cursor),
+        })
+    }
+
+    fn take_read(&mut self) -> Option<v1::Read> {
+        let given = self.given;
+        let mut marks = self.reads.iter_mut();
+        let (chat, read) = marks.find(|(_, read)| read.due && read.position <= given)?;
+        read.due = false;
+        Some(v1::Read {
+            chat: chat_field(*chat),
+            position: field(read.position),
         })
     }
 

@@ -25,7 +25,7 @@ pub(crate) struct Inbox {
     shown: Position,
     /// The last entry that this session delivered.
     delivered: Position,
-    /// What this session has acknowledged.
+    /// What this session has acknowledged, by its Hello to begin with (R19).
     acked: Position,
     seen: HashSet<MessageId>,
     seen_order: VecDeque<MessageId>,
@@ -60,21 +60,22 @@ impl Inbox {
         }
     }
 
-    /// What the next Hello says is stored.
-    pub(crate) fn cursor(&self) -> Position {
+    /// What the next Hello says is stored, and thereby acknowledges.
+    pub(crate) fn greet(&mut self) -> Position {
+        self.acked = self.stored;
+        self.delivered = Position::ZERO;
         self.stored
     }
 
-    /// A session is open. Its Hello acknowledged the cursor, unless it was of another generation.
-    pub(crate) fn start_session(&mut self, resync: bool) {
-        self.delivered = Position::ZERO;
-        self.acked = self.stored;
+    /// A session is open. What its Hello acknowledged: nothing if it was of another generation.
+    pub(crate) fn start_session(&mut self, resync: bool) -> Position {
         if resync {
             self.orphans.extend(self.waiting.drain(..));
             self.stored = Position::ZERO;
             self.shown = Position::ZERO;
             self.acked = Position::ZERO;
         }
+        self.acked
     }
 
     /// An entry was delivered.
@@ -192,6 +193,24 @@ mod tests {
         inbox.advance()
     }
 
+    fn next_session(inbox: &mut Inbox, resync: bool) -> Position {
+        inbox.greet();
+        inbox.start_session(resync)
+    }
+
+    #[test]
+    fn what_was_stored_between_hello_and_welcome_is_acknowledged_when_delivered_again() {
+        let mut inbox = Inbox::new(Position::ZERO);
+        inbox.start_session(false);
+        let first = entry(inbox.arrive(at(1), id(1)));
+        assert_eq!(inbox.greet(), Position::ZERO);
+        store(&mut inbox, first);
+        inbox.start_session(false);
+        assert_eq!(inbox.ack_due(), None);
+        assert_eq!(inbox.arrive(at(1), id(1)), Arrival::Repeat);
+        assert_eq!(inbox.ack_due(), Some(at(1)));
+    }
+
     #[test]
     fn p26_only_the_stored_prefix_is_acknowledged() {
         let mut inbox = Inbox::new(Position::ZERO);
@@ -213,7 +232,9 @@ mod tests {
     fn a_cumulative_mark_takes_all_before_it() {
         let mut inbox = Inbox::new(Position::ZERO);
         inbox.start_session(false);
-        (1..=4).for_each(|n| drop(inbox.arrive(at(n), None)));
+        for n in 1..=4 {
+            entry(inbox.arrive(at(n), None));
+        }
         inbox.mark_stored_up_to(at(3));
         assert_eq!(inbox.advance(), Some(at(3)));
     }
@@ -225,8 +246,7 @@ mod tests {
         let first = entry(inbox.arrive(at(1), id(1)));
         let second = entry(inbox.arrive(at(2), id(2)));
         // The session is lost, and the Hello of the next one knows of neither.
-        assert_eq!(inbox.cursor(), Position::ZERO);
-        inbox.start_session(false);
+        assert_eq!(next_session(&mut inbox, false), Position::ZERO);
         store(&mut inbox, first);
         store(&mut inbox, second);
         assert_eq!(inbox.ack_due(), None, "this session has delivered nothing");
@@ -241,7 +261,7 @@ mod tests {
         let mut inbox = Inbox::new(Position::ZERO);
         inbox.start_session(false);
         let first = entry(inbox.arrive(at(1), id(1)));
-        inbox.start_session(false);
+        next_session(&mut inbox, false);
         assert_eq!(inbox.arrive(at(1), id(1)), Arrival::Repeat);
         assert_eq!(inbox.ack_due(), None);
         store(&mut inbox, first);
@@ -251,7 +271,7 @@ mod tests {
     #[test]
     fn the_hello_cursor_is_not_acknowledged_twice() {
         let mut inbox = Inbox::new(at(5));
-        inbox.start_session(false);
+        assert_eq!(next_session(&mut inbox, false), at(5));
         assert_eq!(inbox.ack_due(), None);
         let next = entry(inbox.arrive(at(6), id(6)));
         assert_eq!(inbox.ack_due(), None);
@@ -267,8 +287,7 @@ mod tests {
         let stored = entry(inbox.arrive(at(8), id(1)));
         let unstored = entry(inbox.arrive(at(9), id(2)));
         store(&mut inbox, stored);
-        inbox.start_session(true);
-        assert_eq!(inbox.cursor(), Position::ZERO);
+        assert_eq!(next_session(&mut inbox, true), Position::ZERO);
         assert_eq!(inbox.arrive(later(1), id(1)), Arrival::Repeat);
         assert_eq!(inbox.advance(), Some(later(1)), "stored long ago");
         assert_eq!(inbox.arrive(later(2), id(2)), Arrival::Repeat);

@@ -80,16 +80,14 @@ impl Session {
 
     fn on_welcome(&mut self, now: Now, welcome: v1::Welcome, resumed: bool) -> Result<(), Broken> {
         let user = user(welcome.user)?;
-        let before = self.inbox.cursor();
-        let resync = welcome.resync
-            || (before != Position::ZERO && before.generation() != welcome.generation);
+        let resync = welcome.resync;
         self.user = Some(user);
         self.state = State::Active {
             since: now.at,
             leave_at: None,
         };
         self.ack_at = None;
-        self.inbox.start_session(resync);
+        self.given = self.inbox.start_session(resync);
         if resync {
             self.records.push(Record::Cursor(Position::ZERO));
         }
@@ -148,6 +146,7 @@ impl Session {
 
     fn on_send_result(&mut self, result: &v1::SendResult) -> Result<(), Broken> {
         let position = position(&result.position)?;
+        self.given = self.given.max(position);
         self.confirm(
             result.number,
             result.message_id,
@@ -188,11 +187,12 @@ impl Session {
             }
             return;
         }
-        // The close that follows names the cause; this is for when it is lost.
-        if is_about_one_frame(code) {
+        if code == ErrorCode::PositionInvalid {
+            // About a read mark: the session goes on (P42).
             let message = error.message;
             self.events.push_back(Event::Refused { code, message });
         } else {
+            // The close that follows names the cause too; this is for when it is lost.
             self.last_error = Some(code);
         }
     }
@@ -280,6 +280,7 @@ impl Session {
         cursor: Position,
         message: Option<MessageId>,
     ) -> Result<Option<u64>, Broken> {
+        self.given = self.given.max(cursor);
         match self.inbox.arrive(cursor, message) {
             Arrival::New(entry) => Ok(Some(entry)),
             Arrival::Repeat => {
@@ -297,11 +298,6 @@ impl Session {
         }
         Ok(())
     }
-}
-
-/// Errors without a number that answer a read mark or a typing sign, after which the session goes on.
-fn is_about_one_frame(code: ErrorCode) -> bool {
-    matches!(code, ErrorCode::PositionInvalid | ErrorCode::ChatInvalid)
 }
 
 /// A copy that does not keep the whole received packet alive.
