@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::BuildHasher;
 
-use roadstead_proto::{DeviceId, UserId};
+use roadstead_proto::{DeviceId, Position, UserId};
 use siphasher::sip::SipHasher13;
 
 use crate::peer::Holder;
@@ -125,37 +125,26 @@ impl Directory {
     }
 }
 
-/// Counts appends per device, to know when an inbox is worth counting (R21). A hint: losing the counts
-/// lets an inbox grow by one more interval before it is checked.
+/// Decides by lot when an inbox is worth counting (R21): one in so many appends, whichever inbox it is. A
+/// table of counts would have to forget some, and a flood to one inbox among many could hide in that.
 #[derive(Debug)]
 pub(crate) struct InboxWatch {
-    appended: HashMap<(UserId, DeviceId), u32, KeyedState>,
-    check_every: u32,
+    key: KeyedState,
+    check_every: u64,
 }
-
-/// Devices watched at once; above it all counts start again.
-const WATCHED_MAX: usize = 1 << 16;
 
 impl InboxWatch {
     pub(crate) fn new(key: [u8; 16], check_every: u32) -> Self {
         Self {
-            appended: HashMap::with_hasher(KeyedState::new(key)),
-            check_every,
+            key: KeyedState::new(key),
+            check_every: u64::from(check_every),
         }
     }
 
-    /// Notes an append; true when the inbox is due for a count.
-    pub(crate) fn appended(&mut self, user: UserId, device: DeviceId) -> bool {
-        if self.appended.len() >= WATCHED_MAX {
-            self.appended.clear();
-        }
-        let count = self.appended.entry((user, device)).or_default();
-        *count += 1;
-        let due = *count >= self.check_every;
-        if due {
-            self.appended.remove(&(user, device));
-        }
-        due
+    /// Whether the inbox is due for a count, now that this entry has been appended.
+    pub(crate) fn is_due(&self, user: UserId, device: DeviceId, cursor: Position) -> bool {
+        let drawn = self.key.hash_one((user, device, cursor));
+        drawn.is_multiple_of(self.check_every)
     }
 }
 
@@ -214,10 +203,21 @@ mod tests {
     }
 
     #[test]
-    fn r21_a_check_is_due_once_per_interval() {
-        let mut watch = InboxWatch::new([0; 16], 3);
+    fn r21_one_in_so_many_appends_is_due_whichever_inbox_it_is() {
+        let watch = InboxWatch::new([0; 16], 50);
         let (user, device) = ids();
-        let due: Vec<bool> = (0..6).map(|_| watch.appended(user, device)).collect();
-        assert_eq!(due, [false, false, true, false, false, true]);
+        let cursor = |count: u64| {
+            let mut stamp = [0; 10];
+            stamp[..8].copy_from_slice(&count.to_be_bytes());
+            Position::new(1, stamp, 0)
+        };
+        let is_due = |count: &u64| watch.is_due(user, device, cursor(*count));
+        let due = (0..10_000).filter(is_due).count();
+        assert!((150..250).contains(&due), "{due} of 10,000");
+        // No flood goes unnoticed for long: the longest run without a count.
+        let due: Vec<u64> = (0..10_000).filter(is_due).collect();
+        assert!(due.windows(2).all(|pair| pair[1] - pair[0] < 50 * 10));
+        let always = InboxWatch::new([0; 16], 1);
+        assert!((0..100).all(|count| always.is_due(user, device, cursor(count))));
     }
 }

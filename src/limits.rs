@@ -66,6 +66,10 @@ pub const STORE_RETRY: Duration = Duration::from_millis(250);
 /// The longest wait between two tries of a store that fails.
 pub const STORE_RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// Chats of a session whose read marks wait while one is with the store, at 32 bytes each. A phone that was
+/// offline for a day has read fewer; a mark more is dropped and counted.
+pub const READ_MARKS_WAITING_MAX: usize = 256;
+
 /// Typing frames that a session may send in [`TYPING_INTERVAL`]; more are dropped and counted.
 pub const TYPING_BURST: u8 = 4;
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use roadstead_proto::{DeviceId, Position, UserId};
+use roadstead_proto::{ChatId, DeviceId, Position, UserId};
 
 use crate::limits;
 use crate::store::{DeviceOpened, KnownEntry, SendItem};
@@ -60,6 +60,8 @@ pub(crate) struct Session {
     pub(crate) user: Option<UserId>,
     /// Set with the Hello.
     pub(crate) device: Option<DeviceId>,
+    /// The generation of the store that the session reads (R3). Set with the device.
+    pub(crate) store_generation: u32,
     /// The inbox is known completely up to here (R4).
     pub(crate) read_through: Position,
     /// The last cursor given to the client: an Ack beyond it is refused (R19).
@@ -99,7 +101,7 @@ pub(crate) struct InFlight {
     /// Of the window, those the client has not acknowledged.
     pub(crate) unacked: usize,
     pub(crate) unacked_bytes: usize,
-    /// Since when the client has acknowledged nothing although it has something to acknowledge.
+    /// When the client last acknowledged something, or its window became full after that.
     pub(crate) progress_at: Time,
     /// A flush is under way.
     pub(crate) flushing: bool,
@@ -114,6 +116,12 @@ pub(crate) struct InFlight {
     /// After a retryable failure of this number everything above it is refused until it, or a lower
     /// one, is sent again (R16).
     pub(crate) failed_number: Option<u64>,
+    /// Read marks that wait for the one under way: one for each chat.
+    pub(crate) read_marks: Vec<(ChatId, Position)>,
+    /// The read mark under way.
+    pub(crate) marking: Option<(ChatId, Position)>,
+    /// When to try the read marks again after one failed.
+    pub(crate) mark_at: Option<Time>,
     /// When to ask a store that failed again.
     pub(crate) retry_at: Option<Time>,
     pub(crate) retries: u32,
@@ -129,6 +137,7 @@ impl Session {
             state: State::ExpectHello,
             user: None,
             device: None,
+            store_generation: 0,
             read_through: Position::ZERO,
             delivered: Position::ZERO,
             acked: Position::ZERO,
@@ -180,19 +189,39 @@ impl Session {
     /// When something is due, if nothing else happens.
     pub(crate) fn due(&self, slow_consumer_after: Duration) -> Option<Time> {
         let active = self.in_flight.as_ref();
-        let slow = active
-            .filter(|active| active.unacked > 0 && self.dirty)
-            .map(|active| active.progress_at + slow_consumer_after);
         [
             self.close_at,
-            slow,
+            self.stalled_since()
+                .map(|since| since + slow_consumer_after),
             active.and_then(|active| active.flush_at.filter(|_| !active.flushing)),
             active.and_then(|active| active.retry_at),
+            active.and_then(|active| active.mark_at),
             active.and_then(|active| active.settles_at()),
         ]
         .into_iter()
         .flatten()
         .min()
+    }
+
+    /// Since when entries wait for nothing but an Ack, if they do.
+    pub(crate) fn stalled_since(&self) -> Option<Time> {
+        let active = self.in_flight.as_ref()?;
+        (self.dirty && !self.has_room()).then_some(active.progress_at)
+    }
+
+    /// Drops what only a session in service needs; what is on its way to the store stays.
+    pub(crate) fn retire(&mut self) {
+        self.dirty = false;
+        if let Some(active) = self.in_flight.as_mut() {
+            active.window = VecDeque::new();
+            (active.unacked, active.unacked_bytes) = (0, 0);
+            active.failed_number = None;
+            active.read_marks = Vec::new();
+            (active.mark_at, active.retry_at, active.retries) = (None, None, 0);
+            if active.is_quiet() {
+                self.in_flight = None;
+            }
+        }
     }
 
     /// Drops what is under way if nothing is: an idle session owns no memory beside itself.
@@ -221,6 +250,9 @@ impl InFlight {
             outbox: Vec::new(),
             committing: 0,
             failed_number: None,
+            read_marks: Vec::new(),
+            marking: None,
+            mark_at: None,
             retry_at: None,
             retries: 0,
             typing_left: limits::TYPING_BURST,
@@ -237,7 +269,11 @@ impl InFlight {
             && self.outbox.is_empty()
             && self.committing == 0
             && self.failed_number.is_none()
+            && self.read_marks.is_empty()
+            && self.marking.is_none()
             && self.retry_at.is_none()
+            // A repeated request is under way: the next wait depends on how often it failed.
+            && self.retries == 0
     }
 
     /// When the last interval has passed, if nothing else is under way.

@@ -4,12 +4,11 @@ use roadstead_proto::v1;
 use roadstead_proto::{ErrorCode, Position};
 
 use super::inbox::backoff;
-use super::sends::peer_in;
 use super::{Pending, Shard, worth_retrying};
 use crate::io::SessionId;
 use crate::limits;
 use crate::session::{InFlight, Session};
-use crate::store::{Command, Flush, KnownEntries, MarkRead, StoreError};
+use crate::store::{Command, Flush, KnownEntries, StoreError};
 use crate::time::{Now, Time};
 
 impl Shard {
@@ -22,9 +21,7 @@ impl Shard {
             return;
         }
         if cursor > session.delivered {
-            if session.delivered != Position::ZERO
-                && cursor.generation() != session.delivered.generation()
-            {
+            if cursor.generation() != session.store_generation {
                 // R3: of another generation, it acknowledges nothing.
                 self.counters.acks_of_other_generation += 1;
                 return;
@@ -32,8 +29,12 @@ impl Shard {
             let message = "no such cursor was delivered in this session";
             return self.refuse(id, ErrorCode::CursorInvalid, message);
         }
+        if !acknowledge_window(session.in_flight(now.at), cursor, now.at) {
+            // It covers nothing that this session delivered: a word from another generation (R3).
+            self.counters.acks_of_other_generation += 1;
+            return;
+        }
         session.acked = cursor;
-        acknowledge_window(session.in_flight(now.at), cursor, now.at);
         let full = session.in_flight(now.at).acked_entries() >= limits::FLUSH_ENTRIES;
         let dirty = session.dirty && session.in_flight(now.at).retry_at.is_none();
         if dirty {
@@ -112,6 +113,7 @@ impl Shard {
             return;
         };
         active.flushing = false;
+        active.retries = 0;
         if upto == flushed {
             // What the window holds now is again all there is after the stored acknowledgement.
             active.window_complete = true;
@@ -125,9 +127,8 @@ impl Shard {
         let Some(session) = self.session_mut(id) else {
             return;
         };
-        let Some(active) = session.in_flight.as_mut() else {
-            return;
-        };
+        // Of two flushes at the end of a session the first may have been the last thing under way.
+        let active = session.in_flight(now.at);
         active.flushing = false;
         if !worth_retrying(error) {
             return self.refuse(id, error.code(), "the acknowledgement can not be stored");
@@ -138,31 +139,6 @@ impl Shard {
         session.flushed = Position::ZERO;
         self.arm(now, id);
     }
-
-    pub(super) fn handle_read_mark(&mut self, id: SessionId, read: &v1::Read) {
-        let session = self.active_mut(id).expect("it sent the frame");
-        let (user, device) = session.identity();
-        let Some((chat, _)) = peer_in(&read.chat, user) else {
-            return self.refuse(id, ErrorCode::ChatInvalid, "no chat of this user");
-        };
-        let given = session.delivered.max(session.sent);
-        match Position::from_slice(&read.position) {
-            Some(position) if position <= given => {
-                self.counters.read_marks += 1;
-                let command = Command::MarkRead(MarkRead {
-                    user,
-                    device,
-                    chat,
-                    position,
-                });
-                self.ask(command, Pending::MarkRead);
-            }
-            _ => {
-                let message = "no such position was given to this device";
-                self.refuse(id, ErrorCode::PositionInvalid, message);
-            }
-        }
-    }
 }
 
 impl InFlight {
@@ -172,7 +148,8 @@ impl InFlight {
     }
 }
 
-fn acknowledge_window(active: &mut InFlight, cursor: Position, now: Time) {
+/// Whether there was anything to acknowledge.
+fn acknowledge_window(active: &mut InFlight, cursor: Position, now: Time) -> bool {
     let first_unacked = active.window.len() - active.unacked;
     let (mut entries, mut bytes) = (0, 0);
     for entry in active.window.range(first_unacked..) {
@@ -184,7 +161,10 @@ fn acknowledge_window(active: &mut InFlight, cursor: Position, now: Time) {
     }
     active.unacked -= entries;
     active.unacked_bytes -= bytes;
-    active.progress_at = now;
+    if entries > 0 {
+        active.progress_at = now;
+    }
+    entries > 0
 }
 
 /// Takes the entries up to `upto` out of the window. They stand in for a read of the store if the window

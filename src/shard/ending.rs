@@ -54,7 +54,11 @@ impl Shard {
         let session = self.session_mut(id).expect("it was there");
         let (user, device) = session.identity();
         self.flush(id);
+        self.submit_all_read_marks(id);
         self.forget_outbox(id);
+        if let Some(session) = self.session_mut(id) {
+            session.retire();
+        }
         let home = self.config.placement.home(user);
         self.tell(
             home,
@@ -74,6 +78,9 @@ impl Shard {
             let Some(session) = self.sessions[index].as_mut() else {
                 continue;
             };
+            if matches!(session.state, State::Closing) {
+                continue;
+            }
             session.close_at = Some(close_at);
             let active = session.is_active();
             let index = u32::try_from(index).expect("indices come from the transport");

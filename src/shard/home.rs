@@ -68,11 +68,11 @@ impl Shard {
 
     /// As the home: tell the session that serves the device, and watch how the inbox fills.
     fn handle_grown(&mut self, grown: Grown) {
-        let (user, device) = (grown.user, grown.device);
+        let (user, device, cursor) = (grown.user, grown.device, grown.cursor);
         if let Some(Holder { shard, session }) = self.directory.holder(user, device) {
             self.tell(shard, ShardMessage::Notify(session, grown));
         }
-        if self.inbox_watch.appended(user, device) {
+        if self.inbox_watch.is_due(user, device, cursor) {
             let entries_max = self.config.inbox_entries_max;
             let command = Command::CheckInbox(CheckInbox {
                 user,

@@ -130,7 +130,7 @@ impl Shard {
         self.arm(now, id);
     }
 
-    fn deliver(&mut self, now: Now, id: SessionId, entry: Entry) {
+    pub(super) fn deliver(&mut self, now: Now, id: SessionId, entry: Entry) {
         let session = self.active_mut(id).expect("checked by the caller");
         assert!(
             entry.cursor > session.delivered,
@@ -142,12 +142,12 @@ impl Shard {
         let bytes = ENTRY_BYTES + payload_len(&entry.body);
         let known = known_entry(user, &entry);
         let active = session.in_flight(now.at);
-        if active.unacked == 0 {
-            active.progress_at = now.at;
-        }
         active.unacked += 1;
         active.unacked_bytes += bytes;
         active.window.push_back(WindowEntry { known, bytes });
+        if !session.has_room() {
+            session.in_flight(now.at).progress_at = now.at;
+        }
         self.counters.delivered += 1;
         self.send(id, frame_of(entry));
     }
@@ -188,7 +188,8 @@ fn known_entry(user: UserId, entry: &Entry) -> KnownEntry {
     KnownEntry {
         cursor: entry.cursor,
         receipt,
-        is_gap: matches!(entry.body, EntryBody::Gap(_)),
+        // What expired left no entry behind, and suspends nobody.
+        is_gap: matches!(entry.body, EntryBody::Gap(v1::GapReason::InboxLimit)),
     }
 }
 

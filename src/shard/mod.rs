@@ -1,7 +1,8 @@
 //! The shard: sessions, directory and requests to the store, put together.
 //!
 //! One file per matter: [`opening`] takes a connection from its first frame to its Welcome, [`sends`]
-//! commits messages, [`inbox`] reads and delivers, [`acks`] flushes, [`home`] keeps the directory,
+//! commits messages, [`inbox`] reads and delivers, [`acks`] flushes, [`read_marks`]
+//! tells how far chats are read, [`home`] keeps the directory,
 //! [`ephemeral`] passes on what is never stored, [`ending`] closes and drains.
 
 mod acks;
@@ -10,6 +11,7 @@ mod ephemeral;
 mod home;
 mod inbox;
 mod opening;
+mod read_marks;
 mod sends;
 #[cfg(test)]
 mod tests;
@@ -103,6 +105,8 @@ pub struct Counters {
     pub flushes: u64,
     /// Read marks asked of the store.
     pub read_marks: u64,
+    /// Read marks dropped because too many chats' marks waited.
+    pub read_marks_dropped: u64,
     /// Acks of another generation, which acknowledge nothing (R3).
     pub acks_of_other_generation: u64,
     /// Sessions closed because another one of the device took over.
@@ -135,7 +139,8 @@ enum Pending {
         session: SessionId,
         upto: Position,
     },
-    MarkRead,
+    /// As with a flush, the session may be gone.
+    MarkRead(SessionId),
     CheckInbox,
 }
 
@@ -219,6 +224,10 @@ impl Shard {
 
     /// Does what is due. Then [`Self::poll`] until `None`.
     pub fn handle_timeout(&mut self, now: Now) {
+        debug_assert!(
+            self.outputs.is_empty(),
+            "poll every output before the next input"
+        );
         while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now.at) {
             self.timers.remove(&(at, id));
             if let Some(session) = self.session_mut(id) {
@@ -265,7 +274,7 @@ impl Shard {
             (State::ExpectHello, Some(Body::Hello(hello))) => self.handle_hello(id, hello),
             (State::Active, Some(Body::Send(send))) => self.handle_send(now, id, send),
             (State::Active, Some(Body::Ack(ack))) => self.handle_ack(now, id, &ack),
-            (State::Active, Some(Body::Read(read))) => self.handle_read_mark(id, &read),
+            (State::Active, Some(Body::Read(read))) => self.handle_read_mark(now, id, &read),
             (State::Active, Some(Body::Typing(typing))) => self.handle_typing(now, id, typing),
             (State::Active, Some(Body::Ping(ping))) => {
                 let pong = v1::Pong { nonce: ping.nonce };
@@ -318,12 +327,16 @@ impl Shard {
             (Pending::Flush { session, .. }, Err(error)) => {
                 self.handle_flush_failed(now, session, error);
             }
-            (Pending::MarkRead, Ok(Outcome::MarkedRead { grown }))
-            | (Pending::CheckInbox, Ok(Outcome::InboxChecked { grown, .. })) => {
+            (Pending::MarkRead(id), Ok(Outcome::MarkedRead { grown })) => {
+                self.handle_marked_read(now, id, Ok(()));
                 self.tell_homes(grown);
             }
-            // A read mark or a count that failed is only late: the next one makes up for it.
-            (Pending::MarkRead | Pending::CheckInbox, Err(_)) => {}
+            (Pending::MarkRead(id), Err(error)) => self.handle_marked_read(now, id, Err(error)),
+            (Pending::CheckInbox, Ok(Outcome::InboxChecked { grown, .. })) => {
+                self.tell_homes(grown);
+            }
+            // A count that failed is only late: the next one makes up for it.
+            (Pending::CheckInbox, Err(_)) => {}
             (pending, Ok(outcome)) => panic!("{outcome:?} does not answer {pending:?}"),
         }
     }
@@ -335,35 +348,25 @@ impl Shard {
     }
 
     fn handle_session_due(&mut self, now: Now, id: SessionId) {
+        let after = self.config.slow_consumer_after;
         let Some(session) = self.session_mut(id) else {
             return;
         };
         if session.close_at.is_some_and(|at| at <= now.at) {
             return self.handle_close_due(id);
         }
-        let slow = session.dirty
-            && session
-                .in_flight
-                .as_ref()
-                .is_some_and(|active| active.unacked > 0)
-            && self.is_slow(now, id);
+        let slow = session
+            .stalled_since()
+            .is_some_and(|since| since + after <= now.at);
         if slow {
             return self.refuse(id, ErrorCode::SlowConsumer, "deliveries wait for an Ack");
         }
         self.handle_retry_due(now, id);
+        self.handle_mark_due(now, id);
         self.flush_if_due(now, id);
         if let Some(session) = self.session_mut(id) {
             session.settle(now.at);
         }
-    }
-
-    fn is_slow(&mut self, now: Now, id: SessionId) -> bool {
-        let after = self.config.slow_consumer_after;
-        let session = self.session_mut(id).expect("checked by the caller");
-        session
-            .in_flight
-            .as_ref()
-            .is_some_and(|active| active.progress_at + after <= now.at)
     }
 
     /// Puts the session into the timer queue if something is due before its entry there. An entry that

@@ -8,7 +8,7 @@ use crate::io::{Credential, Identity, Output, SessionId};
 use crate::limits;
 use crate::peer::ShardMessage;
 use crate::session::{Opening, Session, State};
-use crate::store::{Command, DeviceOpened, Flush, OpenDevice};
+use crate::store::{Command, DeviceOpened, Entry, EntryBody, Flush, OpenDevice};
 use crate::time::Now;
 
 /// What a valid Hello says.
@@ -100,6 +100,7 @@ impl Shard {
             opening.cursor
         };
         session.state.advance();
+        session.store_generation = opened.generation;
         let start = cursor.max(opened.stored_ack);
         session.read_through = start;
         session.delivered = start;
@@ -136,6 +137,10 @@ impl Shard {
         if !matches!(session.state, State::ExpectRegistered(_)) {
             return;
         }
+        if self.draining {
+            return self.refuse(id, ErrorCode::Draining, "this server is going away");
+        }
+        let session = self.session_mut(id).expect("checked above");
         let State::ExpectRegistered(opening) = std::mem::replace(&mut session.state, State::Active)
         else {
             unreachable!("checked above");
@@ -168,12 +173,14 @@ impl Shard {
         self.counters.welcomes += 1;
         self.counters.sessions_active += 1;
         self.send(id, server_frame::Body::Welcome(welcome));
-        if opened.expired_through > opening.cursor && !opened.resync {
-            let gap = v1::Gap {
-                cursor: opened.expired_through.as_bytes().to_vec().into(),
-                reason: v1::GapReason::Expired.into(),
+        let session = self.session_mut(id).expect("checked by the caller");
+        if opened.expired_through > session.delivered && !opened.resync {
+            // Delivered like any entry, so that the device can acknowledge it.
+            let gap = Entry {
+                cursor: opened.expired_through,
+                body: EntryBody::Gap(v1::GapReason::Expired),
             };
-            self.send(id, server_frame::Body::Gap(gap));
+            self.deliver(now, id, gap);
         }
     }
 }

@@ -123,7 +123,7 @@ impl Shard {
         };
         active.committing = 0;
         if !session.is_active() {
-            return;
+            return self.settle(now, id);
         }
         for (number, answer) in numbers.iter().zip(answers) {
             match answer {

@@ -1,0 +1,133 @@
+//! How far chats are read: one mark of a session at a time, the others wait, one for each chat (R20).
+
+use roadstead_proto::v1;
+use roadstead_proto::{ChatId, ErrorCode, Position};
+
+use super::inbox::backoff;
+use super::sends::peer_in;
+use super::{Pending, Shard, worth_retrying};
+use crate::io::SessionId;
+use crate::limits;
+use crate::session::InFlight;
+use crate::store::{Command, MarkRead, StoreError};
+use crate::time::Now;
+
+impl Shard {
+    /// Marks what the device was given: of a position beyond that, say of an own message of an earlier
+    /// session, as much as it was given.
+    pub(super) fn handle_read_mark(&mut self, now: Now, id: SessionId, read: &v1::Read) {
+        let session = self.active_mut(id).expect("it sent the frame");
+        let (user, _) = session.identity();
+        let Some((chat, _)) = peer_in(&read.chat, user) else {
+            return self.refuse(id, ErrorCode::ChatInvalid, "no chat of this user");
+        };
+        let Some(position) = Position::from_slice(&read.position) else {
+            return self.refuse(id, ErrorCode::PositionInvalid, "a position has 16 bytes");
+        };
+        let given = position.min(session.delivered.max(session.sent));
+        if given == Position::ZERO {
+            return;
+        }
+        if !session.in_flight(now.at).wait_to_mark(chat, given) {
+            self.counters.read_marks_dropped += 1;
+        }
+        self.submit_read_mark(now, id);
+    }
+
+    /// Hands the next mark to the store, if none is there.
+    fn submit_read_mark(&mut self, now: Now, id: SessionId) {
+        let Some(session) = self.active_mut(id) else {
+            return;
+        };
+        let active = session.in_flight(now.at);
+        if active.marking.is_some() || active.mark_at.is_some() || active.read_marks.is_empty() {
+            return;
+        }
+        let mark = active.read_marks.remove(0);
+        active.marking = Some(mark);
+        self.ask_mark_read(id, mark);
+    }
+
+    fn ask_mark_read(&mut self, id: SessionId, (chat, position): (ChatId, Position)) {
+        let session = self.session_mut(id).expect("checked by the caller");
+        let (user, device) = session.identity();
+        self.counters.read_marks += 1;
+        let command = Command::MarkRead(MarkRead {
+            user,
+            device,
+            chat,
+            position,
+        });
+        self.ask(command, Pending::MarkRead(id));
+    }
+
+    pub(super) fn handle_marked_read(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        result: Result<(), StoreError>,
+    ) {
+        let Some(session) = self.session_mut(id) else {
+            return;
+        };
+        let in_service = session.is_active();
+        let Some(active) = session.in_flight.as_mut() else {
+            return;
+        };
+        let mark = active.marking.take();
+        match result {
+            Ok(()) => active.retries = 0,
+            Err(error) if in_service && worth_retrying(error) => {
+                if let Some((chat, position)) = mark {
+                    active.wait_to_mark(chat, position);
+                }
+                active.mark_at = Some(now.at + backoff(&mut active.retries));
+            }
+            // The chat is not this user's any more, or the session has ended.
+            Err(_) => {}
+        }
+        self.submit_read_mark(now, id);
+        self.settle(now, id);
+    }
+
+    pub(super) fn handle_mark_due(&mut self, now: Now, id: SessionId) {
+        let Some(active) = self
+            .session_mut(id)
+            .and_then(|session| session.in_flight.as_mut())
+        else {
+            return;
+        };
+        if active.mark_at.is_some_and(|at| at <= now.at) {
+            active.mark_at = None;
+            self.submit_read_mark(now, id);
+        }
+    }
+
+    /// The session ends: the marks that wait go to the store together.
+    pub(super) fn submit_all_read_marks(&mut self, id: SessionId) {
+        let Some(active) = self
+            .session_mut(id)
+            .and_then(|session| session.in_flight.as_mut())
+        else {
+            return;
+        };
+        for mark in std::mem::take(&mut active.read_marks) {
+            self.ask_mark_read(id, mark);
+        }
+    }
+}
+
+impl InFlight {
+    /// Keeps a mark until it is its turn; false if too many chats' marks wait.
+    fn wait_to_mark(&mut self, chat: ChatId, position: Position) -> bool {
+        if let Some((_, waiting)) = self.read_marks.iter_mut().find(|(other, _)| *other == chat) {
+            *waiting = position.max(*waiting);
+            return true;
+        }
+        let has_room = self.read_marks.len() < limits::READ_MARKS_WAITING_MAX;
+        if has_room {
+            self.read_marks.push((chat, position));
+        }
+        has_room
+    }
+}

@@ -1,1 +1,0 @@
-//! The shard, driven directly.

@@ -1,0 +1,19 @@
+//! The shard, driven directly: a [`world`] of shards, a [`fake_store`], and what must hold of them.
+//!
+//! One file for each matter; the names cite the delivery rules. [`random`] does everything at once, with
+//! faults, from a seed.
+
+mod acks;
+mod ending;
+mod ephemeral;
+mod fake_store;
+mod inbox_limit;
+mod opening;
+mod pressure;
+mod random;
+mod reading;
+mod receipts;
+mod sends;
+mod takeover;
+mod timers;
+mod world;

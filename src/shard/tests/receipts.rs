@@ -1,0 +1,212 @@
+//! Receipts: R20.
+
+use std::time::Duration;
+
+use roadstead_proto::v1::{ReceiptUpdate, client_frame::Body as Up, server_frame::Body as Down};
+use roadstead_proto::{ChatId, ErrorCode, Position, v1};
+
+use super::fake_store::Device;
+use super::world::{ConnId, Kind, World, chat, device, read_mark, wire};
+use crate::store::StoreError;
+
+fn alice() -> Device {
+    device(1, 1)
+}
+
+fn bob() -> Device {
+    device(2, 1)
+}
+
+fn ours() -> ChatId {
+    chat(alice(), bob())
+}
+
+fn updates(world: &mut World, conn: ConnId) -> Vec<ReceiptUpdate> {
+    let frames = world.take_frames(conn);
+    let update = |frame| match frame {
+        Down::ReceiptUpdate(update) => Some(update),
+        _ => None,
+    };
+    frames.into_iter().filter_map(update).collect()
+}
+
+/// Alice, Bob's first and second device, and the cursors of Alice's messages.
+fn conversation(count: u64) -> (World, [ConnId; 3], Vec<Position>) {
+    let mut world = World::new(3);
+    let conns = [alice(), bob(), device(2, 2)].map(|device| world.connect(device));
+    for number in 1..=count {
+        world.send(conns[0], number, ours(), "hi");
+        world.pump();
+    }
+    let cursors = world.delivered(conns[1]);
+    world.take_frames(conns[0]);
+    (
+        world,
+        conns,
+        cursors.into_iter().map(|(_, cursor)| cursor).collect(),
+    )
+}
+
+#[test]
+fn r20_the_first_device_that_acknowledges_makes_the_second_tick_and_the_others_none() {
+    let (mut world, [from, first, second], cursors) = conversation(2);
+    world.ack(first, cursors[1]);
+    world.advance(Duration::from_secs(1));
+    let got = updates(&mut world, from);
+    assert_eq!(got.len(), 1);
+    assert_eq!((got[0].user, &got[0].delivered), (2, &wire(cursors[1])));
+    world.ack(second, cursors[1]);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(updates(&mut world, from), []);
+}
+
+#[test]
+fn r20_receipts_make_no_receipts() {
+    let (mut world, [from, first, _], cursors) = conversation(1);
+    world.ack(first, cursors[0]);
+    world.advance(Duration::from_secs(1));
+    let got = updates(&mut world, from);
+    let cursor = Position::from_slice(&got[0].cursor).expect("a cursor");
+    let inboxes = |world: &World| {
+        world
+            .store
+            .devices
+            .values()
+            .map(|d| d.inbox.len())
+            .sum::<usize>()
+    };
+    let before = inboxes(&world);
+    world.ack(from, cursor);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(inboxes(&world), before - 1);
+}
+
+#[test]
+fn r20_one_message_of_ones_own_other_device_makes_no_receipt() {
+    let mut world = World::new(2);
+    let (first, second) = (world.connect(alice()), world.connect(device(1, 2)));
+    world.connect(bob());
+    world.send(first, 1, ours(), "hi");
+    world.pump();
+    let cursor = world.delivered(second)[0].1;
+    world.ack(second, cursor);
+    world.advance(Duration::from_secs(1));
+    assert!(world.store.receipts.is_empty());
+}
+
+#[test]
+fn r20_a_read_mark_reaches_the_sender_and_the_readers_other_devices() {
+    let (mut world, [from, first, second], cursors) = conversation(3);
+    world.take_frames(second);
+    world.frame(first, read_mark(ours(), cursors[1]));
+    world.pump();
+    for conn in [from, second] {
+        let got = updates(&mut world, conn);
+        assert_eq!(got.len(), 1);
+        assert_eq!((got[0].user, &got[0].read), (2, &wire(cursors[1])));
+    }
+    assert_eq!(updates(&mut world, first), []);
+    // It only grows.
+    world.frame(first, read_mark(ours(), cursors[0]));
+    world.frame(second, read_mark(ours(), cursors[1]));
+    world.pump();
+    assert_eq!(updates(&mut world, from), []);
+    world.frame(second, read_mark(ours(), cursors[2]));
+    world.pump();
+    assert_eq!(updates(&mut world, from)[0].read, wire(cursors[2]));
+}
+
+#[test]
+fn r20_a_read_mark_beyond_what_was_given_marks_what_was_given() {
+    let (mut world, [_, first, second], cursors) = conversation(1);
+    let beyond = Position::new(1, [0xee; 10], 0);
+    world.frame(first, read_mark(ours(), beyond));
+    world.pump();
+    assert_eq!(world.close_code(first), None);
+    assert_eq!(world.store.receipts[&(ours(), bob().0)].1, cursors[0]);
+    // A device that was given nothing marks nothing.
+    let fresh = world.connect(device(1, 2));
+    world.frame(fresh, read_mark(ours(), beyond));
+    world.pump();
+    assert_eq!(world.made[&Kind::Mark], 1);
+    world.frame(
+        second,
+        Up::Read(v1::Read {
+            chat: ours().as_bytes().to_vec().into(),
+            position: vec![1].into(),
+        }),
+    );
+    assert_eq!(world.close_code(second), Some(ErrorCode::PositionInvalid));
+    assert_eq!(world.made[&Kind::Mark], 1);
+}
+
+#[test]
+fn r20_a_read_mark_for_somebody_elses_chat_ends_the_session() {
+    let (mut world, [_, first, _], cursors) = conversation(1);
+    world.frame(first, read_mark(chat(alice(), device(3, 1)), cursors[0]));
+    assert_eq!(world.close_code(first), Some(ErrorCode::ChatInvalid));
+    assert_eq!(world.made.get(&Kind::Mark), None);
+}
+
+#[test]
+fn r20_ones_own_message_may_be_marked_read_in_the_session_that_sent_it() {
+    let (mut world, [from, _, _], cursors) = conversation(1);
+    world.frame(from, read_mark(ours(), cursors[0]));
+    world.pump();
+    assert_eq!(world.close_code(from), None);
+    assert_eq!(world.store.receipts[&(ours(), alice().0)].1, cursors[0]);
+}
+
+#[test]
+fn r20_marks_that_wait_when_the_session_ends_are_not_lost() {
+    let (mut world, [_, first, _], cursors) = conversation(2);
+    world.held.insert(Kind::Mark);
+    world.frame(first, read_mark(chat(bob(), device(3, 1)), cursors[0]));
+    world.frame(first, read_mark(ours(), cursors[1]));
+    world.disconnect(first);
+    world.release();
+    assert_eq!(world.store.receipts[&(ours(), bob().0)].1, cursors[1]);
+}
+
+#[test]
+fn r20_a_read_mark_survives_a_store_that_is_away() {
+    for known in [false, true] {
+        let (mut world, [from, first, _], cursors) = conversation(2);
+        world.held.insert(Kind::Mark);
+        world.frame(first, read_mark(ours(), cursors[0]));
+        if known {
+            world.frame(first, read_mark(ours(), cursors[1]));
+        }
+        world.fail(Kind::Mark, StoreError::Unavailable);
+        world.held.clear();
+        world.advance(Duration::from_secs(10));
+        let marks = world.store.receipts[&(ours(), bob().0)];
+        assert_eq!(marks.1, cursors[usize::from(known)]);
+        assert!(!updates(&mut world, from).is_empty());
+    }
+}
+
+#[test]
+fn read_marks_wait_in_a_bounded_place_for_a_store_that_is_slow() {
+    let (mut world, [_, first, _], cursors) = conversation(2);
+    world.held.insert(Kind::Mark);
+    for _ in 0..1_000 {
+        world.frame(first, read_mark(ours(), cursors[0]));
+        world.frame(first, read_mark(ours(), cursors[1]));
+    }
+    assert!(
+        world.waiting(Kind::Mark) <= 2,
+        "marks of one chat are one mark"
+    );
+    for user in 3..2_000 {
+        world.frame(first, read_mark(chat(bob(), device(user, 1)), cursors[0]));
+    }
+    assert!(world.waiting(Kind::Mark) <= 2);
+    assert_eq!(world.close_code(first), None);
+    world.release();
+    world.advance(Duration::from_secs(10));
+    assert_eq!(world.store.receipts[&(ours(), bob().0)].1, cursors[1]);
+    world.ack(first, cursors[1]);
+    world.advance(Duration::from_secs(1));
+    assert!(world.session(first).in_flight.is_none());
+}
