@@ -1,4 +1,4 @@
-//! The loop of one thread, generic over the engine and the application.
+//! What an application of a loop is, and what it may do. The loop itself is in `looper`.
 
 use std::{
     fmt,
@@ -10,10 +10,9 @@ use bytes::Bytes;
 
 use crate::{
     counters::Counters,
-    error::{ConnectError, Error},
+    error::ConnectError,
     event::{ConnId, ConnectParams, Event},
     quic::Engine,
-    setup::Seed,
 };
 
 /// An application of one thread's loop: the edge's shard, or loadgen's sessions.
@@ -179,15 +178,4 @@ impl<E> fmt::Debug for Io<'_, E> {
             .field("thread", &self.thread)
             .finish_non_exhaustive()
     }
-}
-
-/// Runs the loop.
-pub(crate) fn run<M, E, A>(seed: Seed<M, E>, app: A) -> Result<A, Error>
-where
-    M: Send + 'static,
-    E: Engine,
-    A: App<E, Message = M>,
-{
-    let _engine = E::new(seed.engine, Instant::now())?;
-    Ok(app)
 }

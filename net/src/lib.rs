@@ -23,8 +23,13 @@ pub mod queue;
 pub mod quic;
 pub mod setup;
 pub mod tls;
+pub mod wheel;
 
 mod address;
+mod looper;
+mod receive;
+mod ring;
+mod send;
 mod steer;
 mod sys;
 mod udp;

@@ -5,8 +5,9 @@ use std::{fmt, marker::PhantomData, net::SocketAddr, sync::Arc};
 use crate::{
     config::{ClientConfig, STRAYS_MAX, ServerConfig},
     counters::Counters,
-    driver::{self, App},
+    driver::App,
     error::Error,
+    looper,
     queue::{Mailbox, Queue, Waker},
     quic::{Engine, EngineConfig, IdPolicy, ServerSide, quinn::Quinn},
     sys,
@@ -65,7 +66,7 @@ impl<M: Send + 'static, E: Engine> Seed<M, E> {
         if let Some(core) = self.core {
             sys::pin_to_core(core)?;
         }
-        driver::run(self, app)
+        looper::run(self, app)
     }
 }
 

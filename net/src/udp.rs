@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io, mem,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
 };
 
@@ -291,7 +291,7 @@ fn expand(address: SocketAddr) -> Result<Vec<SocketAddr>, Error> {
         .into_iter()
         .filter(|own| own.is_ipv4() == address.is_ipv4())
         .collect();
-    if let IpAddr::V6(_) = address.ip() {
+    if address.is_ipv6() {
         // Duplicate address detection may not have ended for these; a bind to them would fail.
         found.retain(|own| can_bind(*own));
     }

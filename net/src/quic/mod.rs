@@ -10,6 +10,9 @@
 
 pub mod quinn;
 
+pub(crate) mod ids;
+mod session;
+
 use std::{
     net::SocketAddr,
     sync::Arc,

@@ -1,0 +1,271 @@
+//! The server's door: who is let in, who has to prove an address first, who has to wait (T11).
+
+use std::{
+    collections::{HashSet, VecDeque},
+    hash::{BuildHasher, RandomState},
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use quinn_proto::Incoming;
+
+use crate::{
+    config::INITIAL_BACKLOG_MAX,
+    counters::Counters,
+    quic::{Datagram, ServerSide, ids, ids::IdLink},
+};
+
+/// How long a Retry token is good for. A client answers within a round trip.
+pub(super) const TOKEN_LIFETIME: Duration = Duration::from_secs(15);
+
+/// An Initial that waits for its turn.
+pub(super) struct Waiting {
+    pub(super) socket: u16,
+    pub(super) peer: SocketAddr,
+    pub(super) data: Box<[u8]>,
+}
+
+/// What happens to a newcomer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    Accept,
+    /// It must come back with a token, to this shard.
+    Retry(u16),
+    TooMany,
+    TokenReused,
+}
+
+pub(super) struct Door {
+    retry_half_open: usize,
+    half_open_max: usize,
+    link: Arc<IdLink>,
+    all: Vec<Arc<Counters>>,
+    waiting: VecDeque<Waiting>,
+    /// Tails of the ids of half-open handshakes: their packets need not wait with the newcomers'.
+    half_open: HashSet<u64>,
+    used: UsedTokens,
+    resets: Budget,
+}
+
+impl Door {
+    pub(super) fn new(
+        side: ServerSide,
+        link: Arc<IdLink>,
+        all: Vec<Arc<Counters>>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            retry_half_open: side.retry_half_open,
+            half_open_max: side.half_open_max,
+            link,
+            all,
+            waiting: VecDeque::new(),
+            half_open: HashSet::new(),
+            used: UsedTokens::new(now),
+            resets: Budget::new(side.resets_per_second, now),
+        }
+    }
+
+    pub(super) fn link(&self) -> &IdLink {
+        &self.link
+    }
+
+    /// Whether a datagram begins with the Initial of a newcomer. A handshake costs as much as a hundred
+    /// messages, so established sessions are served first.
+    pub(super) fn must_wait(&self, packet: &[u8]) -> bool {
+        is_initial(packet)
+            && !destination(packet)
+                .and_then(ids::tail)
+                .is_some_and(|tail| self.half_open.contains(&tail))
+    }
+
+    /// Puts an Initial aside, or answers that too many wait.
+    pub(super) fn put_aside(&mut self, datagram: &Datagram<'_>) -> bool {
+        let room = self.waiting.len() < INITIAL_BACKLOG_MAX;
+        if room {
+            let Datagram { socket, peer, data } = *datagram;
+            self.waiting.push_back(Waiting {
+                socket,
+                peer,
+                data: data.into(),
+            });
+        }
+        room
+    }
+
+    pub(super) fn next_waiting(&mut self) -> Option<Waiting> {
+        self.waiting.pop_front()
+    }
+
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Judges a newcomer. A backlog means that handshakes take all the CPU there is, so it counts like
+    /// half-open ones: a Retry costs a fiftieth of a handshake.
+    pub(super) fn admit(
+        &mut self,
+        now: Instant,
+        incoming: &Incoming,
+        half_open: usize,
+    ) -> Admission {
+        if half_open >= self.half_open_max {
+            return Admission::TooMany;
+        }
+        if incoming.remote_address_validated() {
+            let fresh = self.used.first_use(now, incoming);
+            return if fresh {
+                Admission::Accept
+            } else {
+                Admission::TokenReused
+            };
+        }
+        match half_open.max(self.waiting.len()) >= self.retry_half_open && incoming.may_retry() {
+            true => Admission::Retry(self.least_loaded()),
+            false => Admission::Accept,
+        }
+    }
+
+    fn least_loaded(&self) -> u16 {
+        let loads = (0_u16..)
+            .zip(&self.all)
+            .map(|(shard, c)| (c.half_open.get(), shard));
+        loads.min().map_or(0, |(_, shard)| shard)
+    }
+
+    /// A handshake began: remembers its id, which was the last one made, and returns its tail.
+    pub(super) fn opened(&mut self) -> u64 {
+        let tail = self.link.last();
+        self.half_open.insert(tail);
+        tail
+    }
+
+    pub(super) fn settled(&mut self, tail: u64) {
+        self.half_open.remove(&tail);
+    }
+
+    pub(super) fn may_reset(&mut self, now: Instant) -> bool {
+        self.resets.take(now)
+    }
+}
+
+pub(super) fn is_long(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first & 0x80 != 0)
+}
+
+/// RFC 9000 section 17.2.2: long header, type 0, version 1.
+fn is_initial(packet: &[u8]) -> bool {
+    is_long(packet) && packet[0] & 0x30 == 0 && packet.get(1..5) == Some(&[0, 0, 0, 1])
+}
+
+fn destination(packet: &[u8]) -> Option<&[u8]> {
+    let length = usize::from(*packet.get(5)?);
+    packet.get(6..6 + length)
+}
+
+/// Retry tokens that were used, for as long as they would be good: each is good once per shard. A token
+/// is bound to an address and an original id, so those two stand for it.
+struct UsedTokens {
+    hasher: RandomState,
+    recent: HashSet<u64>,
+    older: HashSet<u64>,
+    since: Instant,
+}
+
+impl UsedTokens {
+    fn new(now: Instant) -> Self {
+        Self {
+            hasher: RandomState::new(),
+            recent: HashSet::new(),
+            older: HashSet::new(),
+            since: now,
+        }
+    }
+
+    fn first_use(&mut self, now: Instant, incoming: &Incoming) -> bool {
+        self.insert(now, incoming.remote_address(), incoming.orig_dst_cid())
+    }
+
+    fn insert(&mut self, now: Instant, peer: SocketAddr, id: &[u8]) -> bool {
+        if now.duration_since(self.since) >= TOKEN_LIFETIME {
+            self.older = std::mem::take(&mut self.recent);
+            self.since = now;
+        }
+        let key = self.hasher.hash_one((peer, id));
+        !self.older.contains(&key) && self.recent.insert(key)
+    }
+}
+
+/// A rate with a burst of a second.
+struct Budget {
+    per_second: u32,
+    left: f64,
+    refilled: Instant,
+}
+
+impl Budget {
+    fn new(per_second: u32, now: Instant) -> Self {
+        Self {
+            per_second,
+            left: f64::from(per_second),
+            refilled: now,
+        }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        let rate = f64::from(self.per_second);
+        let elapsed = now.saturating_duration_since(self.refilled).as_secs_f64();
+        self.left = (self.left + elapsed * rate).min(rate);
+        self.refilled = now;
+        let enough = self.left >= 1.0;
+        if enough {
+            self.left -= 1.0;
+        }
+        enough
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_spent_and_refilled() {
+        let start = Instant::now();
+        let mut budget = Budget::new(10, start);
+        assert_eq!((0..20).filter(|_| budget.take(start)).count(), 10);
+        let later = start + Duration::from_millis(500);
+        assert_eq!((0..20).filter(|_| budget.take(later)).count(), 5);
+        let much_later = start + Duration::from_secs(3600);
+        assert_eq!((0..20).filter(|_| budget.take(much_later)).count(), 10);
+    }
+
+    #[test]
+    fn a_token_is_good_once_while_it_is_good() {
+        let start = Instant::now();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 9));
+        let mut used = UsedTokens::new(start);
+        assert!(used.insert(start, peer, b"id"));
+        assert!(!used.insert(start, peer, b"id"));
+        assert!(used.insert(start, peer, b"other"));
+        assert!(!used.insert(start + TOKEN_LIFETIME, peer, b"id"));
+        assert!(used.insert(start + 3 * TOKEN_LIFETIME, peer, b"another"));
+        assert_eq!(
+            used.older.len() + used.recent.len(),
+            1,
+            "the old ones are forgotten"
+        );
+    }
+
+    #[test]
+    fn only_initials_wait() {
+        let initial = [0xc3, 0, 0, 0, 1, 8, 1, 2, 3, 4, 5, 6, 7, 8, 0];
+        assert!(is_initial(&initial));
+        assert_eq!(destination(&initial), Some(&[1, 2, 3, 4, 5, 6, 7, 8][..]));
+        assert!(!is_initial(&[0xe3, 0, 0, 0, 1, 8]), "a Handshake packet");
+        assert!(!is_initial(&[0x43, 0, 0, 0, 1, 8]), "a short header");
+        assert!(!is_initial(&[0xc3, 0, 0]));
+        assert_eq!(destination(&[0xc3, 0, 0, 0, 1, 8, 1]), None);
+    }
+}
