@@ -223,6 +223,9 @@ impl Session {
 
     /// The user has seen the chat up to the position.
     pub(crate) fn read(&mut self, chat: ChatId, position: Position) {
+        if self.is_foreign(chat) {
+            return;
+        }
         if self
             .reads
             .get(&chat)
@@ -246,7 +249,14 @@ impl Session {
 
     /// The user is typing: said now or never.
     pub(crate) fn typing(&mut self, chat: ChatId) {
-        self.typing = matches!(self.state, State::Active { .. }).then_some(chat);
+        let now = self.is_active() && !self.is_foreign(chat);
+        self.typing = now.then_some(chat);
+    }
+
+    /// A pair's chat of two others: the server would end the session over it.
+    fn is_foreign(&self, chat: ChatId) -> bool {
+        let user = self.user.filter(|_| chat.users().is_some());
+        user.is_some_and(|user| chat.peer_of(user).is_none())
     }
 
     /// The network under the device is another one: what was learned of the old one is void, and
