@@ -16,6 +16,7 @@ use roadstead_proto::{
 
 const CLIENT: &str = include_str!("vectors/client.txt");
 const SERVER: &str = include_str!("vectors/server.txt");
+const DOCUMENT: &str = include_str!("../../docs/PROTOCOL.md");
 const MALFORMED: &str = include_str!("vectors/malformed.txt");
 
 /// `name hex`, with `#` for comments.
@@ -329,4 +330,42 @@ fn vectors_that_differ_in_identity_are_refused_by_the_types() {
     assert!(vectors(MALFORMED).len() >= 25);
     assert_eq!(vectors(CLIENT).len(), 8);
     assert_eq!(vectors(SERVER).len(), 12);
+}
+
+/// The bytes of an annotated block: what stands before two spaces, if it is hexadecimal.
+fn annotated(block: &str) -> Vec<u8> {
+    let lines = block.lines().map(|line| line.trim().split("  ").next());
+    let hex = |text: &&str| text.chars().all(|c| c.is_ascii_hexdigit() || c == ' ');
+    let bytes = lines.flatten().filter(hex).map(from_hex);
+    bytes.flatten().collect()
+}
+
+#[test]
+fn the_documents_worked_example_is_made_of_vectors() {
+    let (_, section) = DOCUMENT.split_once("## 11. ").expect("it is there");
+    let (section, _) = section.split_once("## 12. ").expect("it is there");
+    let blocks: Vec<&str> = section.split("```").skip(1).step_by(2).collect();
+    let (client, server) = (vectors(CLIENT), vectors(SERVER));
+    let expected = [
+        &client["hello_with_token"],
+        &server["welcome"],
+        &client["send"],
+        &server["send_result"],
+        &server["deliver"],
+        &client["ack"],
+    ];
+    assert_eq!(blocks.len(), expected.len());
+    for (block, bytes) in blocks.iter().zip(expected) {
+        assert_eq!(to_hex(&annotated(block)), to_hex(bytes), "{block}");
+    }
+}
+
+#[test]
+fn the_documents_requirements_are_numbered_once_and_without_gaps() {
+    let after_marks = DOCUMENT.split("**P").skip(1);
+    let numbers = after_marks.filter_map(|text| text.split_once("**")?.0.parse().ok());
+    let mut numbers: Vec<u32> = numbers.collect();
+    numbers.sort_unstable();
+    let expected: Vec<u32> = (1..=52).collect();
+    assert_eq!(numbers, expected);
 }
