@@ -72,6 +72,9 @@ pub(crate) struct Session {
     pub(crate) flushed: Position,
     /// The highest position of this device's own sends: it may be marked read.
     pub(crate) sent: Position,
+    /// The highest number that was answered with its commit: no later attempt of it, or of one before
+    /// it, holds anything up (R16).
+    pub(crate) confirmed_number: u64,
     /// A read of the inbox is under way.
     pub(crate) reading: bool,
     /// The inbox has more than `read_through`: the one bit to which all notifies come down (R7).
@@ -113,8 +116,8 @@ pub(crate) struct InFlight {
     pub(crate) outbox: Vec<SendItem>,
     /// Sends in that batch.
     pub(crate) committing: usize,
-    /// After a retryable failure of this number everything above it is refused until it, or a lower
-    /// one, is sent again (R16).
+    /// After a retryable failure of this number everything above it is refused until it is sent again,
+    /// or an attempt that was under way gives it its answer (R16).
     pub(crate) failed_number: Option<u64>,
     /// Read marks that wait for the one under way: one for each chat.
     pub(crate) read_marks: Vec<(ChatId, Position)>,
@@ -143,6 +146,7 @@ impl Session {
             acked: Position::ZERO,
             flushed: Position::ZERO,
             sent: Position::ZERO,
+            confirmed_number: 0,
             reading: false,
             dirty: false,
             timer: None,
@@ -184,6 +188,13 @@ impl Session {
         self.in_flight
             .as_ref()
             .map_or(0, |active| active.outbox.len() + active.committing)
+    }
+
+    /// A number was sent again, or has its final answer: if it had failed, others need not wait for it.
+    pub(crate) fn reopen_after(&mut self, number: u64) {
+        if let Some(active) = self.in_flight.as_mut() {
+            active.failed_number = active.failed_number.filter(|failed| *failed != number);
+        }
     }
 
     /// When something is due, if nothing else happens.

@@ -139,6 +139,8 @@ impl Shard {
     fn confirm(&mut self, id: SessionId, number: u64, sent: Sent) {
         let session = self.session_mut(id).expect("checked by the caller");
         session.sent = session.sent.max(sent.position);
+        session.confirmed_number = session.confirmed_number.max(number);
+        session.reopen_after(number);
         let result = v1::SendResult {
             number,
             message_id: sent.message_id.get(),
@@ -156,7 +158,11 @@ impl Shard {
         error.number = number;
         if error.retryable {
             error.retry_after_ms = limits::RETRY_AFTER_MS;
-            let session = self.session_mut(id).expect("checked by the caller");
+        }
+        let session = self.session_mut(id).expect("checked by the caller");
+        if !error.retryable {
+            session.reopen_after(number);
+        } else if number > session.confirmed_number {
             let active = session.in_flight(now.at);
             let lowest = active
                 .failed_number
@@ -176,10 +182,18 @@ impl Shard {
         let Some(failed) = active.failed_number else {
             return;
         };
-        let outbox = std::mem::take(&mut active.outbox);
-        let (behind, kept) = outbox.into_iter().partition(|item| item.number > failed);
-        active.outbox = kept;
-        let behind: Vec<SendItem> = behind;
+        let mut behind = Vec::new();
+        for item in std::mem::take(&mut active.outbox) {
+            // The client may have sent it again before it knew of the failure.
+            if item.number == failed {
+                active.failed_number = None;
+            }
+            if active.failed_number.is_some() && item.number > failed {
+                behind.push(item);
+            } else {
+                active.outbox.push(item);
+            }
+        }
         self.sends_pending -= behind.len();
         for item in behind {
             self.refuse_send(now, id, item.number, ErrorCode::StoreUnavailable);
@@ -209,14 +223,11 @@ fn behind_a_failure(session: &mut crate::session::Session, number: u64) -> Resul
     let Some(active) = session.in_flight.as_mut() else {
         return Ok(());
     };
-    match active.failed_number {
-        Some(failed) if number > failed => Err(ErrorCode::StoreUnavailable),
-        Some(_) => {
-            active.failed_number = None;
-            Ok(())
-        }
-        None => Ok(()),
+    if active.failed_number.is_some_and(|failed| number > failed) {
+        return Err(ErrorCode::StoreUnavailable);
     }
+    session.reopen_after(number);
+    Ok(())
 }
 
 fn deadline(asked_ms: u32) -> Duration {

@@ -6,7 +6,8 @@ use roadstead_proto::v1::client_frame::Body as Up;
 use roadstead_proto::{ErrorCode, Position, v1};
 
 use super::fake_store::Device;
-use super::world::{ConnId, Kind, World, chat, device};
+use super::frames::{chat, device};
+use super::world::{ConnId, Kind, World};
 use crate::limits;
 use crate::store::{Command, Flush, StoreError};
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use roadstead_proto::v1::server_frame::Body as Down;
 use roadstead_proto::{ErrorCode, Position};
 
-use super::world::{Kind, World, chat, device, hello};
+use super::frames::{chat, device, hello};
+use super::world::{Kind, World};
 use crate::io::Input;
 use crate::limits;
 use crate::placement::ShardId;

@@ -3,7 +3,8 @@
 use roadstead_proto::v1::{self, client_frame::Body as Up, server_frame::Body as Down};
 use roadstead_proto::{ErrorCode, Position};
 
-use super::world::{World, chat, device, shard_id, typing};
+use super::frames::{chat, device, shard_id, typing};
+use super::world::World;
 use crate::limits;
 
 #[test]

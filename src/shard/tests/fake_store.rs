@@ -42,6 +42,8 @@ pub(super) struct FakeStore {
     pub(super) known_lists_used: u64,
     /// Every message ever committed: number of commits by sender's device and number (R12).
     pub(super) committed: BTreeMap<(Device, u64), Position>,
+    /// For the canary: one append in so many is dropped.
+    pub(super) drops_one_in: Option<u64>,
     stamp: u64,
 }
 
@@ -55,6 +57,7 @@ impl FakeStore {
             refuse_once: BTreeMap::new(),
             known_lists_used: 0,
             committed: BTreeMap::new(),
+            drops_one_in: None,
             stamp: 0,
         }
     }
@@ -217,6 +220,14 @@ impl FakeStore {
             return;
         }
         assert!(cursor > record.last, "the store appends in order");
+        let is_message = matches!(body, EntryBody::Message { .. });
+        if is_message
+            && self
+                .drops_one_in
+                .is_some_and(|n| self.stamp.is_multiple_of(n))
+        {
+            return;
+        }
         let previous = std::mem::replace(&mut record.last, cursor);
         record.inbox.insert(cursor, body.clone());
         grown.push(Grown {

@@ -6,7 +6,8 @@ use roadstead_proto::ErrorCode;
 use roadstead_proto::v1::{GapReason, server_frame::Body as Down};
 
 use super::fake_store::Device;
-use super::world::{Kind, World, answers, chat, cursor_of, device};
+use super::frames::{answers, chat, cursor_of, device};
+use super::world::{Kind, World};
 use crate::store::StoreError;
 
 const INBOX_MAX: usize = 8;

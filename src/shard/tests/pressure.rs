@@ -7,7 +7,8 @@ use roadstead_proto::v1::{self, client_frame::Body as Up};
 use roadstead_proto::{ErrorCode, limits as wire};
 
 use super::fake_store::Device;
-use super::world::{ConnId, Kind, World, answers, chat, cursor_of, device};
+use super::frames::{answers, chat, cursor_of, device};
+use super::world::{ConnId, Kind, World};
 use crate::limits;
 use crate::store::{Command, StoreError};
 

@@ -6,7 +6,8 @@ use roadstead_proto::Position;
 use roadstead_proto::v1::server_frame::Body as Down;
 
 use super::fake_store::Device;
-use super::world::{ConnId, Kind, World, chat, cursor_of, device, shard_id, text_of};
+use super::frames::{chat, cursor_of, device, shard_id, text_of};
+use super::world::{ConnId, Kind, World};
 use crate::io::Input;
 use crate::limits;
 use crate::peer::ShardMessage;

@@ -6,7 +6,8 @@ use roadstead_proto::v1::{ReceiptUpdate, client_frame::Body as Up, server_frame:
 use roadstead_proto::{ChatId, ErrorCode, Position, v1};
 
 use super::fake_store::Device;
-use super::world::{ConnId, Kind, World, chat, device, read_mark, wire};
+use super::frames::{chat, device, read_mark, wire};
+use super::world::{ConnId, Kind, World};
 use crate::store::StoreError;
 
 fn alice() -> Device {

@@ -6,7 +6,8 @@ use roadstead_proto::v1::{self, client_frame::Body as Up, server_frame::Body as 
 use roadstead_proto::{ChatId, ErrorCode, Position, limits as wire};
 
 use super::fake_store::Device;
-use super::world::{ConnId, Kind, World, answers, chat, device, send};
+use super::frames::{answers, chat, device, send};
+use super::world::{ConnId, Kind, World};
 use crate::io::Input;
 use crate::placement::ShardId;
 use crate::store::{Command, StoreError};
@@ -270,6 +271,82 @@ fn r16_a_failure_that_becomes_known_while_a_later_refusal_is_retried_goes_first(
     world.pump();
     let in_order: Vec<String> = (1..=129).map(|n| n.to_string()).collect();
     assert_eq!(world.texts(to), in_order);
+}
+
+#[test]
+fn r16_one_that_was_sent_again_before_its_failure_was_known_reopens() {
+    let (mut world, from, to) = pair();
+    world.held.insert(Kind::Send);
+    say(&mut world, from, 1..=2);
+    // The client does not know how the batch with 1 will end and says it all again.
+    say(&mut world, from, 1..=3);
+    world.fail(Kind::Send, StoreError::Unavailable);
+    // The 2 from before the resend is behind the failure; 1, 2 and 3 are in order behind the resend.
+    assert_eq!(answered(&mut world, from), refused(1..=2));
+    world.release();
+    assert_eq!(answered(&mut world, from), committed(1..=3));
+    say(&mut world, from, 4..=4);
+    world.pump();
+    assert_eq!(answered(&mut world, from), committed(4..=4));
+    assert_eq!(world.texts(to), ["1", "2", "3", "4"]);
+}
+
+#[test]
+fn r16_an_answer_to_an_attempt_that_was_under_way_reopens() {
+    let (mut world, from, to) = pair();
+    let reserve = |until_ms| Input::MessageIdsReserved {
+        from_ms: 0,
+        until_ms,
+    };
+    world.held.insert(Kind::Send);
+    say(&mut world, from, [1]);
+    // A second attempt is refused while the first is with the store, which then commits it.
+    world.input(ShardId(0), reserve(0));
+    say(&mut world, from, [1]);
+    world.input(ShardId(0), reserve(1 << 40));
+    assert_eq!(answered(&mut world, from), refused([1]));
+    world.release();
+    assert_eq!(answered(&mut world, from), committed([1]));
+    say(&mut world, from, [2]);
+    world.pump();
+    assert_eq!(answered(&mut world, from), committed([2]));
+    assert_eq!(world.texts(to), ["1", "2"]);
+}
+
+#[test]
+fn r16_a_repeat_that_fails_after_its_answer_holds_nothing_up() {
+    let (mut world, from, to) = pair();
+    say(&mut world, from, [1]);
+    world.pump();
+    // Sent again while the answer was on its way; the client will not send it a third time.
+    world.held.insert(Kind::Send);
+    say(&mut world, from, [1]);
+    world.fail(Kind::Send, StoreError::Unavailable);
+    world.held.clear();
+    let expected = [(1, Ok(())), (1, Err(ErrorCode::StoreUnavailable))];
+    assert_eq!(answered(&mut world, from), expected);
+    say(&mut world, from, [2]);
+    world.pump();
+    assert_eq!(world.texts(to), ["1", "2"]);
+}
+
+#[test]
+fn r16_a_lower_number_sent_again_does_not_reopen() {
+    let (mut world, from, _) = pair();
+    say(&mut world, from, [1]);
+    world.pump();
+    world
+        .store
+        .refuse_once
+        .insert((alice().1, 2), StoreError::Unavailable);
+    say(&mut world, from, [2]);
+    world.pump();
+    world.take_frames(from);
+    say(&mut world, from, [1, 3]);
+    world.pump();
+    let mut got = answered(&mut world, from);
+    got.sort_unstable_by_key(|(number, _)| *number);
+    assert_eq!(got, [&committed([1])[..], &refused([3])[..]].concat());
 }
 
 #[test]

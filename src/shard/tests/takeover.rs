@@ -5,7 +5,8 @@ use std::time::Duration;
 use roadstead_proto::{ErrorCode, Position};
 
 use super::fake_store::Device;
-use super::world::{ConnId, Kind, World, chat, device, hello, shard_id};
+use super::frames::{chat, device, hello, shard_id};
+use super::world::{ConnId, Kind, World};
 use crate::io::Input;
 use crate::peer::{Holder, ShardMessage};
 use crate::placement::ShardId;

@@ -8,7 +8,8 @@ use roadstead_proto::v1::{self, client_frame::Body as Up};
 use roadstead_proto::{ErrorCode, Position};
 
 use super::fake_store::Device;
-use super::world::{ConnId, Kind, World, chat, device, hello, typing};
+use super::frames::{chat, device, hello, typing};
+use super::world::{ConnId, Kind, World};
 use crate::limits;
 use crate::store::StoreError;
 
@@ -48,7 +49,7 @@ fn sessions_that_have_done_everything_own_nothing() {
     let last = receipts
         .iter()
         .rev()
-        .find_map(super::world::cursor_of)
+        .find_map(super::frames::cursor_of)
         .expect("a receipt");
     world.ack(from, last);
     world.advance(limits::HELLO_TIMEOUT);
