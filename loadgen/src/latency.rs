@@ -1,0 +1,156 @@
+//! Latencies in HDR histograms, corrected for coordinated omission and not.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use crate::clock::Micros;
+
+/// One hour: whatever takes longer is counted as this.
+const MICROS_MAX: Micros = 3_600_000_000;
+
+/// One latency, measured from two starts.
+#[derive(Debug, Clone)]
+pub(crate) struct Latency {
+    /// From the time at which the message was meant to be sent: what a user would have felt.
+    corrected: Histogram<u64>,
+    /// From the time at which it was first written: blind to queueing in front of the generator.
+    uncorrected: Histogram<u64>,
+}
+
+/// The percentiles of a report, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Default)]
+pub(crate) struct Percentiles {
+    pub(crate) p50: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
+    pub(crate) count: u64,
+}
+
+impl Latency {
+    pub(crate) fn new() -> Self {
+        Self {
+            corrected: histogram(),
+            uncorrected: histogram(),
+        }
+    }
+
+    /// Records an event of `now` that answers a message meant for `intended` and written at `written`.
+    pub(crate) fn record(&mut self, intended: Micros, written: Micros, now: Micros) {
+        record(&mut self.corrected, now.saturating_sub(intended));
+        record(&mut self.uncorrected, now.saturating_sub(written));
+    }
+
+    pub(crate) fn merge(&mut self, other: &Self) {
+        merge(&mut self.corrected, &other.corrected);
+        merge(&mut self.uncorrected, &other.uncorrected);
+    }
+
+    pub(crate) fn corrected(&self) -> Percentiles {
+        percentiles(&self.corrected)
+    }
+
+    pub(crate) fn uncorrected(&self) -> Percentiles {
+        percentiles(&self.uncorrected)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.corrected.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.corrected.reset();
+        self.uncorrected.reset();
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    // Three digits: 1 us of resolution up to 2 ms, then better than 0.1 %.
+    Histogram::new_with_bounds(1, MICROS_MAX, 3).expect("the bounds are valid")
+}
+
+fn record(histogram: &mut Histogram<u64>, micros: Micros) {
+    histogram.saturating_record(micros.clamp(1, MICROS_MAX));
+}
+
+fn merge(into: &mut Histogram<u64>, from: &Histogram<u64>) {
+    into.add(from).expect("all histograms have the same bounds");
+}
+
+fn percentiles(histogram: &Histogram<u64>) -> Percentiles {
+    let at = |quantile| milliseconds(histogram.value_at_quantile(quantile));
+    Percentiles {
+        p50: at(0.5),
+        p90: at(0.9),
+        p99: at(0.99),
+        p999: at(0.999),
+        max: milliseconds(histogram.max()),
+        count: histogram.len(),
+    }
+}
+
+#[allow(clippy::cast_precision_loss, reason = "bounded by an hour")]
+fn milliseconds(micros: Micros) -> f64 {
+    micros as f64 / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn close(value: f64, expected: f64) -> bool {
+        (value - expected).abs() <= expected * 0.002
+    }
+
+    #[test]
+    fn percentiles_are_those_of_what_was_recorded() {
+        let mut latency = Latency::new();
+        for ms in 1..=1_000u64 {
+            latency.record(0, ms * 500, ms * 1_000);
+        }
+        let corrected = latency.corrected();
+        assert!(close(corrected.p50, 500.0), "{corrected:?}");
+        assert!(close(corrected.p99, 990.0));
+        assert!(close(corrected.p999, 999.0));
+        assert!(close(corrected.max, 1_000.0));
+        assert_eq!(corrected.count, 1_000);
+        assert!(close(latency.uncorrected().p50, 250.0));
+    }
+
+    #[test]
+    fn a_stall_shows_in_the_corrected_latency_only() {
+        let mut latency = Latency::new();
+        // Meant for every ms, all written after a stall of one second, each answered within 1 ms.
+        for ms in 0..1_000u64 {
+            latency.record(ms * 1_000, 1_000_000, 1_000_900);
+        }
+        assert!(
+            close(latency.corrected().p50, 500.9),
+            "{:?}",
+            latency.corrected()
+        );
+        assert!(close(latency.uncorrected().max, 0.9));
+    }
+
+    #[test]
+    fn merging_adds() {
+        let (mut a, mut b) = (Latency::new(), Latency::new());
+        a.record(0, 0, 10);
+        b.record(0, 0, 1_000);
+        a.merge(&b);
+        assert_eq!(a.corrected().count, 2);
+        assert!(close(a.corrected().max, 1.0));
+        a.clear();
+        assert!(a.is_empty());
+        assert_eq!(a.corrected(), Percentiles::default());
+    }
+
+    #[test]
+    fn out_of_range_saturates() {
+        let mut latency = Latency::new();
+        latency.record(10, 10, 0);
+        latency.record(0, 0, u64::MAX);
+        assert_eq!(latency.corrected().count, 2);
+    }
+}

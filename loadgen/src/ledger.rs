@@ -1,0 +1,720 @@
+//! The account of one thread's messages: what was sent, and what became of it.
+//!
+//! ```text
+//! book ─▶ answered ─────────────▶ delivered receipt ─▶ read receipt ─▶ retired
+//!     └─▶ delivered to each device that it concerns ┘
+//! ```
+//!
+//! A [`Message`] is kept until all that is expected of it has come; [`Ledger::retire`] then drops it, so
+//! a long run does not grow. What is left at the end is what is wrong. Per session and chat partner a
+//! [`View`] holds the positions that only grow, so order and receipts are checked without a list.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use bytes::Bytes;
+use roadstead_proto::v1;
+use roadstead_proto::{ChatId, ErrorCode, MessageId, Position, UserId};
+
+use crate::clock::Micros;
+use crate::findings::{Findings, Kind};
+use crate::payload::{self, Header, PayloadError};
+use crate::rng::chosen;
+use crate::topology::{DEVICES_MAX, Roster};
+
+/// What a ledger must know of its run.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    pub(crate) thread: u16,
+    /// Tells this run's messages from those that an earlier one left in the server.
+    pub(crate) run: u32,
+    /// Bytes of a payload.
+    pub(crate) size: usize,
+    /// Share of the readers' chats that are read, each message at once.
+    pub(crate) read_fraction: f64,
+    /// Findings of each kind that are told in words.
+    pub(crate) details_max: usize,
+}
+
+/// Names of the two receipts.
+const DELIVERED: &str = "delivered";
+const READ: &str = "read";
+
+/// The messages of one thread.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    rules: Rules,
+    roster: Roster,
+    /// The number of the first message that is still kept.
+    first: u64,
+    messages: VecDeque<Message>,
+    /// Of sessions that take part in a chat.
+    accounts: Vec<Option<Box<Account>>>,
+    tally: Tally,
+    findings: Findings,
+}
+
+/// Counts of a run. Everything grows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) sent: u64,
+    pub(crate) acknowledged: u64,
+    /// Deliveries wanted: one per message and device.
+    pub(crate) to_deliver: u64,
+    /// Deliveries made, each counted once.
+    pub(crate) delivered: u64,
+    /// Delivered receipts that reached the sender's devices.
+    pub(crate) receipts_delivered: u64,
+    /// Read receipts that reached the sender's devices.
+    pub(crate) receipts_read: u64,
+    /// Messages that no run of this ledger sent: of earlier runs, or of other clients.
+    pub(crate) foreign: u64,
+    /// Repeats after a Resync, recognised by message id (R3).
+    pub(crate) repeats_filtered: u64,
+    pub(crate) refused: u64,
+}
+
+impl Tally {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.sent += other.sent;
+        self.acknowledged += other.acknowledged;
+        self.to_deliver += other.to_deliver;
+        self.delivered += other.delivered;
+        self.receipts_delivered += other.receipts_delivered;
+        self.receipts_read += other.receipts_read;
+        self.foreign += other.foreign;
+        self.repeats_filtered += other.repeats_filtered;
+        self.refused += other.refused;
+    }
+}
+
+/// One message, until nothing more is expected of it.
+#[derive(Debug)]
+struct Message {
+    /// Session that sent it.
+    sender: u32,
+    /// User to whom.
+    recipient: u32,
+    number: u64,
+    intended: Micros,
+    /// First written; 0 before.
+    written: Micros,
+    id: Option<MessageId>,
+    position: Position,
+    answered: bool,
+    refused: bool,
+    /// Devices that have it, one bit each: see [`device_bit`].
+    delivered: u8,
+    expected: u8,
+}
+
+/// What a session knows of its chats.
+#[derive(Debug)]
+struct Account {
+    /// The highest number answered, and its position: later numbers have later positions (R1).
+    answered: (u64, Position),
+    /// By the partner's seat in the circle.
+    views: Box<[View]>,
+}
+
+/// How far one session's chat with one partner has got. Positions only grow.
+#[derive(Debug, Clone, Copy, Default)]
+struct View {
+    /// The last message delivered to this session.
+    delivered: Position,
+    /// The last message that this session marked read.
+    marked: Position,
+    /// The partner's receipts.
+    receipt_delivered: Position,
+    receipt_read: Position,
+}
+
+/// When a message was meant to be sent, and when it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Timing {
+    pub(crate) intended: Micros,
+    pub(crate) written: Micros,
+}
+
+/// A message that reached a session.
+#[derive(Debug)]
+pub(crate) struct Arrival<'a> {
+    pub(crate) session: u32,
+    pub(crate) position: Position,
+    pub(crate) envelope: &'a v1::Envelope,
+    /// The session reads its inbox again (R3).
+    pub(crate) resynced: bool,
+}
+
+/// Where a delivered message belongs.
+enum Place {
+    Open {
+        peer: u32,
+        bit: u8,
+    },
+    /// Every device had it.
+    Retired,
+}
+
+/// What a delivery was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// New to this device.
+    Fresh {
+        timing: Timing,
+        /// Mark the chat read up to this message.
+        read: Option<ChatId>,
+    },
+    /// Nothing to be done: a repeat, somebody else's, or a finding.
+    Settled,
+}
+
+impl Ledger {
+    pub(crate) fn new(rules: Rules, roster: Roster) -> Self {
+        let accounts = (0..roster.sessions()).map(|_| None).collect();
+        let findings = Findings::new(rules.details_max);
+        Self {
+            rules,
+            roster,
+            first: 0,
+            messages: VecDeque::new(),
+            accounts,
+            tally: Tally::default(),
+            findings,
+        }
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// Something that is no message's fault.
+    pub(crate) fn note(&mut self, kind: Kind, session: u32, what: impl std::fmt::Display) {
+        let who = self.who(session);
+        self.findings.add(kind, format_args!("{who}: {what}"));
+    }
+
+    /// Books a message that `sender` is about to send, and gives it its number in this ledger.
+    pub(crate) fn book(
+        &mut self,
+        sender: u32,
+        recipient: u32,
+        number: u64,
+        intended: Micros,
+    ) -> u64 {
+        let user = self.roster.user(sender);
+        assert!(user != recipient && self.roster.circle(user).contains(&recipient));
+        let devices = (1 << self.roster.devices()) - 1;
+        let siblings = (devices << DEVICES_MAX) & !sibling_bit(self.roster.device(sender));
+        let expected = devices | siblings;
+        self.account(sender);
+        self.tally.sent += 1;
+        self.tally.to_deliver += u64::from(expected.count_ones());
+        self.messages.push_back(Message {
+            sender,
+            recipient,
+            number,
+            intended,
+            written: 0,
+            id: None,
+            position: Position::ZERO,
+            answered: false,
+            refused: false,
+            delivered: 0,
+            expected,
+        });
+        self.first + self.messages.len() as u64 - 1
+    }
+
+    /// The frame of a message; the same bytes at every try.
+    pub(crate) fn compose(&mut self, message: u64, now: Micros) -> v1::Send {
+        let header = self.header(message);
+        let entry = self
+            .get_mut(message)
+            .expect("unconfirmed messages are kept");
+        if entry.written == 0 {
+            entry.written = now;
+        }
+        let (sender, recipient) = (entry.sender, entry.recipient);
+        let chat = self.chat(self.roster.user(sender), recipient);
+        v1::Send {
+            number: header.number,
+            chat: Bytes::copy_from_slice(chat.as_bytes()),
+            payload: payload::encode(&header, self.rules.size),
+            deadline_ms: 0,
+        }
+    }
+
+    /// The server committed a message.
+    pub(crate) fn answered(
+        &mut self,
+        message: u64,
+        id: MessageId,
+        position: Position,
+    ) -> Option<Timing> {
+        self.learn(message, id, position);
+        let entry = self.get_mut(message)?;
+        entry.answered = true;
+        let timing = entry.timing();
+        let (sender, number) = (entry.sender, entry.number);
+        self.tally.acknowledged += 1;
+        let account = self.account(sender);
+        let (last, at) = account.answered;
+        if (number > last) != (position > at) {
+            let what = format!("number {number} is at {position:?}, number {last} at {at:?}");
+            self.note(Kind::Reordered, sender, what);
+        } else if number > last {
+            account.answered = (number, position);
+        }
+        Some(timing)
+    }
+
+    /// The server refused a message for good.
+    pub(crate) fn refused(&mut self, message: u64, code: ErrorCode) {
+        let Some(entry) = self.get_mut(message) else {
+            return;
+        };
+        entry.refused = true;
+        let devices = entry.expected.count_ones();
+        entry.expected = 0;
+        self.tally.refused += 1;
+        self.tally.to_deliver -= u64::from(devices);
+        let what = self.describe(message);
+        self.findings.add(
+            Kind::Refused,
+            format_args!("{what}: {}", code.as_str_name()),
+        );
+    }
+
+    /// A message reached a session.
+    pub(crate) fn delivered(&mut self, arrival: &Arrival<'_>) -> Delivery {
+        let session = arrival.session;
+        let header = match payload::decode(&arrival.envelope.payload) {
+            Ok(header) if header.run == self.rules.run => header,
+            Ok(_) | Err(PayloadError::Foreign) => {
+                self.tally.foreign += 1;
+                return Delivery::Settled;
+            }
+            Err(PayloadError::Damaged) => {
+                self.note(Kind::Damaged, session, arrival);
+                return Delivery::Settled;
+            }
+        };
+        match self.place(&header, arrival) {
+            Ok(Place::Open { peer, bit }) => self.take(header.message, peer, bit, arrival),
+            Ok(Place::Retired) => self.repeated(header.message, arrival),
+            Err(kind) => {
+                self.note(kind, session, arrival);
+                Delivery::Settled
+            }
+        }
+    }
+
+    /// How far this session has read its chats; said again in every new session, as a Read has no answer.
+    pub(crate) fn read_marks(&self, session: u32) -> Vec<(ChatId, Position)> {
+        let user = self.roster.user(session);
+        let Some(account) = &self.accounts[session as usize] else {
+            return Vec::new();
+        };
+        self.roster
+            .circle(user)
+            .zip(&account.views)
+            .filter(|(_, view)| view.marked > Position::ZERO)
+            .map(|(peer, view)| (self.chat(user, peer), view.marked))
+            .collect()
+    }
+
+    /// A receipt reached a session.
+    pub(crate) fn receipt(&mut self, session: u32, update: &v1::ReceiptUpdate) {
+        let user = self.roster.user(session);
+        let fields = (
+            Position::from_field(&update.delivered),
+            Position::from_field(&update.read),
+        );
+        let chat = ChatId::from_slice(&update.chat).ok();
+        let (Some(chat), (Some(delivered), Some(read))) = (chat, fields) else {
+            return self.note(
+                Kind::ProtocolBroken,
+                session,
+                "a ReceiptUpdate with a bad field",
+            );
+        };
+        if update.user == self.roster.user_id(user).get() {
+            // Another device of this user has read: nothing is expected of that.
+            return;
+        }
+        let peer = UserId::new(update.user)
+            .ok()
+            .and_then(|id| self.roster.user_of(id));
+        match peer.filter(|peer| chat == self.chat(user, *peer)) {
+            Some(peer) if self.roster.circle(user).contains(&peer) => {
+                self.book_receipt(session, peer, delivered, read);
+            }
+            // Of a chat of another run.
+            _ => self.tally.foreign += 1,
+        }
+    }
+
+    /// Whether all that is expected has come.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.messages.iter().all(|message| self.is_settled(message))
+    }
+
+    /// Forgets the messages at the front of which nothing more is expected, and counts their receipts.
+    pub(crate) fn retire(&mut self) {
+        while let Some(message) = self.messages.front() {
+            if !self.is_settled(message) {
+                return;
+            }
+            let message = self.messages.pop_front().expect("there is a front");
+            self.first += 1;
+            self.count_receipts(&message);
+        }
+    }
+
+    /// Ends the account: whatever is still open is a finding.
+    pub(crate) fn close(mut self) -> (Tally, Findings) {
+        self.retire();
+        while !self.messages.is_empty() {
+            self.close_first();
+        }
+        (self.tally, self.findings)
+    }
+
+    fn close_first(&mut self) {
+        let what = self.describe(self.first);
+        let message = self.messages.pop_front().expect("checked by the caller");
+        self.first += 1;
+        self.count_receipts(&message);
+        if message.refused {
+            return;
+        }
+        if !message.answered {
+            self.findings.add(Kind::Unacknowledged, what);
+            return;
+        }
+        let missing = message.expected & !message.delivered;
+        for session in self.sessions_of_bits(&message, missing) {
+            let who = self.who(session);
+            self.findings
+                .add(Kind::Lost, format_args!("{what}: not delivered to {who}"));
+        }
+        let missing: Vec<_> = self.receipts_missing(&message).collect();
+        for (session, name) in missing {
+            let who = self.who(session);
+            self.findings.add(
+                Kind::ReceiptMissing,
+                format_args!("{what}: no {name} receipt for {who}"),
+            );
+        }
+    }
+
+    fn take(&mut self, message: u64, peer: u32, bit: u8, arrival: &Arrival<'_>) -> Delivery {
+        let (session, position) = (arrival.session, arrival.position);
+        self.learn(
+            message,
+            MessageId::new(arrival.envelope.message_id),
+            position,
+        );
+        let entry = self.get_mut(message).expect("found by place");
+        if entry.delivered & bit != 0 {
+            return self.repeated(message, arrival);
+        }
+        entry.delivered |= bit;
+        let (timing, refused) = (entry.timing(), entry.refused);
+        if refused {
+            self.note(
+                Kind::Contradicted,
+                session,
+                format_args!("refused, and delivered: {arrival}"),
+            );
+            return Delivery::Settled;
+        }
+        self.tally.delivered += 1;
+        self.check_order(message, peer, arrival);
+        let from_peer = self.roster.user_id(peer).get() == arrival.envelope.sender;
+        let read = (from_peer && self.reads(session, peer)).then(|| {
+            let view = self.view(session, peer);
+            view.marked = position.max(view.marked);
+            self.chat(self.roster.user(session), peer)
+        });
+        Delivery::Fresh { timing, read }
+    }
+
+    fn check_order(&mut self, message: u64, peer: u32, arrival: &Arrival<'_>) {
+        let view = self.view(arrival.session, peer);
+        let before = view.delivered;
+        view.delivered = arrival.position.max(before);
+        if arrival.position <= before {
+            let what = format!("{} after {before:?}", self.describe(message));
+            self.note(Kind::Reordered, arrival.session, what);
+        }
+    }
+
+    fn repeated(&mut self, message: u64, arrival: &Arrival<'_>) -> Delivery {
+        if arrival.resynced {
+            self.tally.repeats_filtered += 1;
+        } else {
+            let what = self.describe(message);
+            self.note(Kind::Duplicated, arrival.session, what);
+        }
+        Delivery::Settled
+    }
+
+    /// Which partner's chat a delivered message belongs to, and the bit of this device in it.
+    fn place(&self, header: &Header, arrival: &Arrival<'_>) -> Result<Place, Kind> {
+        let envelope = arrival.envelope;
+        if header.thread != self.rules.thread || header.sender != envelope.sender {
+            return Err(Kind::Misdelivered);
+        }
+        if header.number != envelope.number {
+            return Err(Kind::Contradicted);
+        }
+        if header.message < self.first {
+            // Only what every device had was forgotten.
+            return Ok(Place::Retired);
+        }
+        let entry = self.get(header.message).ok_or(Kind::Contradicted)?;
+        let author = self.roster.user(entry.sender);
+        if self.roster.device_id(entry.sender).get() != envelope.sender_device
+            || self.roster.user_id(author).get() != envelope.sender
+            || entry.number != header.number
+            || *envelope.chat != self.chat(author, entry.recipient).as_bytes()[..]
+        {
+            return Err(Kind::Contradicted);
+        }
+        let device = self.roster.device(arrival.session);
+        match self.roster.user(arrival.session) {
+            _ if arrival.session == entry.sender => Err(Kind::Misdelivered),
+            user if user == entry.recipient => Ok(Place::Open {
+                peer: author,
+                bit: device_bit(device),
+            }),
+            user if user == author => Ok(Place::Open {
+                peer: entry.recipient,
+                bit: sibling_bit(device),
+            }),
+            _ => Err(Kind::Misdelivered),
+        }
+    }
+
+    /// Remembers the identity of a message, or compares it with what was said before.
+    fn learn(&mut self, message: u64, id: MessageId, position: Position) {
+        let Some(entry) = self.get_mut(message) else {
+            return;
+        };
+        match entry.id {
+            None => {
+                entry.id = Some(id);
+                entry.position = position;
+            }
+            Some(known) if known == id && entry.position == position => {}
+            Some(known) => {
+                let before = entry.position;
+                let what = self.describe(message);
+                self.findings.add(
+                    Kind::Contradicted,
+                    format_args!("{what}: {known:?} at {before:?}, then {id:?} at {position:?}"),
+                );
+            }
+        }
+    }
+
+    fn book_receipt(&mut self, session: u32, peer: u32, delivered: Position, read: Position) {
+        let user = self.roster.user(session);
+        let own_seat = self.roster.seat(user);
+        let furthest = |field: fn(&View) -> Position| {
+            let views = self
+                .roster
+                .sessions_of(peer)
+                .filter_map(|s| self.accounts[s as usize].as_ref());
+            views
+                .map(|account| field(&account.views[own_seat]))
+                .max()
+                .unwrap_or_default()
+        };
+        let (had, marked) = (
+            furthest(|view| view.delivered),
+            furthest(|view| view.marked),
+        );
+        let view = self.view(session, peer);
+        let before = (view.receipt_delivered, view.receipt_read);
+        view.receipt_delivered = before.0.max(delivered);
+        view.receipt_read = before.1.max(read);
+        let went_back = |new: Position, old: Position| new != Position::ZERO && new < old;
+        let peer = self.roster.user_id(peer);
+        if delivered > had || read > marked {
+            let what = format!(
+                "user {peer} delivered {delivered:?} of {had:?}, read {read:?} of {marked:?}"
+            );
+            self.note(Kind::ReceiptFalse, session, what);
+        } else if went_back(delivered, before.0) || went_back(read, before.1) {
+            let what = format!("user {peer} back to {delivered:?}, {read:?} from {before:?}");
+            self.note(Kind::ReceiptFalse, session, what);
+        }
+    }
+
+    /// Whether this session marks its chat with `peer` read: one device of the chosen users does.
+    fn reads(&self, session: u32, peer: u32) -> bool {
+        self.roster.device(session) == 0 && self.is_read_chat(self.roster.user(session), peer)
+    }
+
+    fn is_read_chat(&self, reader: u32, writer: u32) -> bool {
+        let pair =
+            self.roster.user_id(reader).get().rotate_left(32) ^ self.roster.user_id(writer).get();
+        chosen(self.roster.seed(), pair, self.rules.read_fraction)
+    }
+
+    fn is_settled(&self, message: &Message) -> bool {
+        message.refused
+            || (message.answered
+                && message.delivered == message.expected
+                && self.receipts_missing(message).next().is_none())
+    }
+
+    fn receipts_missing(&self, message: &Message) -> impl Iterator<Item = (u32, &'static str)> {
+        self.receipts(message)
+            .filter(|(_, _, came)| !came)
+            .map(|(session, name, _)| (session, name))
+    }
+
+    /// The receipts that are expected, for each device of the sender, and whether they came.
+    fn receipts(&self, message: &Message) -> impl Iterator<Item = (u32, &'static str, bool)> {
+        let author = self.roster.user(message.sender);
+        let seat = self.roster.seat(message.recipient);
+        let is_read = self.is_read_chat(message.recipient, author);
+        let position = message.position;
+        self.roster.sessions_of(author).flat_map(move |session| {
+            let view = self.accounts[session as usize]
+                .as_ref()
+                .map(|account| account.views[seat]);
+            let view = view.unwrap_or_default();
+            let delivered = (session, DELIVERED, view.receipt_delivered >= position);
+            let read = is_read.then_some((session, READ, view.receipt_read >= position));
+            [Some(delivered), read].into_iter().flatten()
+        })
+    }
+
+    fn count_receipts(&mut self, message: &Message) {
+        if message.answered {
+            let came: Vec<_> = self
+                .receipts(message)
+                .filter(|(_, _, came)| *came)
+                .collect();
+            let read = came.iter().filter(|(_, name, _)| *name == READ).count();
+            let delivered = came.len() - read;
+            self.tally.receipts_delivered += delivered as u64;
+            self.tally.receipts_read += read as u64;
+        }
+    }
+
+    fn sessions_of_bits(&self, message: &Message, bits: u8) -> Vec<u32> {
+        let author = self.roster.user(message.sender);
+        let recipients = self.roster.sessions_of(message.recipient);
+        let siblings = self.roster.sessions_of(author);
+        let of = |sessions: Range<u32>, bit: fn(u32) -> u8| {
+            (0..)
+                .zip(sessions)
+                .filter(move |(device, _)| bits & bit(*device) != 0)
+        };
+        of(recipients, device_bit)
+            .chain(of(siblings, sibling_bit))
+            .map(|(_, session)| session)
+            .collect()
+    }
+
+    fn account(&mut self, session: u32) -> &mut Account {
+        let seats = self.roster.circle(self.roster.user(session)).len();
+        self.accounts[session as usize].get_or_insert_with(|| {
+            Box::new(Account {
+                answered: (0, Position::ZERO),
+                views: vec![View::default(); seats].into(),
+            })
+        })
+    }
+
+    fn view(&mut self, session: u32, peer: u32) -> &mut View {
+        let seat = self.roster.seat(peer);
+        &mut self.account(session).views[seat]
+    }
+
+    fn get(&self, message: u64) -> Option<&Message> {
+        let at = usize::try_from(message.checked_sub(self.first)?).ok()?;
+        self.messages.get(at)
+    }
+
+    fn get_mut(&mut self, message: u64) -> Option<&mut Message> {
+        let at = usize::try_from(message.checked_sub(self.first)?).ok()?;
+        self.messages.get_mut(at)
+    }
+
+    fn header(&self, message: u64) -> Header {
+        let entry = self.get(message).expect("unconfirmed messages are kept");
+        Header {
+            thread: self.rules.thread,
+            run: self.rules.run,
+            message,
+            sender: self.roster.user_id(self.roster.user(entry.sender)).get(),
+            number: entry.number,
+        }
+    }
+
+    fn chat(&self, a: u32, b: u32) -> ChatId {
+        ChatId::pair(self.roster.user_id(a), self.roster.user_id(b))
+    }
+
+    fn who(&self, session: u32) -> String {
+        let user = self.roster.user_id(self.roster.user(session));
+        format!("user {user} device {:?}", self.roster.device_id(session))
+    }
+
+    fn describe(&self, message: u64) -> String {
+        let Some(entry) = self.get(message) else {
+            return format!("message #{message}");
+        };
+        let sender = self.who(entry.sender);
+        let recipient = self.roster.user_id(entry.recipient);
+        let identity = match entry.id {
+            Some(id) => format!("{id:?} at {:?}", entry.position),
+            None => "no id".into(),
+        };
+        format!(
+            "number {} of {sender} to user {recipient} ({identity})",
+            entry.number
+        )
+    }
+}
+
+impl std::fmt::Display for Arrival<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let envelope = self.envelope;
+        let id = MessageId::new(envelope.message_id);
+        write!(
+            f,
+            "{id:?}, number {} of user {}",
+            envelope.number, envelope.sender
+        )
+    }
+}
+
+impl Message {
+    fn timing(&self) -> Timing {
+        Timing {
+            intended: self.intended,
+            written: self.written,
+        }
+    }
+}
+
+/// The bit of a recipient's device.
+fn device_bit(device: u32) -> u8 {
+    1 << device
+}
+
+/// The bit of another device of the sender.
+fn sibling_bit(device: u32) -> u8 {
+    1 << (device + DEVICES_MAX)
+}
+
+#[cfg(test)]
+mod tests;

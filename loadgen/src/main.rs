@@ -1,0 +1,51 @@
+//! `loadgen`: proves what a Roadstead edge does under load.
+//!
+//! Sends at an open-loop rate, measures from the time at which each message was meant to be sent, and
+//! accounts for every one: acknowledged, delivered once to each device, in order, with its receipts.
+//!
+//! Reading order: `plan` (what a run is), `run` (its stages), `worker` (a thread), `session` (the
+//! client's side of the protocol), `ledger` (the account), `report`.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod clock;
+mod control;
+mod edge;
+mod findings;
+mod latency;
+mod ledger;
+mod out;
+mod payload;
+mod plan;
+mod process;
+mod report;
+mod rng;
+mod run;
+mod scenario;
+mod schedule;
+mod session;
+mod target;
+mod token;
+mod topology;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The run could not be made.
+const EXIT_ERROR: u8 = 1;
+
+fn main() -> ExitCode {
+    match scenario::run(&cli::Cli::parse()) {
+        Ok(report) => ExitCode::from(report.verdict.exit_code()),
+        Err(error) => {
+            out::note(format_args!("loadgen: {error:#}"));
+            ExitCode::from(EXIT_ERROR)
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! A run from beginning to end: ramp, silence, exchange, drain.
+//!
+//! The conductor owns no session. It tells the workers what stage it is, watches them, and measures the
+//! server between the stages.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use roadstead_net::tls::ClientTls;
+use roadstead_net::{Client, ClientConfig, Mailbox};
+
+use crate::clock::{Clock, Micros};
+use crate::control::{Command, Stage, Status, Window};
+use crate::findings::Findings;
+use crate::plan::{Plan, Who};
+use crate::process;
+use crate::report::{Moment, Progress};
+use crate::target::{Sample, Target};
+use crate::worker::{Latencies, Outcome, Worker};
+
+/// How often the workers are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Between the last session of the ramp and the measurement of the server's memory: what a handshake
+/// needs and a session does not is gone by then.
+const SETTLE: Micros = 2_000_000;
+
+/// A ramp may take twice its time and this.
+const RAMP_GRACE: Micros = 60_000_000;
+
+/// Nobody home: a run ends if no session at all is established in this time.
+const FIRST_SESSION_TIMEOUT: Micros = 15_000_000;
+
+/// So many refusals before the first success mean that the next ones will be refused too.
+const REFUSALS_MAX: u32 = 10;
+
+/// From the announcement of an exchange to its first message.
+const LEAD: Micros = 100_000;
+
+/// After everything has come: a message that comes twice does so within this.
+const LINGER: Micros = 1_000_000;
+
+/// What a run measured.
+#[derive(Debug)]
+pub(crate) struct Raw {
+    pub(crate) status: Status,
+    pub(crate) latencies: Latencies,
+    pub(crate) findings: Findings,
+    pub(crate) started_unix_ms: u64,
+    /// From the first connection to the last Welcome of the ramp.
+    pub(crate) ramp: Micros,
+    pub(crate) exchange: Micros,
+    pub(crate) drain: Micros,
+    pub(crate) drained: bool,
+    pub(crate) server: ServerUse,
+    pub(crate) generator: GeneratorUse,
+}
+
+/// What the server used.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct ServerUse {
+    pub(crate) empty: Option<Sample>,
+    /// With all sessions open and silent.
+    pub(crate) held: Option<Sample>,
+    pub(crate) exchange_began: Option<Sample>,
+    pub(crate) exchange_ended: Option<Sample>,
+    pub(crate) last: Option<Sample>,
+    pub(crate) sessions_held: u32,
+    pub(crate) restarts: u32,
+}
+
+/// What this end used.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct GeneratorUse {
+    pub(crate) rss_bytes: u64,
+    pub(crate) cpu: Micros,
+    /// Waiting for a CPU, all threads.
+    pub(crate) waited: Micros,
+    /// CPU of the busiest thread in the exchange, as a share of its time.
+    pub(crate) busiest: f64,
+}
+
+/// Makes a run.
+pub(crate) fn conduct(
+    plan: &Arc<Plan>,
+    target: &mut Target,
+    progress: &mut Progress,
+) -> Result<Raw> {
+    let mut conductor = Conductor::start(plan, target, progress)?;
+    let outcome = conductor.perform();
+    if outcome.is_err() {
+        // Let the server's sessions go before the complaint is printed.
+        conductor.tell(Command::Stop);
+    }
+    let stages = outcome?;
+    conductor.end(stages)
+}
+
+struct Conductor<'a> {
+    plan: Arc<Plan>,
+    clock: Clock,
+    target: &'a mut Target,
+    progress: &'a mut Progress,
+    windows: Vec<Arc<Window>>,
+    mailboxes: Vec<Mailbox<Command>>,
+    threads: Vec<JoinHandle<Result<Outcome, roadstead_net::Error>>>,
+    server: ServerUse,
+    started_unix_ms: u64,
+    busiest: f64,
+}
+
+/// How long the stages took.
+struct Stages {
+    ramp: Micros,
+    exchange: Micros,
+    drain: Micros,
+    drained: bool,
+}
+
+impl<'a> Conductor<'a> {
+    fn start(plan: &Arc<Plan>, target: &'a mut Target, progress: &'a mut Progress) -> Result<Self> {
+        let alpn: &[&[u8]] = &[roadstead_proto::ALPN];
+        let tls = ClientTls::trusting_pem(&plan.roots, alpn, plan.resumption)?;
+        let mut config = ClientConfig::new(plan.threads, plan.sockets, Arc::new(tls));
+        config.transport = plan.transport.clone();
+        if plan.target.is_ipv6() {
+            config.local = vec!["[::]:0".parse().context("an address")?];
+        }
+        let mut client = Client::<Command>::open(config)?;
+        let empty = target.sample();
+        let clock = Clock::start();
+        let rosters = plan.topology.rosters(plan.threads.into());
+        let mut conductor = Self {
+            plan: plan.clone(),
+            clock,
+            target,
+            progress,
+            windows: Vec::new(),
+            mailboxes: client.mailboxes(),
+            threads: Vec::new(),
+            server: ServerUse {
+                empty,
+                ..ServerUse::default()
+            },
+            started_unix_ms: plan.counter_base,
+            busiest: 0.0,
+        };
+        for (seed, roster) in client.take_seeds().into_iter().zip(rosters) {
+            let window = Window::new();
+            let worker = Worker::new(plan.clone(), roster, seed.thread(), clock, window.clone());
+            conductor.windows.push(window);
+            conductor.threads.push(
+                thread::Builder::new()
+                    .name(format!("loadgen-{}", seed.thread()))
+                    .spawn(move || seed.run(worker).map(Worker::into_outcome))?,
+            );
+        }
+        Ok(conductor)
+    }
+
+    fn perform(&mut self) -> Result<Stages> {
+        let ramp = self.ramp()?;
+        self.hold()?;
+        let exchange = self.exchange()?;
+        let (drain, drained) = self.drain()?;
+        Ok(Stages {
+            ramp,
+            exchange,
+            drain,
+            drained,
+        })
+    }
+
+    fn ramp(&mut self) -> Result<Micros> {
+        let began = self.clock.now();
+        let wanted = f64::from(self.plan.topology.sessions()) / self.plan.ramp * 2e6;
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a positive time"
+        )]
+        let deadline = began + wanted as Micros + RAMP_GRACE;
+        self.watch(Stage::Ramp, deadline)?;
+        self.server.sessions_held = self.sum().active;
+        Ok(self.sum().last_established_at.saturating_sub(began))
+    }
+
+    fn hold(&mut self) -> Result<()> {
+        self.tell(Command::Hold);
+        self.pass(Stage::Hold, SETTLE.max(self.plan.hold))?;
+        self.server.held = self.target.sample();
+        Ok(())
+    }
+
+    fn exchange(&mut self) -> Result<Micros> {
+        let exchange = &self.plan.exchange;
+        let (who, duration) = (exchange.who, exchange.duration);
+        let from = self.clock.now() + LEAD;
+        let until = from.saturating_add(duration);
+        self.server.exchange_began = self.target.sample();
+        let before: Vec<Micros> = self.statuses().iter().map(|status| status.cpu).collect();
+        self.tell(Command::Exchange { from, until });
+        // A sample ends with its last message; whatever happens, not more than a minute late.
+        let deadline = match who {
+            Who::Anyone => until,
+            Who::Sample(size) => from + sample_time(size, self.plan.exchange.rate),
+        };
+        self.watch(Stage::Exchange, deadline + RAMP_GRACE)?;
+        self.server.exchange_ended = self.target.sample();
+        let took = self.clock.now() - from;
+        let after = self.statuses();
+        self.busiest = before
+            .iter()
+            .zip(&after)
+            .map(|(before, after)| ratio(after.cpu.saturating_sub(*before), took))
+            .fold(0.0, f64::max);
+        Ok(took)
+    }
+
+    fn drain(&mut self) -> Result<(Micros, bool)> {
+        let began = self.clock.now();
+        self.tell(Command::Drain);
+        let drained = self.watch(Stage::Drain, began + self.plan.drain_timeout)?;
+        let took = self.clock.now() - began;
+        self.pass(Stage::Drain, LINGER)?;
+        self.server.last = self.target.sample();
+        Ok((took, drained))
+    }
+
+    fn end(mut self, stages: Stages) -> Result<Raw> {
+        self.tell(Command::Stop);
+        let own = process::usage(std::process::id());
+        let mut latencies = Latencies::new();
+        let mut findings = Findings::new(self.plan.details_max);
+        let mut statuses = Vec::new();
+        for thread in self.threads.drain(..) {
+            let outcome = thread.join().map_err(|_| anyhow!("a thread panicked"))??;
+            latencies.merge(&outcome.latencies);
+            findings.merge(outcome.findings);
+            statuses.push(outcome.status);
+        }
+        let status = Status::sum(&statuses);
+        self.server.restarts = self.target.restarts();
+        Ok(Raw {
+            generator: GeneratorUse {
+                rss_bytes: own.map_or(0, |own| own.rss_bytes),
+                cpu: own.map_or(0, |own| own.cpu),
+                waited: status.waited,
+                busiest: self.busiest,
+            },
+            status,
+            latencies,
+            findings,
+            started_unix_ms: self.started_unix_ms,
+            ramp: stages.ramp,
+            exchange: stages.exchange,
+            drain: stages.drain,
+            drained: stages.drained,
+            server: self.server,
+        })
+    }
+
+    /// Waits until every worker has settled in `stage`; false if that took too long.
+    fn watch(&mut self, stage: Stage, deadline: Micros) -> Result<bool> {
+        loop {
+            thread::sleep(LOOK_EVERY);
+            let statuses = self.look(stage)?;
+            if statuses
+                .iter()
+                .all(|status| status.stage == stage && status.settled)
+            {
+                return Ok(true);
+            }
+            if self.clock.now() > deadline {
+                return Ok(false);
+            }
+            if stage == Stage::Ramp {
+                self.check_hope(&Status::sum(&statuses))?;
+            }
+        }
+    }
+
+    /// Lets time pass.
+    fn pass(&mut self, stage: Stage, time: Micros) -> Result<()> {
+        let until = self.clock.now().saturating_add(time);
+        while self.clock.now() < until {
+            thread::sleep(LOOK_EVERY);
+            self.look(stage)?;
+        }
+        Ok(())
+    }
+
+    /// Shows how it goes, and notices a worker that ended.
+    fn look(&mut self, stage: Stage) -> Result<Vec<Status>> {
+        if let Some(at) = self.threads.iter().position(JoinHandle::is_finished) {
+            let thread = self.threads.remove(at);
+            let outcome = thread.join().map_err(|_| anyhow!("a thread panicked"))?;
+            return Err(match outcome {
+                Ok(_) => anyhow!("a thread ended early"),
+                Err(error) => anyhow!(error).context("a thread ended"),
+            });
+        }
+        let statuses = self.statuses();
+        if self.progress.is_due(self.clock.now()) {
+            let moment = Moment {
+                now: self.clock.now(),
+                stage,
+                status: Status::sum(&statuses),
+                server: self.target.sample(),
+                windows: &self.windows,
+            };
+            self.progress.show(&moment);
+        }
+        Ok(statuses)
+    }
+
+    /// Ends a run that can not succeed, with the reasons.
+    fn check_hope(&self, status: &Status) -> Result<()> {
+        let all = self.plan.topology.sessions();
+        let refused = status.gave_up >= REFUSALS_MAX.min(all);
+        let nobody = self.clock.now() > FIRST_SESSION_TIMEOUT;
+        if status.established > 0 || !(refused || nobody) {
+            return Ok(());
+        }
+        let reasons: Vec<_> = status
+            .closes
+            .iter()
+            .map(|(reason, count)| format!("{reason} ({count} times)"))
+            .collect();
+        let reasons = if reasons.is_empty() {
+            "no answer".into()
+        } else {
+            reasons.join(", ")
+        };
+        bail!(
+            "no session could be established with {}: {reasons}",
+            self.plan.target
+        );
+    }
+
+    fn tell(&self, command: Command) {
+        for mailbox in &self.mailboxes {
+            // A mailbox holds thousands of commands and there are five; a worker that ended reads none.
+            let _ = mailbox.send(command);
+        }
+    }
+
+    fn statuses(&self) -> Vec<Status> {
+        self.windows
+            .iter()
+            .map(|window| window.view().status.clone())
+            .collect()
+    }
+
+    fn sum(&self) -> Status {
+        Status::sum(&self.statuses())
+    }
+}
+
+/// How long a sample of this size takes.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a positive time"
+)]
+fn sample_time(size: u32, rate: f64) -> Micros {
+    (f64::from(size) / rate * 1e6) as Micros
+}
+
+#[allow(clippy::cast_precision_loss, reason = "times of a run")]
+fn ratio(part: Micros, whole: Micros) -> f64 {
+    part as f64 / whole.max(1) as f64
+}

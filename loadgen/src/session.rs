@@ -1,0 +1,565 @@
+//! One session as its client sees it, without I/O: bytes in, bytes and [`Happened`] out.
+//!
+//! ```text
+//! Offline ─connecting─▶ ExpectOpen ─opened─▶ ExpectWelcome ─Welcome─▶ Active
+//!    ▲                                                                  │
+//!    └───────────────────────────── closed ─────────────────────────────┘
+//! ```
+//!
+//! What an idle session needs is in [`Session`] itself, about a hundred bytes; what a sender or reader
+//! needs beside is in a box that most held sessions never get. What a message says and what becomes of
+//! it is the ledger's business: here it is a number.
+
+use std::collections::VecDeque;
+
+use bytes::{Bytes, BytesMut};
+use roadstead_proto::v1::{self, client_frame, hello, server_frame};
+use roadstead_proto::{
+    ChatId, Deframer, DeviceId, ErrorCode, MessageId, Position, decode_frame, encode_frame, limits,
+};
+
+use crate::clock::Micros;
+use crate::rng::Rng;
+
+/// Longest wait before a refused send is tried again, whatever the number of refusals.
+const RETRY_WAIT_MAX: Micros = 10_000_000;
+
+/// Wait before a retry if the server names none.
+const RETRY_WAIT_DEFAULT: Micros = 200_000;
+
+/// What a session is waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// There is no connection.
+    Offline,
+    /// The handshake.
+    ExpectOpen,
+    /// The answer to Hello.
+    ExpectWelcome,
+    /// Anything.
+    Active,
+}
+
+/// One device's session, across all its connections.
+#[derive(Debug)]
+pub(crate) struct Session {
+    /// The last inbox entry that is stored, that is, in the ledger's account (R19).
+    cursor: Position,
+    /// The number of the next message (R12); 0 until a Welcome told where to go on (R13).
+    next_number: u64,
+    chatter: Option<Box<Chatter>>,
+    /// The beginning of a frame, in the rare case that one arrived in pieces.
+    partial: Option<Box<Deframer>>,
+    resume_token: Option<Box<[u8]>>,
+    /// Connections so far: the Hello's connect counter (R13).
+    connects: u32,
+    /// Sends that may be unanswered at once, by the last Welcome.
+    in_flight_max: u16,
+    phase: Phase,
+    /// Whether to log in with the server's own token from the second connection on (T14).
+    keeps_resume_token: bool,
+    /// The last Welcome said Resync: repeats are to be expected (R3).
+    resynced: bool,
+    /// Entries were delivered since the last Ack.
+    ack_due: bool,
+    /// The stream takes no more bytes (R26).
+    blocked: bool,
+}
+
+/// What only a sender or reader needs.
+#[derive(Debug, Default)]
+struct Chatter {
+    /// In order of number. The first `on_wire` were sent in this session.
+    unconfirmed: VecDeque<Unconfirmed>,
+    on_wire: usize,
+    /// Nothing is sent before this: a retryable error asked to wait.
+    retry_at: Micros,
+    refusals: u32,
+    /// Chats read further than the server was told.
+    reads: Vec<(ChatId, Position)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Unconfirmed {
+    number: u64,
+    message: u64,
+}
+
+/// What a connection attempt must know of the device.
+#[derive(Debug)]
+pub(crate) struct Login {
+    pub(crate) credential: hello::Credential,
+    pub(crate) device: DeviceId,
+    /// Added to the session's count of connections, so that a later run outranks an earlier one.
+    pub(crate) counter_base: u64,
+}
+
+/// What came of some input.
+#[derive(Debug, Default)]
+pub(crate) struct Effects {
+    /// Frames to write.
+    pub(crate) out: BytesMut,
+    /// To be booked, in order.
+    pub(crate) happened: Vec<Happened>,
+    /// Call [`Session::flush`] again at this time.
+    pub(crate) wake_at: Option<Micros>,
+}
+
+/// Something that the account of a run must know.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Happened {
+    /// The session is open.
+    Welcomed(Welcomed),
+    /// A send is committed.
+    Answered {
+        message: u64,
+        number: u64,
+        id: MessageId,
+        position: Position,
+    },
+    /// A number that was already answered was answered again, as happens after a retry.
+    AnsweredAgain { number: u64 },
+    /// A send was refused and may be tried again.
+    Postponed { code: ErrorCode },
+    /// A send was refused for good.
+    Refused { message: u64, code: ErrorCode },
+    /// A message of the inbox.
+    Delivered {
+        position: Position,
+        envelope: v1::Envelope,
+        resynced: bool,
+    },
+    /// A receipt of the inbox.
+    Receipt(v1::ReceiptUpdate),
+    /// The inbox has a hole.
+    Gap { reason: i32 },
+    /// A cursor did not grow (DESIGN, invariant 4).
+    Backwards { cursor: Position, after: Position },
+    /// The session was refused or ended with this error.
+    SessionError { code: ErrorCode },
+    /// The server asks to come back later.
+    GoAway { after: Micros },
+    /// The server broke the protocol.
+    Broken(String),
+}
+
+/// What a Welcome said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Welcomed {
+    pub(crate) user: u64,
+    pub(crate) heartbeat: Micros,
+    pub(crate) home: Option<(u32, u32)>,
+}
+
+impl Session {
+    pub(crate) fn new(keeps_resume_token: bool) -> Self {
+        Self {
+            keeps_resume_token,
+            cursor: Position::ZERO,
+            next_number: 0,
+            chatter: None,
+            partial: None,
+            resume_token: None,
+            connects: 0,
+            in_flight_max: 1,
+            phase: Phase::Offline,
+            resynced: false,
+            ack_due: false,
+            blocked: false,
+        }
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    pub(crate) fn is_active(&self) -> bool {
+        self.phase == Phase::Active
+    }
+
+    /// Whether a Welcome ever came.
+    pub(crate) fn was_active(&self) -> bool {
+        self.next_number > 0
+    }
+
+    /// Takes the resume token out: it is good for one try, and the next Welcome brings another.
+    pub(crate) fn take_resume_token(&mut self) -> Option<Box<[u8]>> {
+        self.resume_token.take()
+    }
+
+    /// Sends without an answer.
+    #[cfg(test)]
+    pub(crate) fn unconfirmed(&self) -> usize {
+        self.chatter
+            .as_ref()
+            .map_or(0, |chatter| chatter.unconfirmed.len())
+    }
+
+    /// A connection was started.
+    pub(crate) fn connecting(&mut self) {
+        assert_eq!(self.phase, Phase::Offline, "one connection at a time");
+        self.phase = Phase::ExpectOpen;
+        self.connects += 1;
+    }
+
+    /// The handshake is complete: says Hello.
+    pub(crate) fn opened(&mut self, login: Login, effects: &mut Effects) {
+        assert_eq!(self.phase, Phase::ExpectOpen, "opened once");
+        self.phase = Phase::ExpectWelcome;
+        let cursor = match self.cursor {
+            Position::ZERO => Bytes::new(),
+            cursor => field(&cursor),
+        };
+        // R13: a device that was used by an earlier run goes on above the numbers it used then.
+        let ask = match self.next_number {
+            0 => v1::Capability::AskHighestNumber,
+            _ => v1::Capability::None,
+        };
+        let hello = v1::Hello {
+            version: roadstead_proto::VERSION,
+            credential: Some(login.credential),
+            device: login.device.get(),
+            connect_counter: login.counter_base + u64::from(self.connects),
+            cursor,
+            capabilities: u64::try_from(i32::from(ask)).unwrap_or(0),
+        };
+        write(client_frame::Body::Hello(hello), effects);
+    }
+
+    /// The connection is gone. What was not confirmed will be sent again under the same numbers (R12).
+    pub(crate) fn closed(&mut self) {
+        self.phase = Phase::Offline;
+        self.partial = None;
+        self.ack_due = false;
+        self.blocked = false;
+        if let Some(chatter) = &mut self.chatter {
+            chatter.on_wire = 0;
+            chatter.retry_at = 0;
+            chatter.reads.clear();
+        }
+    }
+
+    /// The stream takes no more bytes, or does so again.
+    pub(crate) fn set_blocked(&mut self, blocked: bool) {
+        self.blocked = blocked;
+    }
+
+    /// The number that the next [`Session::enqueue`] will use.
+    pub(crate) fn next_number(&self) -> u64 {
+        assert!(
+            self.next_number > 0,
+            "numbers are known from the first Welcome on"
+        );
+        self.next_number
+    }
+
+    /// Takes over a message that [`Session::flush`] will send.
+    pub(crate) fn enqueue(&mut self, message: u64) {
+        let number = self.next_number();
+        self.next_number += 1;
+        self.chatter_mut()
+            .unconfirmed
+            .push_back(Unconfirmed { number, message });
+    }
+
+    /// The user has seen a chat up to here; [`Session::flush`] will say so.
+    pub(crate) fn read(&mut self, chat: ChatId, position: Position) {
+        let reads = &mut self.chatter_mut().reads;
+        match reads.iter_mut().find(|(known, _)| *known == chat) {
+            Some((_, furthest)) => *furthest = position.max(*furthest),
+            None => reads.push((chat, position)),
+        }
+    }
+
+    /// Takes bytes of the stream. What is delivered counts as stored once `happened` is booked; call
+    /// [`Session::flush`] after that to acknowledge it.
+    pub(crate) fn received(
+        &mut self,
+        mut chunk: Bytes,
+        now: Micros,
+        rng: &mut Rng,
+        effects: &mut Effects,
+    ) {
+        let mut deframer = match self.partial.take() {
+            Some(partial) => *partial,
+            None => Deframer::new(limits::FRAME_BYTES_MAX),
+        };
+        loop {
+            match deframer.next_frame(&mut chunk) {
+                Ok(Some(frame)) => self.frame(frame, now, rng, effects),
+                Ok(None) => break,
+                Err(error) => return effects.happened.push(Happened::Broken(error.to_string())),
+            }
+        }
+        if deframer.buffered() > 0 {
+            self.partial = Some(Box::new(deframer));
+        }
+    }
+
+    /// Writes what is due: the acknowledgement, read marks, sends. `compose` gives the frame of a message.
+    pub(crate) fn flush(
+        &mut self,
+        now: Micros,
+        mut compose: impl FnMut(u64, u64) -> v1::Send,
+        effects: &mut Effects,
+    ) {
+        if self.phase != Phase::Active || self.blocked {
+            return;
+        }
+        if self.ack_due {
+            self.ack_due = false;
+            write(
+                client_frame::Body::Ack(v1::Ack {
+                    cursor: field(&self.cursor),
+                }),
+                effects,
+            );
+        }
+        let in_flight_max = usize::from(self.in_flight_max);
+        if let Some(chatter) = &mut self.chatter {
+            for (chat, position) in chatter.reads.drain(..) {
+                let read = v1::Read {
+                    chat: Bytes::copy_from_slice(chat.as_bytes()),
+                    position: field(&position),
+                };
+                write(client_frame::Body::Read(read), effects);
+            }
+            while let Some(next) = chatter.next(now, in_flight_max) {
+                write(
+                    client_frame::Body::Send(compose(next.message, next.number)),
+                    effects,
+                );
+            }
+        }
+    }
+
+    fn frame(&mut self, frame: Bytes, now: Micros, rng: &mut Rng, effects: &mut Effects) {
+        let body = match decode_frame::<v1::ServerFrame>(frame) {
+            Ok(v1::ServerFrame { body: Some(body) }) => body,
+            // A frame of a later version (unknown field): ignored.
+            Ok(v1::ServerFrame { body: None }) => return,
+            Err(error) => return effects.happened.push(Happened::Broken(error.to_string())),
+        };
+        let happened = match (self.phase, body) {
+            (Phase::ExpectWelcome, server_frame::Body::Welcome(welcome)) => self.welcome(welcome),
+            (_, server_frame::Body::Error(error)) if error.number == 0 => {
+                Some(Happened::SessionError { code: error.code() })
+            }
+            (_, server_frame::Body::GoAway(go)) => Some(Happened::GoAway {
+                after: u64::from(go.reconnect_after_ms) * 1_000,
+            }),
+            (Phase::Active, body) => self.active(body, now, rng, effects),
+            (phase, body) => Some(Happened::Broken(format!(
+                "{} while {phase:?}",
+                name_of(&body)
+            ))),
+        };
+        effects.happened.extend(happened);
+    }
+
+    fn welcome(&mut self, welcome: v1::Welcome) -> Option<Happened> {
+        self.phase = Phase::Active;
+        self.resynced = welcome.resync;
+        if welcome.resync {
+            self.cursor = Position::ZERO;
+        }
+        if self.next_number == 0 {
+            self.next_number = welcome.highest_number.unwrap_or(0) + 1;
+        }
+        let in_flight = welcome
+            .limits
+            .as_ref()
+            .map_or(0, |limits| limits.sends_in_flight_max);
+        self.in_flight_max = u16::try_from(in_flight.max(1)).unwrap_or(u16::MAX);
+        if self.keeps_resume_token && !welcome.resume_token.is_empty() {
+            self.resume_token = Some(welcome.resume_token.as_ref().into());
+        }
+        Some(Happened::Welcomed(Welcomed {
+            user: welcome.user,
+            heartbeat: u64::from(welcome.heartbeat_interval_ms) * 1_000,
+            home: welcome.home_prefix.map(|home| (home.bits, home.length)),
+        }))
+    }
+
+    fn active(
+        &mut self,
+        body: server_frame::Body,
+        now: Micros,
+        rng: &mut Rng,
+        effects: &mut Effects,
+    ) -> Option<Happened> {
+        match body {
+            server_frame::Body::SendResult(result) => Some(self.answered(&result)),
+            server_frame::Body::Error(error) => self.refused(&error, now, rng, effects),
+            server_frame::Body::Deliver(deliver) => self.delivered(deliver, effects),
+            server_frame::Body::ReceiptUpdate(update) => {
+                self.advance(&update.cursor, effects)?;
+                Some(Happened::Receipt(update))
+            }
+            server_frame::Body::Gap(gap) => {
+                self.advance(&gap.cursor, effects)?;
+                Some(Happened::Gap { reason: gap.reason })
+            }
+            server_frame::Body::Typing(_) | server_frame::Body::Pong(_) => None,
+            other => Some(Happened::Broken(format!(
+                "{} while Active",
+                name_of(&other)
+            ))),
+        }
+    }
+
+    fn answered(&mut self, result: &v1::SendResult) -> Happened {
+        let number = result.number;
+        let Some(position) = Position::from_slice(&result.position) else {
+            return Happened::Broken(format!("the answer to {number} has no position"));
+        };
+        match self
+            .chatter
+            .as_mut()
+            .and_then(|chatter| chatter.confirm(number))
+        {
+            Some(message) => Happened::Answered {
+                message,
+                number,
+                id: MessageId::new(result.message_id),
+                position,
+            },
+            None if number < self.next_number => Happened::AnsweredAgain { number },
+            None => Happened::Broken(format!("an answer to {number}, which was never sent")),
+        }
+    }
+
+    fn refused(
+        &mut self,
+        error: &v1::Error,
+        now: Micros,
+        rng: &mut Rng,
+        effects: &mut Effects,
+    ) -> Option<Happened> {
+        let chatter = self.chatter.as_mut()?;
+        let code = error.code();
+        if !error.retryable {
+            let message = chatter.confirm(error.number)?;
+            return Some(Happened::Refused { message, code });
+        }
+        let wait = chatter.postpone(error.number, error.retry_after_ms)?;
+        chatter.retry_at = now + rng.jitter(wait);
+        effects.wake_at = Some(chatter.retry_at);
+        Some(Happened::Postponed { code })
+    }
+
+    fn delivered(&mut self, deliver: v1::Deliver, effects: &mut Effects) -> Option<Happened> {
+        let cursor = self.advance(&deliver.cursor, effects)?;
+        let position = match deliver.chat_position.len() {
+            0 => Some(cursor),
+            _ => Position::from_slice(&deliver.chat_position),
+        };
+        match (position, deliver.envelope) {
+            (Some(position), Some(envelope)) => Some(Happened::Delivered {
+                position,
+                envelope,
+                resynced: self.resynced,
+            }),
+            _ => Some(Happened::Broken(
+                "a Deliver without envelope or position".into(),
+            )),
+        }
+    }
+
+    /// Moves the cursor to that of an entry; `None` if the entry has none or repeats one, which is
+    /// booked.
+    fn advance(&mut self, cursor: &[u8], effects: &mut Effects) -> Option<Position> {
+        let Some(cursor) = Position::from_slice(cursor) else {
+            effects
+                .happened
+                .push(Happened::Broken("an inbox entry without cursor".into()));
+            return None;
+        };
+        if cursor <= self.cursor {
+            effects.happened.push(Happened::Backwards {
+                cursor,
+                after: self.cursor,
+            });
+            return None;
+        }
+        self.cursor = cursor;
+        self.ack_due = true;
+        Some(cursor)
+    }
+
+    fn chatter_mut(&mut self) -> &mut Chatter {
+        self.chatter.get_or_insert_default()
+    }
+}
+
+impl Chatter {
+    /// The next message to put on the wire, if one may go now.
+    fn next(&mut self, now: Micros, in_flight_max: usize) -> Option<Unconfirmed> {
+        if now < self.retry_at || self.on_wire >= in_flight_max {
+            return None;
+        }
+        let next = *self.unconfirmed.get(self.on_wire)?;
+        self.on_wire += 1;
+        Some(next)
+    }
+
+    /// Takes out an answered number and returns its message.
+    fn confirm(&mut self, number: u64) -> Option<u64> {
+        let at = self.place(number)?;
+        let message = self.unconfirmed.remove(at)?.message;
+        if at < self.on_wire {
+            self.on_wire -= 1;
+        }
+        self.refusals = 0;
+        Some(message)
+    }
+
+    /// A number was refused for now: it and all above it must be sent again, in order (R16). Returns
+    /// how long to wait.
+    fn postpone(&mut self, number: u64, retry_after_ms: u32) -> Option<Micros> {
+        let at = self.place(number)?;
+        if at >= self.on_wire {
+            // It failed because of a lower one that is waiting already.
+            return None;
+        }
+        self.on_wire = at;
+        let wait = match retry_after_ms {
+            0 => RETRY_WAIT_DEFAULT,
+            ms => u64::from(ms) * 1_000,
+        };
+        let factor = 1 << self.refusals.min(6);
+        self.refusals += 1;
+        Some((wait * factor).min(RETRY_WAIT_MAX))
+    }
+
+    fn place(&self, number: u64) -> Option<usize> {
+        self.unconfirmed
+            .binary_search_by_key(&number, |entry| entry.number)
+            .ok()
+    }
+}
+
+fn write(body: client_frame::Body, effects: &mut Effects) {
+    encode_frame(&v1::ClientFrame { body: Some(body) }, &mut effects.out);
+}
+
+fn field(position: &Position) -> Bytes {
+    Bytes::copy_from_slice(position.as_bytes())
+}
+
+fn name_of(body: &server_frame::Body) -> &'static str {
+    match body {
+        server_frame::Body::Welcome(_) => "a Welcome",
+        server_frame::Body::SendResult(_) => "a SendResult",
+        server_frame::Body::Deliver(_) => "a Deliver",
+        server_frame::Body::ReceiptUpdate(_) => "a ReceiptUpdate",
+        server_frame::Body::Gap(_) => "a Gap",
+        server_frame::Body::Error(_) => "an Error",
+        server_frame::Body::GoAway(_) => "a GoAway",
+        server_frame::Body::Typing(_) => "a Typing",
+        server_frame::Body::Pong(_) => "a Pong",
+    }
+}
+
+#[cfg(test)]
+mod tests;
