@@ -2,12 +2,13 @@
 //!
 //! One committer thread serves all shards (R8). It drains its queue into a batch, evaluates the commands
 //! one after the other against what is committed and what the batch has written so far, gives the batch
-//! a stamp, syncs it, then publishes it, then answers. Readers serve [`Command::ReadInbox`] from the
-//! published view, so that a long read never stalls a commit. After an error nothing is served until the
+//! a stamp, appends it to the log and syncs, then publishes it, then answers. Readers serve
+//! [`Command::ReadInbox`] from what is published. After an error nothing is served until the
 //! database has been reopened, which happens in the background (R10); the process lives on.
 
 mod admin;
 mod batch;
+mod checkpoint;
 mod committer;
 mod config;
 mod counters;
@@ -15,9 +16,12 @@ mod disk;
 mod engine;
 mod error;
 mod health;
+mod log;
 mod reader;
 mod reopen;
 mod sends;
+mod tables;
+mod write;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -101,7 +105,7 @@ impl EmbeddedStore {
             queued: Queued::default(),
             limits: config.limits,
             counters: Counters::new(config.limits.read_threads),
-            board: Board::new(engine.view().clone()),
+            board: Board::new(engine.committed().clone()),
             sink,
         });
         let mut store = Self {

@@ -11,6 +11,7 @@ use crate::txn::ready;
 
 use super::batch::BatchTxn;
 use super::committer::Committer;
+use super::engine::{Begun, committed_end};
 
 type Answer<R> = Sender<Result<R, StoreError>>;
 
@@ -97,19 +98,27 @@ impl Committer {
         run: impl FnOnce(&mut Scope<'_>, &mut BatchTxn<'_>) -> Result<R, RecordError>,
     ) -> Result<R, StoreError> {
         let engine = self.engine.as_mut().ok_or(StoreError::Unavailable)?;
-        let (generation, committed) = (engine.meta.generation, engine.committed());
-        let (mut txn, stamp, keys, knowledge) = engine.begin();
+        let Begun {
+            tables,
+            hot,
+            stamp,
+            keys,
+            generation,
+            knowledge,
+        } = engine.begin();
+        let mut txn = BatchTxn::new(&tables, hot, stamp);
         let mut scope = Scope {
             keys,
             generation,
             stamp,
-            committed,
+            committed: committed_end(generation, &tables),
             next_index: 0,
             knowledge,
         };
         let result = run(&mut scope, &mut txn);
         let error = txn.error();
-        let writes = txn.into_writes().0;
+        let writes = txn.into_writes();
+        drop(tables);
         let result = match (result, error) {
             (Ok(result), None) => result,
             (Err(RecordError::Refused(error)), _) => return Err(error),
@@ -121,7 +130,6 @@ impl Committer {
         match engine.commit(writes) {
             Ok(committed) => {
                 if committed {
-                    self.shared.board.publish(engine.view().clone());
                     self.shared.counters.commit.commits.add(1);
                 }
                 Ok(result)

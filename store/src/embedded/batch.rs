@@ -1,12 +1,10 @@
-//! The transaction of the embedded engine: writes that wait over a view of the database.
+//! The transaction of the embedded engine: writes that wait over what is committed.
 //!
 //! There is one committer, so transactions are serial and never conflict, and the stamp is known before
 //! the commit. Several commands share a transaction; each begins at a savepoint, and one that is refused
 //! takes back what it wrote.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::iter::Peekable;
 
 use bytes::{Bytes, BytesMut};
 use roadstead_proto::position::Stamp;
@@ -14,11 +12,11 @@ use roadstead_proto::position::Stamp;
 use crate::keys::is_hot;
 use crate::recent::Recent;
 use crate::txn::{
-    KEY_BYTES_MAX, Order, RangePage, RangeQuery, Read, TXN_BYTES_MAX, Txn, TxnError,
-    VALUE_BYTES_MAX,
+    KEY_BYTES_MAX, RangePage, RangeQuery, Read, TXN_BYTES_MAX, Txn, TxnError, VALUE_BYTES_MAX,
 };
 
-use super::disk::{Pair, View, Write};
+use super::tables::Tables;
+use super::write::{Write, Writes};
 
 /// Values of small keys that are used often (`uv/`, acks, `rp/`, leases), written through: what it holds
 /// is what is committed, absent keys included.
@@ -27,10 +25,10 @@ pub(crate) type Hot = Recent<Bytes, Option<Bytes>>;
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct BatchTxn<'a> {
-    view: &'a View,
+    tables: &'a Tables,
     hot: Option<&'a mut Hot>,
     stamp: Stamp,
-    writes: BTreeMap<Bytes, Write>,
+    writes: Writes,
     /// What to put back, newest last, if the command under way is refused.
     undo: Vec<(Bytes, Option<Write>)>,
     bytes: usize,
@@ -42,21 +40,21 @@ pub(crate) struct BatchTxn<'a> {
 
 impl<'a> BatchTxn<'a> {
     /// A transaction that will commit under this stamp.
-    pub(crate) fn new(view: &'a View, hot: &'a mut Hot, stamp: Stamp) -> Self {
+    pub(crate) fn new(tables: &'a Tables, hot: &'a mut Hot, stamp: Stamp) -> Self {
         Self {
             hot: Some(hot),
             stamp,
-            ..Self::reading(view)
+            ..Self::reading(tables)
         }
     }
 
     /// A transaction that will not commit.
-    pub(crate) fn reading(view: &'a View) -> Self {
+    pub(crate) fn reading(tables: &'a Tables) -> Self {
         Self {
-            view,
+            tables,
             hot: None,
             stamp: [0; 10],
-            writes: BTreeMap::new(),
+            writes: Writes::new(),
             undo: Vec::new(),
             bytes: 0,
             bytes_before: 0,
@@ -93,16 +91,13 @@ impl<'a> BatchTxn<'a> {
         self.bytes
     }
 
-    /// The writes, and the hot values to be told of them once they are committed.
-    pub(crate) fn into_writes(self) -> (BTreeMap<Bytes, Write>, Option<&'a mut Hot>) {
-        (self.writes, self.hot)
+    /// The writes.
+    pub(crate) fn into_writes(self) -> Writes {
+        self.writes
     }
 
     fn write(&mut self, key: &[u8], write: Write) {
-        let length = match &write {
-            Write::Set(value) => value.len(),
-            Write::Clear | Write::ClearOnce => 0,
-        };
+        let length = write.len();
         self.bytes += key.len() + length;
         if key.len() > KEY_BYTES_MAX || length > VALUE_BYTES_MAX || self.bytes > TXN_BYTES_MAX {
             self.error = Some(TxnError::TooLarge);
@@ -121,94 +116,35 @@ impl<'a> BatchTxn<'a> {
     }
 
     fn read(&mut self, key: &[u8]) -> Result<Option<Bytes>, TxnError> {
-        match self.writes.get(key) {
-            Some(Write::Set(value)) => return Ok(Some(value.clone())),
-            Some(Write::Clear | Write::ClearOnce) => return Ok(None),
-            None => {}
+        if let Some(write) = self.writes.get(key) {
+            return Ok(write.value().cloned());
         }
         let Some(hot) = self.hot.as_mut().filter(|_| is_hot(key)) else {
-            return self.view.get(key).map_err(unavailable);
+            return self.tables.get(key).map_err(unavailable);
         };
         if let Some(value) = hot.get(key) {
             self.hot_reads.0 += 1;
             return Ok(value.clone());
         }
         self.hot_reads.1 += 1;
-        let value = self.view.get(key).map_err(unavailable)?;
+        let value = self.tables.get(key).map_err(unavailable)?;
         hot.insert(Bytes::copy_from_slice(key), value.clone());
         Ok(value)
     }
 
     fn read_range(&self, query: &RangeQuery<'_>) -> Result<RangePage, TxnError> {
-        let mut merged = Merge {
-            below: self.view.range(query).peekable(),
-            above: self.writes_in(query).peekable(),
-            order: query.order,
-        };
         let mut page = RangePage::default();
         let mut bytes = 0;
-        while let Some((key, value)) = merged.next_pair().map_err(unavailable)? {
+        for pair in self.tables.range(query, Some(&self.writes)) {
             if page.pairs.len() >= query.entries_max || bytes > query.bytes_max {
                 page.more = true;
                 break;
             }
+            let (key, value) = pair.map_err(unavailable)?;
             bytes += value.len();
             page.pairs.push((key, value));
         }
         Ok(page)
-    }
-
-    fn writes_in<'b>(
-        &'b self,
-        query: &RangeQuery<'_>,
-    ) -> Box<dyn Iterator<Item = (&'b Bytes, &'b Write)> + 'b> {
-        if query.from >= query.to || self.writes.is_empty() {
-            return Box::new(std::iter::empty());
-        }
-        let from = Bytes::copy_from_slice(query.from);
-        let range = self.writes.range(from..Bytes::copy_from_slice(query.to));
-        match query.order {
-            Order::Forward => Box::new(range),
-            Order::Reverse => Box::new(range.rev()),
-        }
-    }
-}
-
-/// Two sorted runs as one; what waits stands above what is committed.
-struct Merge<'b, B: Iterator<Item = Pair>, A: Iterator<Item = (&'b Bytes, &'b Write)>> {
-    below: Peekable<B>,
-    above: Peekable<A>,
-    order: Order,
-}
-
-impl<'b, B: Iterator<Item = Pair>, A: Iterator<Item = (&'b Bytes, &'b Write)>> Merge<'b, B, A> {
-    fn next_pair(&mut self) -> Result<Option<(Bytes, Bytes)>, fjall::Error> {
-        loop {
-            let below = match self.below.peek() {
-                Some(Err(_)) => return self.below.next().transpose(),
-                Some(Ok((key, _))) => Some(key),
-                None => None,
-            };
-            let above = self.above.peek().map(|(key, _)| *key);
-            let first = match (below, above) {
-                (_, None) => return self.below.next().transpose(),
-                (None, Some(_)) => std::cmp::Ordering::Greater,
-                (Some(below), Some(above)) => match self.order {
-                    Order::Forward => below.cmp(above),
-                    Order::Reverse => above.cmp(below),
-                },
-            };
-            match first {
-                std::cmp::Ordering::Less => return self.below.next().transpose(),
-                std::cmp::Ordering::Equal => {
-                    self.below.next();
-                }
-                std::cmp::Ordering::Greater => {}
-            }
-            if let Some((key, Write::Set(value))) = self.above.next() {
-                return Ok(Some((key.clone(), value.clone())));
-            }
-        }
     }
 }
 

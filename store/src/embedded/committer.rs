@@ -16,8 +16,9 @@ use crate::txn::{TxnError, ready};
 use super::admin::{Admin, Expiry};
 use super::batch::BatchTxn;
 use super::config::EmbeddedConfig;
-use super::engine::{Engine, Writes};
+use super::engine::{Begun, Engine, committed_end};
 use super::sends::PendingSends;
+use super::write::Writes;
 use super::{Answers, Shared, refusal};
 
 /// What the committer is asked.
@@ -193,8 +194,16 @@ impl Committer {
         let engine = self.engine.as_mut().expect("open while there is work");
         let now = (self.config.clock)();
         let limits = &self.config.limits;
-        let (generation, committed) = (engine.meta.generation, engine.committed());
-        let (mut txn, stamp, keys, knowledge) = engine.begin();
+        let Begun {
+            tables,
+            hot,
+            stamp,
+            keys,
+            generation,
+            knowledge,
+        } = engine.begin();
+        let committed = committed_end(generation, &tables);
+        let mut txn = BatchTxn::new(&tables, hot, stamp);
         let mut scope = Scope {
             keys,
             generation,
@@ -232,7 +241,7 @@ impl Committer {
         }
         batch.hot_reads = txn.hot_reads;
         batch.bytes = txn.bytes();
-        Ok(txn.into_writes().0)
+        Ok(txn.into_writes())
     }
 
     fn commit(&mut self, writes: Writes) -> Result<(), String> {
@@ -242,7 +251,6 @@ impl Committer {
         counters.writes.add_len(writes.len());
         let committed = engine.commit(writes).map_err(|error| error.to_string())?;
         if committed {
-            self.shared.board.publish(engine.view().clone());
             counters.commits.add(1);
             let elapsed = began.elapsed().as_micros();
             counters.commit_us.add(u64::try_from(elapsed).unwrap_or(0));

@@ -47,6 +47,10 @@ pub struct EmbeddedLimits {
     pub cached_keys_max: usize,
     /// Devices whose last number and last entry are kept in memory: about 100 bytes each.
     pub known_devices_max: usize,
+    /// What was committed last and waits in memory to be written into the database, in bytes. Twice as
+    /// much while that happens. More of it means that more entries are acknowledged before the database
+    /// ever sees them.
+    pub young_bytes_max: usize,
     /// Blocks of the database kept in memory, in bytes.
     pub block_cache_bytes: u64,
 }
@@ -63,6 +67,7 @@ impl Default for EmbeddedLimits {
             read_threads: 1,
             cached_keys_max: 512 * 1024,
             known_devices_max: 256 * 1024,
+            young_bytes_max: 32 * 1024 * 1024,
             block_cache_bytes: 64 * 1024 * 1024,
         }
     }

@@ -1,45 +1,37 @@
 //! The database below: fjall, as it is used here.
 //!
-//! One tree, no compression (payloads are encrypted by the clients), reads by snapshots only: a plain get
-//! or range can see a batch half applied (R8).
+//! One tree without compression: payloads are encrypted by the clients. It is written by checkpoints
+//! alone: sorted runs of what has stayed in memory long enough, ingested as finished tables. What was
+//! appended and acknowledged in between never comes here, and no write passes fjall's own journal and
+//! memory table, which would cost several microseconds each. Reads are by snapshots only: a plain get or
+//! range is not consistent with anything (R8).
 
 use std::io;
 use std::path::Path;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable, Snapshot};
 
 use crate::txn::{Order, RangeQuery};
 
-/// A write of a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Write {
-    /// Put the value.
-    Set(Bytes),
-    /// Remove the key.
-    Clear,
-    /// Remove a key that was written at most once in its life: the tombstone may vanish together with
-    /// what it removes, where an ordinary one has to sink to the bottom of the tree (R10).
-    ClearOnce,
-}
+use super::write::{Write, Writes};
 
-/// An open database.
+/// An open database; cheap to clone, and open until the last clone is gone.
+#[derive(Clone)]
 pub(crate) struct Disk {
     database: Database,
     tree: Keyspace,
 }
 
-/// The database as of one commit.
+/// The database as of one moment.
 #[derive(Clone)]
-pub(crate) struct View {
+pub(crate) struct DiskView {
     snapshot: Snapshot,
     tree: Keyspace,
-    /// The number of the last commit that it shows.
-    pub(crate) stamp: u64,
 }
 
-/// A pair of a view.
-pub(crate) type Pair = Result<(Bytes, Bytes), fjall::Error>;
+/// A key and what was last written under it.
+pub(crate) type Pair = Result<(Bytes, Write), fjall::Error>;
 
 impl Disk {
     /// Opens or creates the database.
@@ -47,41 +39,38 @@ impl Disk {
         remove_unborn(path)?;
         let database = Database::builder(path)
             .cache_size(cache_bytes)
-            .worker_threads(2)
+            .worker_threads(1)
             .manual_journal_persist(true)
             .open()?;
         let tree = database.keyspace("store", KeyspaceCreateOptions::default)?;
         Ok(Self { database, tree })
     }
 
-    /// The database as of the last commit, whose number the caller tells. Nobody else commits.
-    pub(crate) fn view(&self, stamp: u64) -> View {
-        View {
+    /// The database as of now.
+    pub(crate) fn view(&self) -> DiskView {
+        DiskView {
             snapshot: self.database.snapshot(),
             tree: self.tree.clone(),
-            stamp,
         }
     }
 
-    /// Makes all writes durable, then visible, at once (R8).
-    pub(crate) fn commit(
-        &self,
-        writes: impl ExactSizeIterator<Item = (Bytes, Write)>,
-    ) -> Result<(), fjall::Error> {
-        let batch = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), writes.len());
-        let mut batch = batch.durability(Some(PersistMode::SyncData));
+    /// Writes a sorted run into tables of its own and registers them: all durable and visible at once
+    /// when this returns, or nothing.
+    pub(crate) fn ingest(&self, writes: &Writes) -> Result<(), fjall::Error> {
+        let mut ingestion = self.tree.start_ingestion()?;
         for (key, write) in writes {
             match write {
-                Write::Set(value) => batch.insert(&self.tree, key, value),
-                Write::Clear => batch.remove(&self.tree, key),
-                Write::ClearOnce => batch.remove_weak(&self.tree, key),
+                Write::Set(value) => ingestion.write(key.clone(), value.clone())?,
+                // A weak tombstone would vanish with the value below it, but only a key that is proven to
+                // have one value may have one (R10), and a log that is replayed writes it twice.
+                Write::Clear | Write::ClearOnce => ingestion.write_tombstone(key.clone())?,
             }
         }
-        batch.commit()
+        ingestion.finish()
     }
 }
 
-impl View {
+impl DiskView {
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, fjall::Error> {
         let value = self.snapshot.get(&self.tree, key)?;
         Ok(value.map(Bytes::from))
@@ -89,13 +78,10 @@ impl View {
 
     /// The pairs of a range, in the order asked for.
     pub(crate) fn range(&self, query: &RangeQuery<'_>) -> Box<dyn Iterator<Item = Pair>> {
-        if query.from >= query.to {
-            return Box::new(std::iter::empty());
-        }
         let iter = self.snapshot.range(&self.tree, query.from..query.to);
         let pair = |guard: fjall::Guard| {
             let (key, value) = guard.into_inner()?;
-            Ok((Bytes::from(key), Bytes::from(value)))
+            Ok((Bytes::from(key), Write::Set(Bytes::from(value))))
         };
         match query.order {
             Order::Forward => Box::new(iter.map(pair)),
@@ -110,14 +96,12 @@ fn remove_unborn(path: &Path) -> io::Result<()> {
     if path.join("version").try_exists()? {
         return Ok(());
     }
-    match std::fs::remove_file(path.join("0.jnl")) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    match std::fs::remove_dir_all(path.join("keyspaces")) {
+    let gone = |result: io::Result<()>| match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
-    }
+    };
+    gone(std::fs::remove_file(path.join("0.jnl")))?;
+    gone(std::fs::remove_dir_all(path.join("keyspaces")))
 }
 
 impl std::fmt::Debug for Disk {
@@ -126,10 +110,8 @@ impl std::fmt::Debug for Disk {
     }
 }
 
-impl std::fmt::Debug for View {
+impl std::fmt::Debug for DiskView {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("View")
-            .field("stamp", &self.stamp)
-            .finish_non_exhaustive()
+        f.debug_struct("DiskView").finish_non_exhaustive()
     }
 }

@@ -1,19 +1,27 @@
-//! The engine proper: an open database, its stamps, and what is cached above it.
+//! The engine proper: log, tables, stamps, and what is cached above them.
 
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use bytes::Bytes;
 use roadstead::store::StoreError;
 use roadstead_proto::Position;
 use roadstead_proto::position::Stamp;
 
-use crate::keys::Keys;
+use crate::keys::{Keys, is_hot};
 use crate::records::meta::{self, Meta};
 use crate::records::node::{self, Lease};
 use crate::records::{Knowledge, RecordError};
-use crate::txn::{Read, Txn, TxnError, ready};
+use crate::txn::{Read, Txn, ready};
 
 use super::batch::{BatchTxn, Hot};
+use super::checkpoint::Checkpoint;
 use super::config::EmbeddedConfig;
-use super::disk::{Disk, View};
-use super::error::OpenError;
+use super::disk::Disk;
+use super::error::{Failure, OpenError};
+use super::log::{self, Log};
+use super::tables::Tables;
+use super::write::{Write, Writes};
 
 /// Stamps reserved at once (R9). A crash skips what is left of a block; there are 2^64.
 const STAMP_BLOCK: u64 = 1 << 20;
@@ -28,13 +36,39 @@ pub(crate) fn stamp_bytes(number: u64) -> Stamp {
     stamp
 }
 
+/// What is committed, for readers beside the committer.
+#[derive(Debug, Clone)]
+pub(crate) struct Committed(Arc<RwLock<Tables>>);
+
+impl Committed {
+    /// Nothing is published while the guard lives, so hold it for one read.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        // Who panicked while writing took the committer along; what was read before stays true.
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Tables> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Everything up to the last commit.
+pub(crate) fn committed_end(generation: u32, tables: &Tables) -> Position {
+    Position::end_of(generation, stamp_bytes(tables.stamp()))
+}
+
 /// An engine that is open and has not failed.
 #[derive(Debug)]
 pub(crate) struct Engine {
     disk: Disk,
+    log: Log,
+    log_folder: PathBuf,
+    committed: Committed,
+    checkpoint: Option<Checkpoint>,
+    young_bytes_max: usize,
     hot: Hot,
-    /// As of the last commit.
-    view: View,
+    /// The last commit's.
+    stamp: u64,
     /// Stamps below it may be used.
     ceiling: u64,
     /// What the store was born with.
@@ -48,31 +82,39 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Opens or creates the database, reserves stamps above all that were ever used, takes the lease.
+    /// Opens or creates a store: what the log says goes into the database, stamps are reserved above all
+    /// that were ever used, the lease is taken.
     pub(crate) fn open(config: &EmbeddedConfig) -> Result<Self, OpenError> {
-        let disk = Disk::open(&config.path, config.limits.block_cache_bytes)?;
+        let disk = Disk::open(&config.path.join("tables"), config.limits.block_cache_bytes)?;
+        let log_folder = config.path.join("log");
+        let mut tables = replay(&disk, &log_folder)?;
         let mut hot = Hot::new(config.limits.cached_keys_max);
-        let mut view = disk.view(0);
-        let ceiling = read_ceiling(&view)?;
-        // Stamps below the ceiling were used or never will be.
-        view.stamp = ceiling;
+        let ceiling = read_ceiling(&tables)?;
+        let stamp = ceiling + 1;
         let proposed = Meta {
             generation: 1,
             placement_key: config.placement_key,
         };
-        let mut txn = BatchTxn::new(&view, &mut hot, stamp_bytes(ceiling + 1));
+        let mut txn = BatchTxn::new(&tables, &mut hot, stamp_bytes(stamp));
         let meta = ready(meta::load_or_init(&mut txn, proposed))?;
         let lease = ready(node::take(&mut txn, config.node))?;
-        set_ceiling(&mut txn, ceiling + STAMP_BLOCK);
-        let (writes, _) = txn.into_writes();
-        disk.commit(writes.into_iter())?;
+        let (key, value) = ceiling_write(stamp + STAMP_BLOCK);
+        let mut writes = txn.into_writes();
+        writes.insert(key, value);
+        let mut log = Log::start(&log_folder, ceiling)?;
+        log.append(stamp, &writes)?;
+        tables.publish(stamp, writes);
         hot.clear();
-        let stamp = ceiling + 1;
         Ok(Self {
-            view: disk.view(stamp),
             disk,
+            log,
+            log_folder,
+            committed: Committed(Arc::new(RwLock::new(tables))),
+            checkpoint: None,
+            young_bytes_max: config.limits.young_bytes_max,
             hot,
-            ceiling: ceiling + STAMP_BLOCK,
+            stamp,
+            ceiling: stamp + STAMP_BLOCK,
             meta,
             keys: Keys::new(meta.placement_key),
             knowledge: Knowledge::of_sole_committer(config.limits.known_devices_max),
@@ -80,87 +122,137 @@ impl Engine {
         })
     }
 
-    /// The database as of the last commit.
-    pub(crate) fn view(&self) -> &View {
-        &self.view
+    /// What is committed, now and later.
+    pub(crate) fn committed(&self) -> &Committed {
+        &self.committed
     }
 
-    /// Everything up to here is committed and visible.
-    pub(crate) fn committed(&self) -> Position {
-        committed(self.meta.generation, &self.view)
+    /// The parts that a transaction uses: there is one at a time.
+    pub(crate) fn begin(&mut self) -> Begun<'_> {
+        Begun {
+            tables: self.committed.read(),
+            hot: &mut self.hot,
+            stamp: stamp_bytes(self.stamp + 1),
+            keys: &self.keys,
+            generation: self.meta.generation,
+            knowledge: &mut self.knowledge,
+        }
     }
 
-    /// Begins the one transaction at a time, beside the parts that its commands use.
-    pub(crate) fn begin(&mut self) -> (BatchTxn<'_>, Stamp, &Keys, &mut Knowledge) {
-        let stamp = stamp_bytes(self.view.stamp + 1);
-        let txn = BatchTxn::new(&self.view, &mut self.hot, stamp);
-        (txn, stamp, &self.keys, &mut self.knowledge)
-    }
-
-    /// Commits what a transaction of this engine wrote; nothing, if it wrote nothing. After an error the
-    /// engine is of no use (R10).
-    pub(crate) fn commit(&mut self, writes: Writes) -> Result<bool, fjall::Error> {
-        let mut writes = writes;
+    /// Commits what a transaction of this engine wrote: synced, then visible (R8). `false` if it wrote
+    /// nothing. After an error the engine is of no use (R10).
+    pub(crate) fn commit(&mut self, writes: Writes) -> Result<bool, Failure> {
+        self.finish_checkpoint(false)?;
         if writes.is_empty() {
             return Ok(false);
         }
-        let stamp = self.view.stamp + 1;
+        let mut writes = writes;
+        let stamp = self.stamp + 1;
         assert!(
             stamp < self.ceiling,
             "stamps come from a reserved block (R9)"
         );
-        let raised = (self.ceiling - stamp < STAMP_RESERVE).then(|| stamp + STAMP_BLOCK);
-        if let Some(ceiling) = raised {
-            let value = bytes::Bytes::copy_from_slice(&ceiling.to_be_bytes());
-            writes.insert(Keys::stamp_ceiling().into(), super::disk::Write::Set(value));
+        if self.ceiling - stamp < STAMP_RESERVE {
+            let (key, value) = ceiling_write(stamp + STAMP_BLOCK);
+            writes.insert(key, value);
         }
+        self.log.append(stamp, &writes)?;
         self.write_through(&writes);
-        self.disk.commit(writes.into_iter())?;
-        self.view = self.disk.view(stamp);
-        self.ceiling = raised.unwrap_or(self.ceiling);
+        if writes.contains_key(&Keys::stamp_ceiling()[..]) {
+            self.ceiling = stamp + STAMP_BLOCK;
+        }
+        let mut tables = self.committed.write();
+        tables.publish(stamp, writes);
+        let is_large = tables.young_bytes() > self.young_bytes_max;
+        drop(tables);
+        self.stamp = stamp;
+        if is_large || self.log.bytes() > log_bytes_max(self.young_bytes_max) {
+            self.begin_checkpoint()?;
+        }
         Ok(true)
     }
 
-    /// Brings the hot values up to the commit. If it fails, the engine is dropped and they with it.
+    /// Brings the hot values up to the commit.
     fn write_through(&mut self, writes: &Writes) {
-        for (key, write) in writes.iter().filter(|(key, _)| crate::keys::is_hot(key)) {
-            let value = match write {
-                super::disk::Write::Set(value) => Some(value.clone()),
-                super::disk::Write::Clear | super::disk::Write::ClearOnce => None,
-            };
-            self.hot.insert(key.clone(), value);
+        for (key, write) in writes.iter().filter(|(key, _)| is_hot(key)) {
+            self.hot.insert(key.clone(), write.value().cloned());
         }
     }
-}
 
-/// The writes of a transaction, in order of keys.
-pub(crate) type Writes = std::collections::BTreeMap<bytes::Bytes, super::disk::Write>;
+    /// Sets the young writes aside, and begins to write them into the database.
+    fn begin_checkpoint(&mut self) -> Result<(), Failure> {
+        // The one before has had the time in which the young writes grew; if that was not enough, the
+        // disk is behind, and commits have to wait for it.
+        self.finish_checkpoint(true)?;
+        let old = self.log.rotate(self.stamp)?;
+        let frozen = self.committed.write().freeze();
+        self.checkpoint = Some(Checkpoint::begin(self.disk.clone(), frozen, vec![old])?);
+        Ok(())
+    }
 
-/// Everything that a view shows.
-pub(crate) fn committed(generation: u32, view: &View) -> Position {
-    Position::end_of(generation, stamp_bytes(view.stamp))
-}
-
-fn read_ceiling(view: &View) -> Result<u64, OpenError> {
-    let mut txn = BatchTxn::reading(view);
-    let value =
-        ready(txn.get(&Keys::stamp_ceiling(), Read::Serializable)).map_err(RecordError::Txn)?;
-    match value {
-        None => Ok(0),
-        Some(value) => match <[u8; 8]>::try_from(&*value) {
-            Ok(bytes) => Ok(u64::from_be_bytes(bytes)),
-            Err(_) => Err(RecordError::Refused(StoreError::Corrupt).into()),
-        },
+    /// If a checkpoint is complete, the database is read in place of what was set aside.
+    fn finish_checkpoint(&mut self, wait: bool) -> Result<(), Failure> {
+        let Some(checkpoint) = &mut self.checkpoint else {
+            return Ok(());
+        };
+        if !wait && !checkpoint.is_done() {
+            return Ok(());
+        }
+        let checkpoint = self.checkpoint.take().expect("looked at above");
+        let logs = checkpoint.finish()?;
+        let view = self.disk.view();
+        let thawed = self.committed.write().thaw(view);
+        // Freeing a hundred thousand pairs takes a while: not under the lock.
+        drop(thawed);
+        log::remove(&self.log_folder, &logs)?;
+        Ok(())
     }
 }
 
-fn set_ceiling(txn: &mut BatchTxn<'_>, ceiling: u64) {
-    let value = bytes::Bytes::copy_from_slice(&ceiling.to_be_bytes());
-    txn.set(&Keys::stamp_ceiling(), value);
+/// What a transaction uses.
+#[derive(Debug)]
+pub(crate) struct Begun<'a> {
+    pub(crate) tables: RwLockReadGuard<'a, Tables>,
+    pub(crate) hot: &'a mut Hot,
+    pub(crate) stamp: Stamp,
+    pub(crate) keys: &'a Keys,
+    pub(crate) generation: u32,
+    pub(crate) knowledge: &'a mut Knowledge,
 }
 
-impl From<TxnError> for OpenError {
-    fn from(error: TxnError) -> Self {
-        RecordError::Txn(error).into()
+/// A log grows faster than what it leaves in memory, where entries come and go; its replay must stay
+/// short all the same.
+fn log_bytes_max(young_bytes_max: usize) -> u64 {
+    8 * young_bytes_max as u64
+}
+
+/// Brings the database up to the log, and removes the log.
+fn replay(disk: &Disk, folder: &std::path::Path) -> Result<Tables, OpenError> {
+    let (paths, records) = log::read_all(folder)?;
+    let mut tables = Tables::new(disk.view(), 0);
+    for record in records {
+        tables.publish(record.stamp, record.writes);
     }
+    if tables.young_bytes() > 0 {
+        disk.ingest(&tables.freeze())?;
+    }
+    log::remove(folder, &paths)?;
+    Ok(Tables::new(disk.view(), tables.stamp()))
+}
+
+fn read_ceiling(tables: &Tables) -> Result<u64, OpenError> {
+    let mut txn = BatchTxn::reading(tables);
+    let key = Keys::stamp_ceiling();
+    let value = ready(txn.get(&key, Read::Serializable)).map_err(RecordError::Txn)?;
+    let Some(value) = value else {
+        return Ok(0);
+    };
+    let bytes = <[u8; 8]>::try_from(&*value);
+    let bytes = bytes.map_err(|_| RecordError::Refused(StoreError::Corrupt))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+fn ceiling_write(ceiling: u64) -> (Bytes, Write) {
+    let value = Bytes::copy_from_slice(&ceiling.to_be_bytes());
+    (Keys::stamp_ceiling().into(), Write::Set(value))
 }

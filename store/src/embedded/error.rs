@@ -15,9 +15,9 @@ pub enum OpenError {
     /// The database can not be opened.
     #[error("the database cannot be opened: {0}")]
     Database(fjall::Error),
-    /// A thread could not be started.
-    #[error("a thread of the store cannot be started: {0}")]
-    Thread(#[from] std::io::Error),
+    /// Its files can not be read or written, or a thread could not be started.
+    #[error("the store cannot be opened: {0}")]
+    Io(#[from] std::io::Error),
     /// What it holds can not be read.
     #[error("the store cannot be read: {0}")]
     Record(#[from] RecordError),
@@ -40,4 +40,18 @@ impl OpenError {
             error => error,
         }
     }
+}
+
+/// Why an engine failed that was open.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    /// The log cannot be written or synced.
+    #[error("the log cannot be written: {0}")]
+    Log(#[from] std::io::Error),
+    /// The database cannot be written.
+    #[error("the database cannot be written: {0}")]
+    Database(#[from] fjall::Error),
+    /// A thread that wrote into the database panicked.
+    #[error("writing into the database panicked")]
+    Panicked,
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use super::disk::View;
+use super::engine::Committed;
 
 /// Whether the engine serves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,21 +21,21 @@ pub enum Health {
     Stopped,
 }
 
-/// What the committer publishes: the view that readers read, or why there is none.
+/// What the committer publishes: what readers read, or why there is nothing.
 #[derive(Debug, Clone)]
 pub(crate) struct Board(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
     health: Health,
-    view: Option<Arc<View>>,
+    committed: Option<Committed>,
 }
 
 impl Board {
-    pub(crate) fn new(view: View) -> Self {
+    pub(crate) fn new(committed: Committed) -> Self {
         Self(Arc::new(Mutex::new(State {
             health: Health::Ready,
-            view: Some(Arc::new(view)),
+            committed: Some(committed),
         })))
     }
 
@@ -48,40 +48,36 @@ impl Board {
         self.state().health.clone()
     }
 
-    pub(crate) fn view(&self) -> Option<Arc<View>> {
-        self.state().view.clone()
+    /// What readers read; `None` while nothing is served.
+    pub(crate) fn committed(&self) -> Option<Committed> {
+        self.state().committed.clone()
     }
 
-    /// Shows a commit, after it was synced (R8).
-    pub(crate) fn publish(&self, view: View) {
-        let mut state = self.state();
-        let old = state.view.replace(Arc::new(view));
-        state.health = Health::Ready;
-        drop(state);
-        // Closing a view may take a moment: not under the lock.
-        drop(old);
+    /// The engine serves again.
+    pub(crate) fn publish(&self, committed: Committed) {
+        *self.state() = State {
+            health: Health::Ready,
+            committed: Some(committed),
+        };
     }
 
+    /// Nothing is served.
     pub(crate) fn fail(&self, error: &dyn std::fmt::Display) {
         let mut state = self.state();
         let since = match state.health {
             Health::Failed { since, .. } => since,
             _ => SystemTime::now(),
         };
-        state.health = Health::Failed {
-            since,
-            error: error.to_string(),
-        };
-        let old = state.view.take();
-        drop(state);
-        drop(old);
+        let error = error.to_string();
+        state.health = Health::Failed { since, error };
+        state.committed = None;
     }
 
+    /// Nothing is served any more.
     pub(crate) fn stop(&self) {
-        let mut state = self.state();
-        state.health = Health::Stopped;
-        let old = state.view.take();
-        drop(state);
-        drop(old);
+        *self.state() = State {
+            health: Health::Stopped,
+            committed: None,
+        };
     }
 }

@@ -1,4 +1,4 @@
-//! Readers: inboxes are read from the published view, beside the committer.
+//! Readers: inboxes are read from what is published, beside the committer.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,8 +17,8 @@ use crate::txn::ready;
 use super::batch::BatchTxn;
 use super::committer::Job;
 use super::counters::ReadCounters;
-use super::disk::View;
-use super::engine::committed;
+use super::engine::committed_end;
+use super::tables::Tables;
 use super::{Answers, Shared, refusal};
 
 /// Reads answered together.
@@ -106,24 +106,28 @@ impl Reader {
         };
         self.shared.release(&request.command);
         // Taken for every read anew: a read that was asked for after a commit must see it (R5).
-        let view = self.shared.board.view();
-        let outcome = match (&view, &request.command) {
+        let committed = self.shared.board.committed();
+        let outcome = match (&committed, &request.command) {
             (None, _) => {
                 self.counters().unavailable.add(1);
                 Err(StoreError::Unavailable)
             }
-            (Some(view), Command::ReadInbox(read)) => self.read(view, read).map(Outcome::Inbox),
-            (Some(view), Command::CheckInbox(check)) => match self.check(view, check) {
-                Ok(None) => {
-                    self.pass_on(shard, request);
-                    return true;
+            (Some(committed), Command::ReadInbox(read)) => {
+                self.read(&committed.read(), read).map(Outcome::Inbox)
+            }
+            (Some(committed), Command::CheckInbox(check)) => {
+                match self.check(&committed.read(), check) {
+                    Ok(None) => {
+                        self.pass_on(shard, request);
+                        return true;
+                    }
+                    Ok(Some(suspended)) => Ok(Outcome::InboxChecked {
+                        suspended,
+                        grown: Vec::new(),
+                    }),
+                    Err(error) => Err(error),
                 }
-                Ok(Some(suspended)) => Ok(Outcome::InboxChecked {
-                    suspended,
-                    grown: Vec::new(),
-                }),
-                Err(error) => Err(error),
-            },
+            }
             _ => unreachable!("sorted out by the queue"),
         };
         let completion = Completion {
@@ -134,9 +138,9 @@ impl Reader {
         true
     }
 
-    fn read(&mut self, view: &View, read: &ReadInbox) -> Result<InboxPage, StoreError> {
-        let mut txn = BatchTxn::reading(view);
-        let scope = self.scope(view);
+    fn read(&mut self, tables: &Tables, read: &ReadInbox) -> Result<InboxPage, StoreError> {
+        let mut txn = BatchTxn::reading(tables);
+        let scope = self.scope(tables);
         let page = ready(inbox::read(&scope, &mut txn, read)).map_err(refused)?;
         let counters = self.counters();
         counters.reads.add(1);
@@ -150,9 +154,9 @@ impl Reader {
     }
 
     /// Whether a device is suspended; `None` if it should be, which the committer decides (R21).
-    fn check(&mut self, view: &View, check: &CheckInbox) -> Result<Option<bool>, StoreError> {
-        let mut txn = BatchTxn::reading(view);
-        let scope = self.scope(view);
+    fn check(&mut self, tables: &Tables, check: &CheckInbox) -> Result<Option<bool>, StoreError> {
+        let mut txn = BatchTxn::reading(tables);
+        let scope = self.scope(tables);
         let listed = ready(versions::load(&scope, &mut txn, check.user)).map_err(refused)?;
         match listed.as_ref().and_then(|user| user.device(check.device)) {
             None => return Ok(Some(false)),
@@ -178,12 +182,12 @@ impl Reader {
         }
     }
 
-    fn scope(&mut self, view: &View) -> Scope<'_> {
+    fn scope(&mut self, tables: &Tables) -> Scope<'_> {
         Scope {
             keys: &self.keys,
             generation: self.generation,
             stamp: [0; 10],
-            committed: committed(self.generation, view),
+            committed: committed_end(self.generation, tables),
             next_index: 0,
             knowledge: &mut self.knowledge,
         }

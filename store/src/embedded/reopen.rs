@@ -47,7 +47,7 @@ impl Committer {
 
     fn resume(&mut self, engine: Engine) {
         tracing::info!("the store is open again");
-        self.shared.board.publish(engine.view().clone());
+        self.shared.board.publish(engine.committed().clone());
         self.engine = Some(engine);
     }
 }

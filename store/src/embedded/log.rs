@@ -1,0 +1,217 @@
+//! The log: what makes a commit durable (R8).
+//!
+//! Files of records, each appended and synced before the commit is visible. A record is its length, a
+//! checksum, the commit's stamp, and the writes. Because a record is written only after the one before
+//! was synced, a crash can tear the last record and no other: reading ends there, and nothing that was
+//! answered is lost. Bytes behind a torn record are damage, and refused.
+//!
+//! A file is removed once what it says is in the database. A file that was read back is never appended
+//! to: after an opening, and so after a failed sync, whose pages the kernel may have dropped while it
+//! calls them clean, everything is first written anew into the database (R10).
+
+use std::fs::{File, OpenOptions};
+use std::hash::Hasher;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf, Bytes};
+use siphasher::sip::SipHasher13;
+
+use super::write::{self, Write, Writes};
+
+/// Bytes in front of a record's writes: length, checksum, stamp.
+const HEADER: usize = 4 + 8 + 8;
+
+/// An open log file.
+#[derive(Debug)]
+pub(crate) struct Log {
+    folder: PathBuf,
+    file: File,
+    path: PathBuf,
+    bytes: u64,
+    record: Vec<u8>,
+}
+
+/// One commit, read back.
+#[derive(Debug)]
+pub(crate) struct Record {
+    pub(crate) stamp: u64,
+    pub(crate) writes: Vec<(Bytes, Write)>,
+}
+
+impl Log {
+    /// Starts a file for the commits behind `stamp`, and makes its name durable.
+    pub(crate) fn start(folder: &Path, stamp: u64) -> io::Result<Self> {
+        let path = folder.join(format!("{stamp:020}.log"));
+        // Nobody was told of anything in a file of this name: its stamps were never given out.
+        let file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(true)
+            .open(&path)?;
+        file.sync_all()?;
+        sync_folder(folder)?;
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            file,
+            path,
+            bytes: 0,
+            record: Vec::new(),
+        })
+    }
+
+    /// Appends a commit and syncs it.
+    pub(crate) fn append(&mut self, stamp: u64, writes: &Writes) -> io::Result<()> {
+        self.record.clear();
+        self.record.resize(HEADER, 0);
+        write::encode(writes, &mut self.record);
+        let length = u32::try_from(self.record.len() - HEADER).expect("batches are limited");
+        let checksum = checksum(stamp, &self.record[HEADER..]);
+        self.record[..4].copy_from_slice(&length.to_be_bytes());
+        self.record[4..12].copy_from_slice(&checksum.to_be_bytes());
+        self.record[12..HEADER].copy_from_slice(&stamp.to_be_bytes());
+        self.file.write_all(&self.record)?;
+        self.bytes += self.record.len() as u64;
+        self.file.sync_data()
+    }
+
+    /// Bytes appended to this file.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Goes on in a new file; answers the path of the old one.
+    pub(crate) fn rotate(&mut self, stamp: u64) -> io::Result<PathBuf> {
+        let next = Self::start(&self.folder, stamp)?;
+        Ok(std::mem::replace(self, next).path)
+    }
+}
+
+/// Reads all log files of a folder in order; makes the folder if it is not there.
+pub(crate) fn read_all(folder: &Path) -> io::Result<(Vec<PathBuf>, Vec<Record>)> {
+    std::fs::create_dir_all(folder)?;
+    if let Some(parent) = folder.parent() {
+        sync_folder(parent)?;
+    }
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let mut records = Vec::new();
+    for path in &paths {
+        read(Bytes::from(std::fs::read(path)?), &mut records)
+            .map_err(|damage| io::Error::new(io::ErrorKind::InvalidData, damage))?;
+    }
+    Ok((paths, records))
+}
+
+/// Removes files whose commits are in the database.
+pub(crate) fn remove(folder: &Path, paths: &[PathBuf]) -> io::Result<()> {
+    for path in paths {
+        std::fs::remove_file(path)?;
+    }
+    sync_folder(folder)
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn checksum(stamp: u64, writes: &[u8]) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(0, stamp);
+    hasher.write(writes);
+    hasher.finish()
+}
+
+/// Reads the records of one file, up to a torn end.
+fn read(mut bytes: Bytes, records: &mut Vec<Record>) -> Result<(), &'static str> {
+    while bytes.len() >= HEADER {
+        let mut header = bytes.slice(..HEADER);
+        let length =
+            usize::try_from(header.get_u32()).map_err(|_| "a record of impossible size")?;
+        let (sum, stamp) = (header.get_u64(), header.get_u64());
+        if length == 0 || bytes.len() < HEADER + length {
+            return Ok(());
+        }
+        let writes = bytes.slice(HEADER..HEADER + length);
+        if checksum(stamp, &writes) != sum {
+            return match bytes.len() == HEADER + length {
+                true => Ok(()),
+                false => Err("a record is damaged that is not the last one"),
+            };
+        }
+        if records
+            .last()
+            .is_some_and(|last: &Record| last.stamp >= stamp)
+        {
+            return Err("records are out of order");
+        }
+        let writes = write::decode(writes).ok_or("a record cannot be read")?;
+        records.push(Record { stamp, writes });
+        bytes.advance(HEADER + length);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn writes(key: u8) -> Writes {
+        Writes::from([(
+            Bytes::copy_from_slice(&[key]),
+            Write::Set(Bytes::from(vec![key; 100])),
+        )])
+    }
+
+    fn stamps(folder: &Path) -> io::Result<Vec<u64>> {
+        Ok(read_all(folder)?
+            .1
+            .iter()
+            .map(|record| record.stamp)
+            .collect())
+    }
+
+    #[test]
+    fn r11_a_torn_end_is_cut_and_damage_before_it_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut log = Log::start(folder.path(), 4).expect("starts");
+        for stamp in 5..8 {
+            log.append(stamp, &writes(1)).expect("appends");
+        }
+        let whole = std::fs::read(&log.path).expect("reads");
+        let record = whole.len() / 3;
+        for length in 0..whole.len() {
+            std::fs::write(&log.path, &whole[..length]).expect("writes");
+            let found = stamps(folder.path()).expect("torn is no damage");
+            assert_eq!(found.len(), length / record);
+        }
+        for at in 2 * record..whole.len() {
+            let mut torn = whole.clone();
+            torn[at] ^= 1;
+            std::fs::write(&log.path, &torn).expect("writes");
+            // A length that became longer or shorter is noticed as well, as torn or as damage.
+            assert!(stamps(folder.path()).map_or(true, |found| found.len() == 2));
+        }
+        let mut damaged = whole.clone();
+        damaged[HEADER + 3] ^= 1;
+        std::fs::write(&log.path, &damaged).expect("writes");
+        assert!(stamps(folder.path()).is_err());
+    }
+
+    #[test]
+    fn files_are_read_in_order_and_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut log = Log::start(folder.path(), 0).expect("starts");
+        log.append(1, &writes(1)).expect("appends");
+        let first = log.rotate(1).expect("rotates");
+        log.append(2, &writes(2)).expect("appends");
+        assert_eq!(stamps(folder.path()).expect("reads"), [1, 2]);
+        remove(folder.path(), &[first]).expect("removes");
+        assert_eq!(stamps(folder.path()).expect("reads"), [2]);
+    }
+}

@@ -1,0 +1,338 @@
+//! The transaction: a snapshot, and above it the writes that wait for the commit.
+//!
+//! Several commands share a transaction (R16). Each begins at a savepoint, and one that is refused takes
+//! back what it wrote; the library has no such thing, so writes reach it only when the commit is made.
+//! Until then they lie in a [`Ledger`], which reads look through. A value under the stamp of this very
+//! commit is not known yet: reading it is [`TxnError::Unreadable`], and the command that asked waits for
+//! the next transaction. A key under it sorts behind everything that the snapshot shows of its prefix,
+//! and is not read.
+
+use std::rc::Rc;
+
+use ::foundationdb::options::{ConflictRangeType, MutationType};
+use ::foundationdb::{FdbError, Transaction, TransactionCommitError};
+use bytes::Bytes;
+use roadstead_proto::position::Stamp;
+
+use crate::txn::{
+    KEY_BYTES_MAX, RangePage, RangeQuery, Read, TXN_BYTES_MAX, Txn, TxnError, VALUE_BYTES_MAX,
+};
+
+use super::cluster::Spent;
+use super::error::of_commit;
+use super::ledger::{Known, Ledger, Op};
+use super::snapshot::{Piece, Snapshot, is_reverse, next_piece, successor};
+
+/// A range of keys, without the deployment's prefix.
+pub(crate) type Span = (Bytes, Bytes);
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct FoundationTxn {
+    snapshot: Rc<Snapshot>,
+    ledger: Ledger,
+    /// The read set, in the order in which it was read.
+    reads: Vec<Span>,
+    error: Option<TxnError>,
+}
+
+/// A commit that did not succeed, or may have.
+pub(crate) struct Failed {
+    /// What it means.
+    pub(crate) error: TxnError,
+    /// What of the read set was written by others; empty unless it is a conflict, and if the library
+    /// does not say.
+    pub(crate) conflicts: Vec<Span>,
+    /// To back off with.
+    pub(crate) spent: Spent,
+}
+
+impl FoundationTxn {
+    /// A transaction that has neither read nor written.
+    pub(crate) fn new(snapshot: Rc<Snapshot>) -> Self {
+        Self {
+            snapshot,
+            ledger: Ledger::default(),
+            reads: Vec::new(),
+            error: None,
+        }
+    }
+
+    /// Everything written so far stays, whatever comes of the next command.
+    pub(crate) fn savepoint(&mut self) {
+        self.ledger.savepoint();
+        self.error = None;
+    }
+
+    /// Takes back what was written since the savepoint. What was read stays in the read set: the refusal
+    /// rests on it.
+    pub(crate) fn rollback(&mut self) {
+        self.ledger.rollback();
+        self.error = None;
+    }
+
+    /// What went wrong with a write since the savepoint.
+    pub(crate) fn error(&self) -> Option<TxnError> {
+        self.error
+    }
+
+    /// Bytes written so far.
+    pub(crate) fn bytes(&self) -> usize {
+        self.ledger.bytes()
+    }
+
+    /// How many reads are in the read set so far.
+    pub(crate) fn reads_len(&self) -> usize {
+        self.reads.len()
+    }
+
+    /// The read set from a point on.
+    pub(crate) fn reads_from(&self, start: usize) -> &[Span] {
+        &self.reads[start..]
+    }
+
+    /// What waits to be written.
+    pub(crate) fn ops(&self) -> &[Op] {
+        self.ledger.ops()
+    }
+
+    /// Drops writes that need not be made.
+    pub(crate) fn retain_ops(&mut self, keep: impl FnMut(&Op) -> bool) {
+        self.ledger.retain(keep);
+    }
+
+    /// The snapshot that it reads.
+    pub(crate) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    fn note_read(&mut self, from: &[u8], to: Bytes, read: Read) {
+        if read == Read::Serializable {
+            self.reads.push((Bytes::copy_from_slice(from), to));
+        }
+    }
+
+    fn write(&mut self, op: Op) {
+        let (key, value) = op.lengths();
+        let bytes = self.ledger.bytes() + key + value;
+        if key > KEY_BYTES_MAX || value > VALUE_BYTES_MAX || bytes > TXN_BYTES_MAX {
+            self.error = Some(TxnError::TooLarge);
+            return;
+        }
+        self.ledger.push(op);
+    }
+
+    /// Gives the library what was read and written, and commits. All other users of the snapshot must
+    /// be gone.
+    pub(crate) async fn commit_or(self) -> Result<Stamp, Failed> {
+        let snapshot = Rc::try_unwrap(self.snapshot).expect("rehearsals end before the commit");
+        let told = tell(&snapshot, self.ledger.ops(), self.reads);
+        let prefix = snapshot.prefix().len();
+        let trx = snapshot.into_transaction();
+        if let Err(cause) = told {
+            return Err(Failed {
+                error: of_commit(cause),
+                conflicts: Vec::new(),
+                spent: Spent::Before(trx, cause),
+            });
+        }
+        let stamp = trx.get_versionstamp();
+        if let Err(error) = trx.commit().await {
+            return Err(Failed {
+                error: of_commit(*error),
+                conflicts: conflicts(&error, prefix).await,
+                spent: Spent::Commit(error),
+            });
+        }
+        let stamp = stamp.await.ok().and_then(|stamp| Stamp::try_from(&*stamp).ok());
+        Ok(stamp.expect("a commit that wrote has a stamp"))
+    }
+}
+
+/// What the library reports to have been written by others, without the deployment's prefix.
+async fn conflicts(error: &TransactionCommitError, prefix: usize) -> Vec<Span> {
+    let strip = |key: &[u8]| Bytes::copy_from_slice(key.get(prefix..).unwrap_or_default());
+    let reported = error.conflicting_keys().await.unwrap_or_default();
+    let spans = reported.iter().map(|span| (strip(span.begin()), strip(span.end())));
+    spans.collect()
+}
+
+/// Tells the library the read set and the writes.
+fn tell(snapshot: &Snapshot, ops: &[Op], mut reads: Vec<Span>) -> Result<(), FdbError> {
+    let trx = snapshot.transaction();
+    reads.sort_unstable();
+    reads.dedup();
+    for (from, to) in &reads {
+        let (from, to) = (snapshot.full(from), snapshot.full(to));
+        trx.add_conflict_range(&from, &to, ConflictRangeType::Read)?;
+    }
+    for op in ops {
+        tell_op(snapshot, trx, op);
+    }
+    Ok(())
+}
+
+fn tell_op(snapshot: &Snapshot, trx: &Transaction, op: &Op) {
+    match op {
+        Op::Set(key, value) => trx.set(&snapshot.full(key), value),
+        Op::Clear(key) => trx.clear(&snapshot.full(key)),
+        Op::ClearRange(from, to) => trx.clear_range(&snapshot.full(from), &snapshot.full(to)),
+        Op::Add(key, delta) => {
+            trx.atomic_op(&snapshot.full(key), &delta.to_le_bytes(), MutationType::Add);
+        }
+        Op::SetStampedKey { prefix, rest, value } => {
+            let at = snapshot.full(prefix).len();
+            let mut key = snapshot.full(prefix);
+            put_stamped(&mut key, at, rest);
+            trx.atomic_op(&key, value, MutationType::SetVersionstampedKey);
+        }
+        Op::SetStampedValue { key, prefix, rest } => {
+            let mut value = bytes::BytesMut::from(&prefix[..]);
+            put_stamped(&mut value, prefix.len(), rest);
+            let key = snapshot.full(key);
+            trx.atomic_op(&key, &value, MutationType::SetVersionstampedValue);
+        }
+    }
+}
+
+/// Leaves room for the stamp, and says where it is, as the library wants to be told.
+fn put_stamped(bytes: &mut bytes::BytesMut, at: usize, rest: &[u8]) {
+    let at = u32::try_from(at).expect("keys and values are short");
+    bytes.extend_from_slice(&crate::txn::STAMP_INCOMPLETE);
+    bytes.extend_from_slice(rest);
+    bytes.extend_from_slice(&at.to_le_bytes());
+}
+
+/// What follows the stamp.
+fn rest(index: u16, suffix: &[u8]) -> Bytes {
+    [&index.to_be_bytes()[..], suffix].concat().into()
+}
+
+impl Txn for FoundationTxn {
+    async fn get(&mut self, key: &[u8], read: Read) -> Result<Option<Bytes>, TxnError> {
+        self.note_read(key, successor(key), read);
+        match self.ledger.known(key) {
+            Known::Value(value) => Ok(value),
+            Known::Added(delta) => {
+                let below = self.snapshot.get(key).await?;
+                Ok(Some(Ledger::sum(below.as_deref(), delta)))
+            }
+            Known::Unreadable => Err(TxnError::Unreadable),
+            Known::Nothing => self.snapshot.get(key).await,
+        }
+    }
+
+    async fn range(&mut self, query: RangeQuery<'_>) -> Result<RangePage, TxnError> {
+        if query.from >= query.to {
+            return Ok(RangePage::default());
+        }
+        // One more than asked for, to know whether there is more.
+        let mut piece = Some(Piece {
+            from: Bytes::copy_from_slice(query.from),
+            to: Bytes::copy_from_slice(query.to),
+            reverse: is_reverse(query.order),
+            entries_max: query.entries_max.saturating_add(1),
+            bytes_max: query.bytes_max.saturating_add(KEY_BYTES_MAX),
+        });
+        let mut pairs = Vec::new();
+        while let Some(asked) = piece {
+            let page = self.snapshot.piece(asked.clone()).await?;
+            piece = next_piece(&asked, &page);
+            let covered = match &piece {
+                None => (asked.from, asked.to),
+                Some(next) if asked.reverse => (next.to.clone(), asked.to),
+                Some(next) => (asked.from, next.from.clone()),
+            };
+            pairs.extend(self.ledger.over(page.pairs, covered, asked.reverse)?);
+            if is_enough(&pairs, &query) {
+                break;
+            }
+        }
+        let page = cut(pairs, &query, piece.is_some());
+        self.note_page(&query, &page);
+        Ok(page)
+    }
+
+    fn set(&mut self, key: &[u8], value: Bytes) {
+        self.write(Op::Set(Bytes::copy_from_slice(key), value));
+    }
+
+    fn clear(&mut self, key: &[u8]) {
+        self.write(Op::Clear(Bytes::copy_from_slice(key)));
+    }
+
+    fn clear_range(&mut self, from: &[u8], to: &[u8]) {
+        if from < to {
+            let bytes = Bytes::copy_from_slice;
+            self.write(Op::ClearRange(bytes(from), bytes(to)));
+        }
+    }
+
+    fn set_versionstamped_key(&mut self, prefix: &[u8], index: u16, suffix: &[u8], value: Bytes) {
+        self.write(Op::SetStampedKey {
+            prefix: Bytes::copy_from_slice(prefix),
+            rest: rest(index, suffix),
+            value,
+        });
+    }
+
+    fn set_versionstamped_value(&mut self, key: &[u8], prefix: &[u8], index: u16, suffix: &[u8]) {
+        self.write(Op::SetStampedValue {
+            key: Bytes::copy_from_slice(key),
+            prefix: Bytes::copy_from_slice(prefix),
+            rest: rest(index, suffix),
+        });
+    }
+
+    fn atomic_add(&mut self, key: &[u8], delta: u64) {
+        self.write(Op::Add(Bytes::copy_from_slice(key), delta));
+    }
+
+    /// A transaction that wrote nothing commits as of its read version, without asking the cluster.
+    async fn commit(self) -> Result<Stamp, TxnError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if self.ledger.ops().is_empty() {
+            return Ok(self.snapshot.stamp());
+        }
+        self.commit_or().await.map_err(|failed| failed.error)
+    }
+}
+
+impl FoundationTxn {
+    /// Only what was returned belongs to the read set, as far as the last key of a page that has more.
+    fn note_page(&mut self, query: &RangeQuery<'_>, page: &RangePage) {
+        let last = page.pairs.last().filter(|_| page.more);
+        let (from, to) = match last {
+            None => (Bytes::copy_from_slice(query.from), Bytes::copy_from_slice(query.to)),
+            Some((last, _)) if is_reverse(query.order) => {
+                (last.clone(), Bytes::copy_from_slice(query.to))
+            }
+            Some((last, _)) => (Bytes::copy_from_slice(query.from), successor(last)),
+        };
+        self.note_read(&from, to, query.read);
+    }
+}
+
+fn is_enough(pairs: &[(Bytes, Bytes)], query: &RangeQuery<'_>) -> bool {
+    let bytes: usize = pairs.iter().map(|(_, value)| value.len()).sum();
+    pairs.len() > query.entries_max || bytes > query.bytes_max
+}
+
+/// The page within the limits of the query.
+fn cut(pairs: Vec<(Bytes, Bytes)>, query: &RangeQuery<'_>, more_below: bool) -> RangePage {
+    let mut page = RangePage::default();
+    let mut bytes = 0;
+    for pair in pairs {
+        let first = page.pairs.is_empty();
+        if !first && (page.pairs.len() >= query.entries_max || bytes > query.bytes_max) {
+            page.more = true;
+            return page;
+        }
+        bytes += pair.1.len();
+        page.pairs.push(pair);
+    }
+    page.more = more_below;
+    page
+}
