@@ -1,2 +1,133 @@
-//! To come.
-fn main() {}
+//! `roadstead-chat`: a terminal chat between two users, on top of the SDK.
+
+mod app;
+mod history;
+mod setup;
+mod ui;
+
+use std::io::stdout;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, DisableFocusChange, EnableFocusChange};
+use ratatui::crossterm::execute;
+use roadstead_client::{Client, Events};
+use tokio::sync::mpsc;
+
+use app::{App, Effect};
+use history::{History, Record};
+use setup::{Arguments, Setup};
+
+/// How often the screen is drawn again without a cause, so that "typing" goes away.
+const TICK: Duration = Duration::from_millis(500);
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let setup = Setup::new(Arguments::parse())?;
+    let (history, records) = History::open(setup.state.join("history"))?;
+    let mut app = App::new(setup.user, setup.peer, setup.device);
+    for record in records {
+        app.restore(record);
+    }
+    let (client, events) = Client::connect(setup.config).await?;
+    let mut terminal = ratatui::init();
+    // Terminals that do not know focus ignore this; then the window counts as looked at.
+    let _ = execute!(stdout(), EnableFocusChange);
+    let chat = Chat {
+        app,
+        client: client.clone(),
+        history,
+    };
+    let result = chat.run(&mut terminal, events).await;
+    let _ = execute!(stdout(), DisableFocusChange);
+    ratatui::restore();
+    client.shutdown().await;
+    result
+}
+
+struct Chat {
+    app: App,
+    client: Client,
+    history: History,
+}
+
+impl Chat {
+    async fn run(
+        mut self,
+        terminal: &mut DefaultTerminal,
+        mut events: Events,
+    ) -> anyhow::Result<()> {
+        let mut input = terminal_events();
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            terminal.draw(|frame| ui::render(frame, &self.app, Instant::now()))?;
+            let effects = tokio::select! {
+                event = events.next() => match event {
+                    Some(event) => self.on_event(&event)?,
+                    // The client has stopped; the screen says why until the user leaves.
+                    None => wait_for_quit(&mut self.app, &mut input).await,
+                },
+                Some(event) = input.recv() => self.app.handle_terminal(&event, Instant::now()),
+                _ = tick.tick() => Vec::new(),
+            };
+            for effect in effects {
+                if !self.carry_out(effect).await? {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Store first, then acknowledge: what the history holds is never asked for again.
+    fn on_event(&mut self, event: &roadstead_client::Event) -> anyhow::Result<Vec<Effect>> {
+        if let Some(record) = Record::of(event, self.app.chat()) {
+            self.history.append(&record)?;
+        }
+        event.stored();
+        Ok(self.app.handle_event(event, Instant::now()))
+    }
+
+    /// False when it is time to go.
+    async fn carry_out(&mut self, effect: Effect) -> anyhow::Result<bool> {
+        let chat = self.app.chat();
+        match effect {
+            Effect::Send(text) => match self.client.send(chat, text.clone()).await {
+                Ok(number) => {
+                    let record = Record::Sent { number, text };
+                    self.history.append(&record)?;
+                    self.app.restore(record);
+                }
+                Err(error) => self.app.notice(error.to_string()),
+            },
+            // A client that has stopped says so by its events.
+            Effect::Read(position) => drop(self.client.read(chat, position).await),
+            Effect::Typing => drop(self.client.typing(chat).await),
+            Effect::Quit => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+async fn wait_for_quit(app: &mut App, input: &mut mpsc::Receiver<event::Event>) -> Vec<Effect> {
+    while let Some(event) = input.recv().await {
+        let effects = app.handle_terminal(&event, Instant::now());
+        if effects.contains(&Effect::Quit) {
+            break;
+        }
+    }
+    vec![Effect::Quit]
+}
+
+/// Reading the terminal blocks, so it has a thread. It ends with the process.
+fn terminal_events() -> mpsc::Receiver<event::Event> {
+    let (sender, receiver) = mpsc::channel(64);
+    std::thread::spawn(move || {
+        while let Ok(event) = event::read() {
+            if sender.blocking_send(event).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
