@@ -236,6 +236,11 @@ impl Driver {
         let answer = match &event {
             Event::SendConfirmed(confirmation) => Some((confirmation.number, Ok(*confirmation))),
             Event::SendFailed(failure) => Some((failure.number, Err(failure.error.clone()))),
+            Event::Connected(_) => {
+                // Where it worked, it is tried first the next time.
+                self.attempts -= 1;
+                None
+            }
             _ => None,
         };
         if let Some((number, answer)) = answer
@@ -252,7 +257,7 @@ impl Driver {
             return;
         };
         while up.out.len() < OUT_BYTES_MAX {
-            let Some(frame) = self.session.poll_transmit() else {
+            let Some(frame) = self.session.poll_transmit(Self::now()) else {
                 break;
             };
             encode_frame(&frame, &mut up.out);
@@ -261,7 +266,8 @@ impl Driver {
 
     fn dial(&mut self, needs_token: bool) {
         let hints = self.session.node_hints();
-        let index = self.attempts % (self.servers.len() + hints.len());
+        let known = self.servers.len() + hints.len();
+        let (round, index) = (self.attempts / known, self.attempts % known);
         self.attempts += 1;
         let address = self
             .servers
@@ -270,6 +276,7 @@ impl Driver {
         let dial = Dial {
             tls: self.tls.clone(),
             address: address.clone(),
+            round,
             server_name: self.server_name.clone(),
             home: self.session.home(),
             heartbeat: self.session.heartbeat().interval(),
@@ -338,8 +345,6 @@ impl Driver {
                     deframer: Deframer::new(FRAME_BYTES_MAX),
                     out: BytesMut::new(),
                 }));
-                // Where it worked, it is tried first the next time.
-                self.attempts -= 1;
                 self.session.handle_connected(now, token);
             }
             Input::Dialled(Err(cause)) | Input::Lost(cause) => {

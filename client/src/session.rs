@@ -29,6 +29,10 @@ use crate::pace::{Backoff, Heartbeat, Jitter};
 
 /// How long a server may take from the connection to its Welcome.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the server may be silent while it owes an answer to a send, before the network is taken
+/// for dead. The idle timeout alone could be 15 minutes; much less, and a busy server would lose
+/// sessions just when it can not bear the reconnects.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Acknowledgements are gathered this long: many entries cost one frame, and a tick is hardly later.
 const ACK_DELAY: Duration = Duration::from_millis(15);
 /// A session that lasted this long was a good one: the next failure is the first again.
@@ -101,6 +105,8 @@ pub(crate) struct Session {
     ack_at: Option<Instant>,
     /// The wait is over: the next frame is the acknowledgement.
     ack_ready: bool,
+    /// Something must be heard until then.
+    answer_due: Option<Instant>,
     reads: BTreeMap<ChatId, Read>,
     /// The highest position that this session was given, by its Hello, a delivery or an answer: a
     /// read mark beyond it would be refused (P31).
@@ -148,6 +154,7 @@ impl Session {
             inbox: Inbox::new(saved.cursor),
             ack_at: None,
             ack_ready: false,
+            answer_due: None,
             reads: BTreeMap::new(),
             given: Position::ZERO,
             typing: None,
@@ -340,6 +347,7 @@ impl Session {
         self.typing = None;
         self.ack_at = None;
         self.ack_ready = false;
+        self.answer_due = None;
         // A Read is not answered: those of a lost session are said again.
         self.reads.values_mut().for_each(|read| read.due = true);
     }
@@ -377,6 +385,9 @@ impl Session {
                 ..
             } if leave_at <= now.at => {
                 self.abandon(now, Cause::GoAway, ErrorCode::Unspecified);
+            }
+            State::Active { .. } if self.answer_due.is_some_and(|due| due <= now.at) => {
+                self.abandon(now, Cause::TimedOut, ErrorCode::Unspecified);
             }
             State::Active { .. } => {
                 self.sends.handle_timeout(now.at);
@@ -431,7 +442,7 @@ impl Session {
     }
 
     /// The next frame to send. Acknowledgements go ahead of reads, and both ahead of new sends.
-    pub(crate) fn poll_transmit(&mut self) -> Option<v1::ClientFrame> {
+    pub(crate) fn poll_transmit(&mut self, now: Now) -> Option<v1::ClientFrame> {
         use v1::client_frame::Body;
         assert!(self.records.is_empty(), "records first");
         if let Some(hello) = self.hello.take() {
@@ -455,9 +466,15 @@ impl Session {
         if leaving {
             return None;
         }
-        self.sends
-            .poll_transmit()
-            .map(|send| frame(Body::Send(send)))
+        let send = self.sends.poll_transmit()?;
+        self.answer_due
+            .get_or_insert(now.at + self.answer_timeout());
+        Some(frame(Body::Send(send)))
+    }
+
+    fn answer_timeout(&self) -> Duration {
+        let deadline = Duration::from_millis(self.settings.send_deadline_ms.into());
+        ANSWER_TIMEOUT.max(2 * deadline)
     }
 
     fn take_ack(&mut self) -> Option<v1::Ack> {
@@ -487,10 +504,11 @@ impl Session {
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
             State::Wait { until } | State::ExpectWelcome { until, .. } => Some(until),
-            State::Active { leave_at, .. } => [leave_at, self.sends.poll_timeout(), self.ack_at]
-                .into_iter()
-                .flatten()
-                .min(),
+            State::Active { leave_at, .. } => {
+                let sends = self.sends.poll_timeout();
+                let timers = [leave_at, sends, self.ack_at, self.answer_due];
+                timers.into_iter().flatten().min()
+            }
             State::ExpectConnection | State::Stopped => None,
         }
     }

@@ -126,6 +126,8 @@ impl ServerCertVerifier for PinnedVerifier {
 pub(crate) struct Dial {
     pub(crate) tls: Tls,
     pub(crate) address: String,
+    /// How often all servers were tried: a name may have several addresses, of which some are dead.
+    pub(crate) round: usize,
     pub(crate) server_name: Option<String>,
     pub(crate) home: Option<Home>,
     pub(crate) heartbeat: Duration,
@@ -151,11 +153,11 @@ impl Dial {
 
     async fn connect(self) -> Result<Connection, Cause> {
         let failed = |error: &dyn std::fmt::Display| Cause::Transport(error.to_string());
-        let address = tokio::net::lookup_host(&self.address)
-            .await
-            .map_err(|error| failed(&error))?
-            .next()
-            .ok_or_else(|| failed(&"the name has no address"))?;
+        let found = tokio::net::lookup_host(&self.address).await;
+        let addresses: Vec<SocketAddr> = found.map_err(|error| failed(&error))?.collect();
+        let index = self.round.checked_rem(addresses.len());
+        let index = index.ok_or_else(|| failed(&"the name has no address"))?;
+        let address = addresses[index];
         let endpoint = endpoint(address).map_err(|error| failed(&error))?;
         let host = self.address.rsplit_once(':').map_or("", |(host, _)| host);
         let host = host.trim_start_matches('[').trim_end_matches(']');

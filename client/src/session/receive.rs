@@ -30,6 +30,8 @@ impl Session {
                 ErrorCode::FrameMalformed,
             );
         }
+        let due = now.at + self.answer_timeout();
+        self.answer_due = (self.is_active() && self.sends.awaits_answer()).then_some(due);
     }
 
     /// The stream holds something that is no frame.

@@ -117,6 +117,16 @@ impl Sends {
         })
     }
 
+    /// Whether the server owes an answer.
+    pub(crate) fn awaits_answer(&self) -> bool {
+        self.retry.is_none()
+            && self
+                .unconfirmed
+                .range(..self.transmit_from)
+                .next()
+                .is_some()
+    }
+
     /// The server has committed it.
     pub(crate) fn confirm(&mut self, number: u64) -> Option<Unconfirmed> {
         let message = self.unconfirmed.remove(&number)?;

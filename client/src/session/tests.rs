@@ -94,7 +94,7 @@ impl Rig {
 
     fn sent(&mut self) -> Vec<Sent> {
         self.drain();
-        std::iter::from_fn(|| self.session.poll_transmit())
+        std::iter::from_fn(|| self.session.poll_transmit(self.now))
             .map(|frame| frame.body.expect("a body"))
             .collect()
     }
@@ -295,7 +295,7 @@ fn a_send_is_written_down_before_it_leaves_and_settled_when_confirmed() {
 fn frames_can_not_overtake_records() {
     let mut rig = Rig::active();
     let _ = rig.session.send(rig.now, chat(), Bytes::new());
-    rig.session.poll_transmit();
+    rig.session.poll_transmit(rig.now);
 }
 
 #[test]
@@ -744,6 +744,29 @@ fn a_silent_server_is_given_up_after_ten_seconds() {
         Some(Action::Close(ErrorCode::HelloTimeout))
     );
     assert!(!rig.session.is_active());
+}
+
+#[test]
+fn a_server_that_owes_an_answer_and_says_nothing_is_given_up() {
+    let mut rig = Rig::active();
+    rig.send("a");
+    rig.send("b");
+    rig.sent();
+    rig.pass(Duration::from_secs(40));
+    rig.receive(result(1));
+    assert_eq!(
+        rig.pass_to_timeout(),
+        Duration::from_secs(60),
+        "any frame is a sign of life"
+    );
+    assert!(!rig.session.is_active());
+    let close = Some(Action::Close(ErrorCode::Unspecified));
+    assert_eq!(rig.session.poll_action(), close);
+    rig.pass_to_timeout();
+    rig.open(welcome());
+    assert_eq!(numbers(&rig.sent()), [2]);
+    rig.receive(result(2));
+    assert_eq!(rig.session.poll_timeout(), None, "nothing is owed");
 }
 
 #[test]
