@@ -126,6 +126,9 @@ pub struct ServerConfig {
     pub resets_per_second: u32,
     /// Receive buffer wanted per socket. The kernel may give less.
     pub receive_buffer: usize,
+    /// Whether the kernel steers packets to their shards. Without, it spreads them by address, and the
+    /// loops forward what is not theirs: right, and slow.
+    pub steer_in_kernel: bool,
 }
 
 impl ServerConfig {
@@ -148,6 +151,7 @@ impl ServerConfig {
             resets_per_second: RESETS_PER_SECOND_DEFAULT,
             // A reader that drains lost nothing with 4 MiB; a burst while nobody reads wants more.
             receive_buffer: 16 * 1024 * 1024,
+            steer_in_kernel: true,
         }
     }
 }
@@ -176,12 +180,17 @@ pub struct ClientConfig {
 impl ClientConfig {
     /// A client of `threads` threads and `sockets` sockets on all IPv4 addresses, with every default.
     pub fn new(threads: u16, sockets: u16, tls: Arc<ClientTls>) -> Self {
+        // A client trusts the server that it chose with the memory of some large frames.
+        let transport = Transport {
+            receive_window_initial: 64 * 1024,
+            ..Transport::default()
+        };
         Self {
             threads,
             sockets,
             local: vec![SocketAddr::from(([0, 0, 0, 0], 0))],
             tls,
-            transport: Transport::default(),
+            transport,
             connection_id_length: 8,
             mailbox_capacity: MAILBOX_DEFAULT,
             receive_buffer: 4 * 1024 * 1024,

@@ -10,7 +10,7 @@ use crate::{
     looper,
     queue::{Mailbox, Queue, Waker},
     quic::{Engine, EngineConfig, IdPolicy, ServerSide, quinn::Quinn},
-    sys,
+    steer, sys,
     udp::{self, Socket},
 };
 
@@ -93,12 +93,14 @@ impl<M: Send + 'static> Server<M, Quinn> {
 impl<M: Send + 'static, E: Engine> Server<M, E> {
     /// As `bind`, for another engine.
     pub fn bind_with_engine(config: ServerConfig) -> Result<Self, Error> {
-        let ServerConfig {
-            shards,
-            receive_buffer,
-            ..
-        } = config;
-        let group = udp::bind_group(&config.addresses, shards, receive_buffer)?;
+        let shards = config.shards;
+        let group = udp::bind_group(&config.addresses, shards, config.receive_buffer)?;
+        if config.steer_in_kernel && shards > 1 {
+            // The first shard's sockets stand for the groups of all addresses.
+            group.sockets[0]
+                .iter()
+                .try_for_each(|socket| steer::attach(socket, shards))?;
+        }
         let side = ServerSide {
             tls: config.tls,
             keys: config.keys,

@@ -136,3 +136,111 @@ fn op(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
         k,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+    use crate::udp;
+
+    /// Bytes that look random and are the same in every run.
+    fn noise(seed: u32) -> u32 {
+        let x = seed.wrapping_mul(0x9e37_79b9) ^ 0x5bd1_e995;
+        (x ^ (x >> 15)).wrapping_mul(0x85eb_ca6b)
+    }
+
+    fn packet(n: u32) -> Vec<u8> {
+        let prefix = noise(n).to_be_bytes();
+        let mut packet = match n % 2 {
+            0 => vec![0x40 | prefix[3] & 0x3f],
+            _ => vec![0xc0 | prefix[3] & 0x3f, 0, 0, 0, 1, 2 + prefix[2] % 19],
+        };
+        packet.extend_from_slice(&prefix[..2]);
+        packet.extend(std::iter::repeat_n(0xaa, usize::from(prefix[3])));
+        packet
+    }
+
+    fn drain(socket: &UdpSocket, mut each: impl FnMut(&[u8])) -> usize {
+        let mut buffer = [0; 2048];
+        let mut count = 0;
+        while let Ok(length) = socket.recv(&mut buffer) {
+            each(&buffer[..length]);
+            count += 1;
+        }
+        count
+    }
+
+    fn group(shards: u16) -> (SocketAddr, Vec<UdpSocket>) {
+        let group = udp::bind_group(&["127.0.0.1:0".parse().unwrap()], shards, 1 << 22).unwrap();
+        attach(&group.sockets[0][0], shards).unwrap();
+        let sockets = group
+            .sockets
+            .iter()
+            .map(|shard| shard[0].to_std())
+            .collect();
+        (group.addresses[0], sockets)
+    }
+
+    #[test]
+    fn the_kernel_and_the_loop_agree_on_every_packet() {
+        for shards in [2, 3, 4] {
+            let (address, sockets) = group(shards);
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let mut counts = vec![0; usize::from(shards)];
+            // Loopback delivers within the send, so what was sent can be read at once.
+            for batch in 0..60 {
+                for n in 0..100 {
+                    client.send_to(&packet(batch * 100 + n), address).unwrap();
+                }
+                for (shard, socket) in (0..).zip(&sockets) {
+                    counts[usize::from(shard)] += drain(socket, |packet| {
+                        assert_eq!(
+                            shard_of(packet, shards),
+                            Some(shard),
+                            "misrouted: {packet:?}"
+                        );
+                    });
+                }
+            }
+            assert_eq!(counts.iter().sum::<usize>(), 6000);
+            assert!(counts.iter().all(|count| *count > 1000), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn a_datagram_too_short_to_steer_still_arrives() {
+        let (address, sockets) = group(4);
+        let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let short: Vec<Vec<u8>> = (0..8)
+            .flat_map(|length| [vec![0x40; length.min(2)], vec![0xc0; length]])
+            .chain([
+                vec![0xc0, 0, 0, 0, 1, 1, 9, 9, 9],
+                vec![0xc0, 0, 0, 0, 1, 0, 9, 9, 9],
+            ])
+            .collect();
+        for packet in &short {
+            assert_eq!(shard_of(packet, 4), None, "{packet:?}");
+            client.send_to(packet, address).unwrap();
+        }
+        let arrived: usize = sockets.iter().map(|socket| drain(socket, |_| ())).sum();
+        assert_eq!(arrived, short.len());
+    }
+
+    #[test]
+    fn the_ranges_of_the_shards_cover_all_prefixes_once() {
+        for shards in [1, 2, 3, 5, 64, 1000, 1024] {
+            let mut next = 0;
+            for shard in 0..shards {
+                let (first, count) = prefixes_of(shard, shards);
+                assert_eq!(first, next);
+                for prefix in [first, first + count - 1] {
+                    let prefix = u16::try_from(prefix).unwrap();
+                    assert_eq!(shard_of_prefix(prefix, shards), shard);
+                }
+                next = first + count;
+            }
+            assert_eq!(next, 1 << 16);
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
 };
 
-use crate::{address, error::Error, steer};
+use crate::{address, error::Error};
 
 /// How often a port for `:0` is chosen anew when somebody takes it between the probe and the bind.
 const PORT_ATTEMPTS: usize = 16;
@@ -25,6 +25,12 @@ pub(crate) struct Socket {
 impl Socket {
     pub(crate) fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Another handle of it, as the standard library has it.
+    #[cfg(test)]
+    pub(crate) fn to_std(&self) -> std::net::UdpSocket {
+        self.fd.try_clone().unwrap().into()
     }
 }
 
@@ -110,11 +116,10 @@ fn bind_all(
     addresses: &[SocketAddr],
     receive_buffer: usize,
 ) -> Result<(), Error> {
-    let shards = u16::try_from(group.sockets.len()).expect("checked when the group was made");
     let mut bound = Vec::with_capacity(addresses.len());
     for address in addresses {
         let mut members = Vec::with_capacity(group.sockets.len());
-        for _ in 0..shards {
+        for _ in 0..group.sockets.len() {
             let fd = new_socket(*address)?;
             set_int(
                 &fd,
@@ -125,9 +130,6 @@ fn bind_all(
                 "SO_REUSEPORT",
             )?;
             members.push(open(fd, *address, receive_buffer)?);
-        }
-        if shards > 1 {
-            steer::attach(&members[0], shards)?;
         }
         bound.push(members);
     }
@@ -313,4 +315,59 @@ fn can_bind(address: SocketAddr) -> bool {
     new_socket(address)
         .and_then(|fd| bind(&fd, address))
         .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loopback(last: u8) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, last], 0))
+    }
+
+    #[test]
+    fn a_second_server_finds_the_port_in_use() {
+        let first = bind_group(&[loopback(1)], 2, 1 << 16).unwrap();
+        let again = bind_group(&first.addresses, 2, 1 << 16)
+            .map(drop)
+            .unwrap_err();
+        assert!(matches!(again, Error::PortInUse { address } if address == first.addresses[0]));
+    }
+
+    #[test]
+    fn all_shards_share_a_chosen_port() {
+        let group = bind_group(&[loopback(1), loopback(2)], 3, 1 << 16).unwrap();
+        assert!(group.addresses.iter().all(|address| address.port() != 0));
+        for shard in &group.sockets {
+            let locals: Vec<_> = shard.iter().map(Socket::local).collect();
+            assert_eq!(locals, group.addresses);
+        }
+    }
+
+    #[test]
+    fn a_wildcard_becomes_the_addresses_of_the_machine() {
+        let group = bind_group(&["0.0.0.0:0".parse().unwrap()], 2, 1 << 16).unwrap();
+        let port = group.addresses[0].port();
+        assert!(
+            group
+                .addresses
+                .iter()
+                .all(|a| !a.ip().is_unspecified() && a.port() == port)
+        );
+        assert!(group.addresses.iter().any(|a| a.ip().is_loopback()));
+    }
+
+    #[test]
+    fn no_shard_and_no_address_are_refused() {
+        for (addresses, shards) in [
+            (vec![], 1),
+            (vec![loopback(1)], 0),
+            (vec![loopback(1)], 5000),
+        ] {
+            assert!(matches!(
+                bind_group(&addresses, shards, 1),
+                Err(Error::Config(_))
+            ));
+        }
+    }
 }

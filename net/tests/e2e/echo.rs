@@ -59,7 +59,9 @@ fn echo_many(sessions: usize, shards: u16, threads: u16, sockets: u16) {
         s.sum(|c| c.closed_by_peer.get()) == all
     });
     assert_eq!(server.sum(|c| c.handshakes_full.get()), all);
-    server.until("nothing is left", |s| s.sum(|c| c.connections.get() + c.half_open.get()) == 0);
+    server.until("nothing is left", |s| {
+        s.sum(|c| c.connections.get() + c.half_open.get()) == 0
+    });
     assert!(
         server.counters.iter().all(|c| c.handshakes_full.get() > 0),
         "all shards have some"

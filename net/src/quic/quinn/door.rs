@@ -44,7 +44,11 @@ pub(super) struct Door {
     waiting: VecDeque<Waiting>,
     /// Tails of the ids of half-open handshakes: their packets need not wait with the newcomers'.
     half_open: HashSet<u64>,
-    used: UsedTokens,
+    /// Tokens that were used: each is good once per shard.
+    used: Recent,
+    /// Newcomers that were sent a Retry. A copy of their first Initial must not start a handshake that
+    /// nobody will finish.
+    retried: Recent,
     resets: Budget,
 }
 
@@ -62,7 +66,8 @@ impl Door {
             all,
             waiting: VecDeque::new(),
             half_open: HashSet::new(),
-            used: UsedTokens::new(now),
+            used: Recent::new(now),
+            retried: Recent::new(now),
             resets: Budget::new(side.resets_per_second, now),
         }
     }
@@ -110,21 +115,24 @@ impl Door {
         incoming: &Incoming,
         half_open: usize,
     ) -> Admission {
+        let (peer, id) = (incoming.remote_address(), incoming.orig_dst_cid());
         if half_open >= self.half_open_max {
             return Admission::TooMany;
         }
         if incoming.remote_address_validated() {
-            let fresh = self.used.first_use(now, incoming);
+            let fresh = self.used.insert(now, peer, id);
             return if fresh {
                 Admission::Accept
             } else {
                 Admission::TokenReused
             };
         }
-        match half_open.max(self.waiting.len()) >= self.retry_half_open && incoming.may_retry() {
-            true => Admission::Retry(self.least_loaded()),
-            false => Admission::Accept,
+        let busy = half_open.max(self.waiting.len()) >= self.retry_half_open;
+        if incoming.may_retry() && (busy || self.retried.contains(peer, id)) {
+            self.retried.insert(now, peer, id);
+            return Admission::Retry(self.least_loaded());
         }
+        Admission::Accept
     }
 
     fn least_loaded(&self) -> u16 {
@@ -164,16 +172,18 @@ fn destination(packet: &[u8]) -> Option<&[u8]> {
     packet.get(6..6 + length)
 }
 
-/// Retry tokens that were used, for as long as they would be good: each is good once per shard. A token
-/// is bound to an address and an original id, so those two stand for it.
-struct UsedTokens {
+/// Entries that `Recent` keeps per generation: what a full-rate flood of Retries makes in some seconds.
+const RECENT_MAX: usize = 64 * 1024;
+
+/// Pairs of address and original id, kept for at least as long as a token is good.
+struct Recent {
     hasher: RandomState,
     recent: HashSet<u64>,
     older: HashSet<u64>,
     since: Instant,
 }
 
-impl UsedTokens {
+impl Recent {
     fn new(now: Instant) -> Self {
         Self {
             hasher: RandomState::new(),
@@ -183,12 +193,15 @@ impl UsedTokens {
         }
     }
 
-    fn first_use(&mut self, now: Instant, incoming: &Incoming) -> bool {
-        self.insert(now, incoming.remote_address(), incoming.orig_dst_cid())
+    fn contains(&self, peer: SocketAddr, id: &[u8]) -> bool {
+        let key = self.hasher.hash_one((peer, id));
+        self.older.contains(&key) || self.recent.contains(&key)
     }
 
+    /// Answers whether the pair is new.
     fn insert(&mut self, now: Instant, peer: SocketAddr, id: &[u8]) -> bool {
-        if now.duration_since(self.since) >= TOKEN_LIFETIME {
+        let full = self.recent.len() >= RECENT_MAX;
+        if full || now.duration_since(self.since) >= TOKEN_LIFETIME {
             self.older = std::mem::take(&mut self.recent);
             self.since = now;
         }
@@ -242,10 +255,10 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_good_once_while_it_is_good() {
+    fn a_pair_is_new_once_while_a_token_is_good() {
         let start = Instant::now();
         let peer = SocketAddr::from(([127, 0, 0, 1], 9));
-        let mut used = UsedTokens::new(start);
+        let mut used = Recent::new(start);
         assert!(used.insert(start, peer, b"id"));
         assert!(!used.insert(start, peer, b"id"));
         assert!(used.insert(start, peer, b"other"));
