@@ -84,7 +84,11 @@ impl<'a> Reader<'a> {
         let len = 1usize << (first >> 6);
         let bytes = self.bytes(len)?;
         let start = u64::from(first & 0x3f);
-        Some(bytes[1..].iter().fold(start, |value, byte| (value << 8) | u64::from(*byte)))
+        Some(
+            bytes[1..]
+                .iter()
+                .fold(start, |value, byte| (value << 8) | u64::from(*byte)),
+        )
     }
 
     /// Bytes preceded by their length as a variable-length integer.
@@ -95,7 +99,11 @@ impl<'a> Reader<'a> {
 
     /// Skips PADDING: zero bytes (RFC 9000 19.1). Returns how many.
     pub fn skip_zeroes(&mut self) -> usize {
-        let zeroes = self.rest.iter().position(|b| *b != 0).unwrap_or(self.rest.len());
+        let zeroes = self
+            .rest
+            .iter()
+            .position(|b| *b != 0)
+            .unwrap_or(self.rest.len());
         self.rest = &self.rest[zeroes..];
         zeroes
     }
@@ -202,7 +210,10 @@ mod tests {
     #[test]
     fn varint_vectors_of_rfc9000_a1() {
         let cases: [(&[u8], u64); 5] = [
-            (&[0xc2, 0x19, 0x7c, 0x5e, 0xff, 0x14, 0xe8, 0x8c], 151_288_809_941_952_652),
+            (
+                &[0xc2, 0x19, 0x7c, 0x5e, 0xff, 0x14, 0xe8, 0x8c],
+                151_288_809_941_952_652,
+            ),
             (&[0x9d, 0x7f, 0x3e, 0x7d], 494_878_333),
             (&[0x7b, 0xbd], 15_293),
             (&[0x25], 37),
@@ -217,7 +228,16 @@ mod tests {
 
     #[test]
     fn varint_round_trip_at_every_boundary() {
-        for value in [0, 63, 64, 16_383, 16_384, (1 << 30) - 1, 1 << 30, VARINT_MAX] {
+        for value in [
+            0,
+            63,
+            64,
+            16_383,
+            16_384,
+            (1 << 30) - 1,
+            1 << 30,
+            VARINT_MAX,
+        ] {
             let mut buf = [0; 8];
             let mut w = Writer::new(&mut buf);
             w.varint(value);

@@ -67,7 +67,11 @@ impl TransportError {
     /// An error without a frame.
     #[must_use]
     pub const fn new(code: Code, reason: &'static str) -> Self {
-        Self { code, frame: 0, reason }
+        Self {
+            code,
+            frame: 0,
+            reason,
+        }
     }
 
     /// The same error, blamed on a frame type.
@@ -80,7 +84,11 @@ impl TransportError {
 
 impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error {:#x} in frame {:#x}: {}", self.code.0, self.frame, self.reason)
+        write!(
+            f,
+            "error {:#x} in frame {:#x}: {}",
+            self.code.0, self.frame, self.reason
+        )
     }
 }
 
@@ -125,9 +133,15 @@ impl fmt::Display for CloseReason {
             Self::Local(error) => write!(f, "closed here: {error}"),
             Self::LocalApplication(code) => write!(f, "closed by this application: {code}"),
             Self::PeerTransport { code, frame, .. } => {
-                write!(f, "closed by the peer: error {:#x} in frame {frame:#x}", code.0)
+                write!(
+                    f,
+                    "closed by the peer: error {:#x} in frame {frame:#x}",
+                    code.0
+                )
             }
-            Self::PeerApplication { code, .. } => write!(f, "closed by the peer's application: {code}"),
+            Self::PeerApplication { code, .. } => {
+                write!(f, "closed by the peer's application: {code}")
+            }
             Self::IdleTimeout => f.write_str("idle timeout"),
             Self::StatelessReset => f.write_str("stateless reset"),
             Self::VersionMismatch => f.write_str("no common version"),

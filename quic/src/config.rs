@@ -1,0 +1,141 @@
+//! What the operator chooses, per endpoint.
+
+use crate::cid::CidFormat;
+use crate::params::{Params, Side};
+
+/// Limits and sizes of connections.
+#[derive(Clone, Debug)]
+pub struct Transport {
+    /// Idle timeout; zero for none (RFC 9000 10.1).
+    pub idle_timeout_ms: u32,
+    /// First receive window of each stream: memory promised per stream (T8).
+    pub stream_window: u32,
+    /// First receive window of the connection.
+    pub connection_window: u32,
+    /// Bidirectional streams the peer may have open.
+    pub streams_bidi: u32,
+    /// Unidirectional streams the peer may have open.
+    pub streams_uni: u32,
+    /// The largest DATAGRAM frame accepted; zero refuses them (RFC 9221 3).
+    pub datagram_frame_max: u16,
+    /// Bytes of unsent datagrams kept; the oldest go first.
+    pub datagram_send_buffer: usize,
+    /// Bytes of each stream that were written and not yet acknowledged.
+    pub stream_send_buffer: usize,
+    /// UDP payload that is sent: 1,200 to 1,452 (T12).
+    pub payload_max: u16,
+    /// The round-trip time assumed before the first sample (RFC 9002 6.2.2).
+    pub initial_rtt_ms: u32,
+    /// How long this side may take to acknowledge. Acknowledgements leave at the end of each receive
+    /// batch (T10), so this is the caller's scheduling delay.
+    pub max_ack_delay_ms: u16,
+    /// Clients: keep TLS for the first ticket (T6).
+    pub resumption: bool,
+    /// Servers: send a NEW_TOKEN to each validated client.
+    pub new_tokens: bool,
+    /// Packets sent under one key before it is updated; the limit of the suite binds besides
+    /// (RFC 9001 6.6).
+    pub key_update_after: u64,
+    /// Spread a full window over the round trip (RFC 9002 7.7).
+    pub pacing: bool,
+}
+
+impl Default for Transport {
+    fn default() -> Self {
+        Self {
+            idle_timeout_ms: 90_000,
+            stream_window: 8 << 10,
+            connection_window: 16 << 10,
+            streams_bidi: 1,
+            streams_uni: 0,
+            datagram_frame_max: 1_200,
+            datagram_send_buffer: 16 << 10,
+            stream_send_buffer: 64 << 10,
+            payload_max: 1_200,
+            initial_rtt_ms: 333,
+            max_ack_delay_ms: 5,
+            resumption: false,
+            new_tokens: false,
+            key_update_after: 1 << 22,
+            pacing: true,
+        }
+    }
+}
+
+impl Transport {
+    /// The parameters to advertise; ids and the reset token are added by the endpoint.
+    pub(crate) fn params(&self, side: Side) -> Params {
+        let streams = |n: u32| u64::from(n);
+        let window = u64::from(self.stream_window);
+        Params {
+            max_idle_timeout_ms: u64::from(self.idle_timeout_ms),
+            max_udp_payload_size: 1_472,
+            initial_max_data: u64::from(self.connection_window),
+            initial_max_stream_data_bidi_local: window,
+            initial_max_stream_data_bidi_remote: window,
+            initial_max_stream_data_uni: window,
+            initial_max_streams_bidi: streams(self.streams_bidi),
+            initial_max_streams_uni: streams(self.streams_uni),
+            max_ack_delay_ms: u64::from(self.max_ack_delay_ms),
+            // Our clients move only on purpose of the application, servers never.
+            disable_active_migration: side.is_client(),
+            active_connection_id_limit: crate::limits::PEER_IDS_MAX as u64,
+            max_datagram_frame_size: u64::from(self.datagram_frame_max),
+            ..Params::default()
+        }
+    }
+}
+
+/// Keys, seeds and identity of an endpoint: one per shard.
+#[derive(Clone)]
+pub struct Config {
+    /// How own ids look.
+    pub cid_format: CidFormat,
+    /// Key of the permutation behind own ids (T2); shared by all shards.
+    pub cid_key: [u8; 16],
+    /// Key of stateless reset tokens (T1); a file, persistent, shared by all shards.
+    pub reset_key: [u8; 32],
+    /// Key of address validation tokens; a file, persistent, shared by all shards.
+    pub token_key: [u8; 32],
+    /// A persisted counter of process starts, so that an id never recurs under its key (T2).
+    pub epoch: u16,
+    /// Seed of the endpoint's generator (T3).
+    pub seed: [u8; 32],
+    /// Seconds of wall clock at [`crate::Time::ZERO`]: tokens outlive the process.
+    pub wall_clock_s: u64,
+    /// Handshakes under way before more are refused (T11).
+    pub half_open_max: usize,
+    /// Handshakes from unvalidated addresses under way before Retry is asked of new ones (T11).
+    pub retry_above: usize,
+    /// Limits of connections.
+    pub transport: Transport,
+}
+
+impl Config {
+    /// A configuration with the given secrets and the defaults of production.
+    #[must_use]
+    pub fn new(cid_format: CidFormat, seed: [u8; 32]) -> Self {
+        Self {
+            cid_format,
+            cid_key: [0; 16],
+            reset_key: [0; 32],
+            token_key: [0; 32],
+            epoch: 0,
+            seed,
+            wall_clock_s: 0,
+            half_open_max: 4_096,
+            retry_above: 1_000,
+            transport: Transport::default(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("cid_format", &self.cid_format)
+            .field("epoch", &self.epoch)
+            .field("transport", &self.transport)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,190 @@
+//! The ends of a connection (RFC 9000 10): close, draining, stateless reset, timeouts.
+
+use super::{Connection, Cx, Flags, Path, State, local_error};
+use crate::crypto::{Aead, Tls, same};
+use crate::error::{CloseReason, Code, TransportError};
+use crate::event::Event;
+use crate::limits::{AMPLIFICATION, CLOSE_REASON_MAX, CLOSE_REPEATS_MAX};
+use crate::packet::Level;
+use crate::time::Time;
+
+/// What is left of a connection that closes.
+#[derive(Debug)]
+pub(crate) struct CloseState {
+    /// When the slot is given back: three PTO (RFC 9000 10.2).
+    pub(crate) until: Time,
+    /// The code, and the frame type unless an application closed.
+    pub(crate) code: u64,
+    pub(crate) frame: Option<u64>,
+    pub(crate) reason: &'static str,
+    /// A CONNECTION_CLOSE is to be sent, to this path.
+    pub(crate) send: Option<Path>,
+    repeats: u8,
+    /// Packets received since the last answer: answers thin out (RFC 9000 10.2.1).
+    since: u32,
+    received: u64,
+    pub(crate) sent: u64,
+}
+
+impl CloseState {
+    /// RFC 9000 10.2.1: an address that is not validated gets no more than three times its bytes.
+    pub(crate) fn may_send(&self, len: usize, validated: bool) -> bool {
+        validated || self.sent + len as u64 <= AMPLIFICATION * self.received
+    }
+}
+
+impl<T: Tls> Connection<T> {
+    /// Closes because the peer broke a rule.
+    pub(crate) fn close_with_error<A: Aead>(&mut self, cx: &mut Cx<'_, A>, error: TransportError) {
+        if !matches!(self.state, State::ExpectFinished | State::Open) {
+            return;
+        }
+        cx.event(Event::Closed(local_error(error)));
+        self.enter_closing(cx, error.code.0, Some(error.frame), error.reason);
+    }
+
+    /// Closes because the application asked.
+    pub(crate) fn close_by_application<A: Aead>(&mut self, cx: &mut Cx<'_, A>, code: u64) {
+        if !matches!(self.state, State::ExpectFinished | State::Open) {
+            return;
+        }
+        cx.event(Event::Closed(CloseReason::LocalApplication(code)));
+        self.enter_closing(cx, code, None, "");
+    }
+
+    fn enter_closing<A: Aead>(
+        &mut self,
+        cx: &mut Cx<'_, A>,
+        code: u64,
+        frame: Option<u64>,
+        reason: &'static str,
+    ) {
+        let until = cx.now + 3 * self.pto(cx, Level::Data);
+        let path = self.path();
+        let (received, sent) = self.amplification();
+        self.strip(cx);
+        let active = self.thaw(cx);
+        active.close = Some(Box::new(CloseState {
+            until,
+            code,
+            frame,
+            reason,
+            send: Some(path),
+            repeats: 0,
+            since: 0,
+            received,
+            sent,
+        }));
+        self.state = State::Closing;
+    }
+
+    /// Bytes received from and sent to an unvalidated address.
+    fn amplification(&self) -> (u64, u64) {
+        let active = self.active.as_ref();
+        if let Some(path) = active.and_then(|a| a.path.as_ref()) {
+            return (path.received, path.sent);
+        }
+        active
+            .and_then(|a| a.hs.as_ref())
+            .map_or((0, 0), |hs| (hs.received, hs.sent))
+    }
+
+    /// Drops what a closing or draining connection does not need (RFC 9000 10.2: only enough to
+    /// recognise and answer packets). The keys of the handshake stay, to close at every level.
+    fn strip<A: Aead>(&mut self, cx: &mut Cx<'_, A>) {
+        let hs = self.active.take().and_then(|mut a| a.hs.take());
+        self.flags.set(Flags::PING_SENT, false);
+        self.flags.set(Flags::PING_WANTED, false);
+        self.flags.set(Flags::ACK_PENDING, false);
+        let Some(mut hs) = hs else { return };
+        for space in hs.spaces.iter_mut().flatten() {
+            space.sent = crate::space::SentSpace::default();
+        }
+        self.thaw(cx).hs = Some(hs);
+    }
+
+    /// The peer closed (RFC 9000 10.2.2).
+    pub(crate) fn on_peer_close<A: Aead>(
+        &mut self,
+        cx: &mut Cx<'_, A>,
+        transport: Option<(Code, u64)>,
+        code: u64,
+        reason: &[u8],
+    ) {
+        let reason = reason[..reason.len().min(CLOSE_REASON_MAX)].into();
+        let reason = match transport {
+            Some((code, frame)) => CloseReason::PeerTransport {
+                code,
+                frame,
+                reason,
+            },
+            None => CloseReason::PeerApplication { code, reason },
+        };
+        cx.event(Event::Closed(reason));
+        self.drain(cx);
+    }
+
+    /// Nothing is sent any more; the slot stays for three PTO, so that late packets of the peer do
+    /// not meet a stranger.
+    fn drain<A: Aead>(&mut self, cx: &mut Cx<'_, A>) {
+        let until = cx.now + 3 * self.pto(cx, Level::Data);
+        self.strip(cx);
+        let active = self.thaw(cx);
+        active.hs = None;
+        active.close = Some(Box::new(CloseState {
+            until,
+            code: 0,
+            frame: None,
+            reason: "",
+            send: None,
+            repeats: 0,
+            since: 0,
+            received: 0,
+            sent: 0,
+        }));
+        self.state = State::Draining;
+    }
+
+    /// Ends without a packet: timeouts, resets.
+    pub(crate) fn vanish<A: Aead>(&mut self, cx: &mut Cx<'_, A>, reason: CloseReason) {
+        cx.event(Event::Closed(reason));
+        self.active = None;
+        self.state = State::Drained;
+    }
+
+    /// Answers packets of a peer that did not see the close, ever more rarely (RFC 9000 10.2.1).
+    pub(crate) fn on_packet_while_closing(&mut self, path: Path, len: usize) {
+        let current = self.path();
+        let Some(close) = self.active.as_mut().and_then(|a| a.close.as_mut()) else {
+            return;
+        };
+        close.since += 1;
+        close.received += len as u64;
+        // Only the known path is answered: another might be spoofed.
+        if path == current && close.repeats < CLOSE_REPEATS_MAX && close.since >= 1 << close.repeats
+        {
+            close.repeats += 1;
+            close.since = 0;
+            close.send = Some(path);
+        }
+    }
+
+    /// RFC 9000 10.3.1: a datagram that could not be opened and ends with the token of the id in
+    /// use is a stateless reset.
+    pub(crate) fn check_stateless_reset<A: Aead>(
+        &mut self,
+        cx: &mut Cx<'_, A>,
+        tail: Option<[u8; 16]>,
+    ) -> bool {
+        let token = self.peer_ids.as_ref().and_then(|p| p.token);
+        let (Some(token), Some(tail)) = (token, tail) else {
+            return false;
+        };
+        if !same(&token, &tail) || !matches!(self.state, State::ExpectFinished | State::Open) {
+            return false;
+        }
+        cx.event(Event::Closed(CloseReason::StatelessReset));
+        self.drain(cx);
+        true
+    }
+}

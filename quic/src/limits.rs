@@ -1,0 +1,81 @@
+//! Every cap of the engine in one place, with its reason (T8). What an operator may choose is in
+//! [`crate::Config`] instead.
+
+/// Own connection ids a peer may hold at once: one in use and one spare (T2, T18).
+pub const OWN_IDS_MAX: usize = 2;
+
+/// The `active_connection_id_limit` that is advertised: the least that RFC 9000 18.2 permits.
+pub const PEER_IDS_MAX: usize = 2;
+
+/// RETIRE_CONNECTION_ID frames waiting to be sent (T8; quic-go CVE-2024-22189): a peer that
+/// makes more is closed.
+pub const RETIRE_PENDING_MAX: usize = 4;
+
+/// Gaps in the received data of one stream (T8): a packet that would make more is dropped without
+/// an acknowledgement. Bounds the metadata of tiny fragments (quinn).
+pub const STREAM_GAPS_MAX: usize = 32;
+
+/// CRYPTO bytes buffered per level before the peer's address is validated: a client hello with a
+/// post-quantum key share is 1.8 KB (T8, T11).
+pub const CRYPTO_UNVALIDATED_MAX: u64 = 4 << 10;
+
+/// CRYPTO bytes buffered per level afterwards; RFC 9000 7.5 asks for at least 4,096.
+pub const CRYPTO_VALIDATED_MAX: u64 = 64 << 10;
+
+/// CRYPTO bytes a client buffers after its handshake, when only tickets may come (T6).
+pub const CRYPTO_POST_HANDSHAKE_MAX: u64 = 4 << 10;
+
+/// Sent-packet records per connection: above any window that 1,200-byte packets fill, and a cap
+/// where tiny packets would not be (T8).
+pub const SENT_RECORDS_MAX: usize = 8_192;
+
+/// Streams waiting for STREAM frames are visited at most this often per packet.
+pub const STREAMS_PER_PACKET_MAX: usize = 8;
+
+/// Bytes an unvalidated address may be sent for each byte it sent (RFC 9000 8.1).
+pub const AMPLIFICATION: u64 = 3;
+
+/// The initial congestion window and the smallest one, in packets (RFC 9002 7.2).
+pub const INITIAL_WINDOW_PACKETS: u32 = 10;
+/// The smallest congestion window, in packets (RFC 9002 7.2).
+pub const MINIMUM_WINDOW_PACKETS: u32 = 2;
+
+/// Packets sent back to back before pacing spreads the rest (RFC 9002 7.7).
+pub const BURST_PACKETS: u64 = 16;
+
+/// The longest reason phrase kept from a peer's close.
+pub const CLOSE_REASON_MAX: usize = 128;
+
+/// Handshakes that take longer are dropped: slow handshakes hold half-open state.
+pub const HANDSHAKE_TIMEOUT_US: u64 = 10_000_000;
+
+/// Retry tokens live this long: a flood's tokens must not be collected.
+pub const RETRY_TOKEN_LIFE_S: u64 = 15;
+
+/// NEW_TOKEN tokens live this long.
+pub const NEW_TOKEN_LIFE_S: u64 = 24 * 3_600;
+
+/// Used Retry tokens remembered for single use; when full, Retry tokens are refused (T11).
+pub const USED_TOKENS_MAX: usize = 65_536;
+
+/// Stateless resets a second, per endpoint, and how many may come at once (T1): a restarted server
+/// must tell a whole shard's clients within seconds, and no more traffic leaves than came in.
+pub const RESETS_PER_S: u64 = 20_000;
+/// Burst of the stateless reset budget.
+pub const RESET_BURST: u64 = 4_000;
+
+/// Version negotiation, Retry and refusal datagrams waiting for the caller to send them.
+pub const STATELESS_QUEUE_MAX: usize = 1_024;
+
+/// Of every so many packets, one number is skipped while data flows, to catch acknowledgements of
+/// packets that were never received (RFC 9000 21.4; quiche CVE-2024-1765).
+pub const SKIP_EVERY: u64 = 256;
+
+/// A closing connection answers at most this many packets (RFC 9000 10.2.1).
+pub const CLOSE_REPEATS_MAX: u8 = 8;
+
+/// PATH_CHALLENGE transmissions before a path is given up early.
+pub const CHALLENGES_MAX: u8 = 4;
+
+const _: () = assert!(RETIRE_PENDING_MAX >= PEER_IDS_MAX);
+const _: () = assert!(CRYPTO_UNVALIDATED_MAX >= 4_096, "RFC 9000 7.5");
