@@ -1,7 +1,8 @@
 //! The loop between the session's state machine, the journal, the connection and the application.
 
+mod link;
+
 use std::collections::{HashMap, VecDeque};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,13 +12,14 @@ use roadstead_proto::limits::FRAME_BYTES_MAX;
 use roadstead_proto::{ChatId, Deframer, ErrorCode, Position, decode_frame, encode_frame, v1};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::link::{Dialled, Link, Up};
 use crate::client::Status;
 use crate::config::CredentialProvider;
 use crate::error::{Cause, ClientError, JournalError, SendError};
 use crate::event::{Confirmation, Disconnected, Event};
 use crate::journal::{Journal, Record};
 use crate::session::{Action, Now, Session};
-use crate::transport::{Connection, Dial, Tls, cause, socket_towards};
+use crate::transport::{Dial, Tls, socket_towards};
 
 /// Bytes that wait for the stream's flow control before no more frames are made.
 const OUT_BYTES_MAX: usize = 64 * 1024;
@@ -25,8 +27,6 @@ const OUT_BYTES_MAX: usize = 64 * 1024;
 const EVENTS_PENDING_MAX: usize = 64;
 /// Messages that are written to the journal in one go.
 const SUBMISSIONS_PER_TURN: usize = 64;
-/// How long after the stream's end the connection's end must come.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a farewell may take.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -78,21 +78,6 @@ pub(crate) struct Driver {
     replies: Vec<(oneshot::Sender<Result<u64, ClientError>>, u64)>,
     waiters: HashMap<u64, Waiter>,
     status: watch::Sender<Status>,
-}
-
-/// The connection, as far as it has come.
-enum Link {
-    Down,
-    Dialling(Pin<Box<dyn Future<Output = Dialled> + Send>>),
-    Up(Box<Up>),
-}
-
-type Dialled = Result<(Connection, Option<String>), Cause>;
-
-struct Up {
-    connection: Connection,
-    deframer: Deframer,
-    out: BytesMut,
 }
 
 /// What a turn of the loop waits for.
@@ -467,44 +452,6 @@ impl Driver {
             let _ = tokio::time::timeout(FAREWELL_TIMEOUT, idle).await;
         }
         Ok(())
-    }
-}
-
-impl Link {
-    /// Cancel-safe: the futures inside are, and the dial is kept in place.
-    async fn next_input(&mut self, may_read: bool) -> Input {
-        match self {
-            Self::Down => std::future::pending().await,
-            Self::Dialling(dial) => Input::Dialled(dial.as_mut().await),
-            Self::Up(up) => up.next_input(may_read).await,
-        }
-    }
-}
-
-impl Up {
-    async fn next_input(&mut self, may_read: bool) -> Input {
-        let Connection {
-            quic, send, recv, ..
-        } = &mut self.connection;
-        tokio::select! {
-            chunk = recv.read_chunk(usize::MAX, true), if may_read => match chunk {
-                Ok(Some(chunk)) => Input::Received(chunk.bytes),
-                Ok(None) | Err(_) => Input::Lost(why_closed(quic).await),
-            },
-            written = send.write(&self.out), if !self.out.is_empty() => match written {
-                Ok(length) => Input::Wrote(length),
-                Err(_) => Input::Lost(why_closed(quic).await),
-            },
-            error = quic.closed(), if !may_read => Input::Lost(cause(error)),
-        }
-    }
-}
-
-/// The stream has ended: the close that follows says why.
-async fn why_closed(quic: &quinn::Connection) -> Cause {
-    match tokio::time::timeout(CLOSE_TIMEOUT, quic.closed()).await {
-        Ok(error) => cause(error),
-        Err(_) => Cause::Protocol("the stream ended before the connection".into()),
     }
 }
 

@@ -1,0 +1,96 @@
+//! From the connection to the Welcome.
+
+use super::*;
+
+#[test]
+fn p10_the_first_frame_is_a_hello_with_what_the_journal_holds() {
+    let saved = Saved {
+        connect_counter: 4,
+        cursor: at(1, 9),
+        ..Saved::default()
+    };
+    let mut rig = Rig::with(saved, false);
+    let hello = rig.connect("jwt");
+    assert_eq!(hello.version, 1);
+    assert_eq!(
+        hello.credential,
+        Some(v1::hello::Credential::Token("jwt".into()))
+    );
+    assert_eq!(hello.device, 77);
+    assert_eq!(hello.connect_counter, 5);
+    assert_eq!(
+        rig.saved.connect_counter, 5,
+        "written down before it leaves"
+    );
+    assert_eq!(hello.cursor, bytes(at(1, 9)));
+    assert!(rig.sent().is_empty(), "nothing before Welcome");
+}
+
+#[test]
+fn p13_nothing_but_hello_is_sent_before_welcome() {
+    let mut rig = Rig::new();
+    rig.send("early");
+    rig.connect("token");
+    assert!(rig.sent().is_empty());
+    rig.receive(Body::Welcome(welcome()));
+    assert_eq!(numbers(&rig.sent()), [1]);
+}
+
+#[test]
+fn welcome_teaches_the_home_the_heartbeat_and_the_limits() {
+    let mut rig = Rig::active();
+    assert!(rig.session.is_active());
+    assert_eq!(
+        rig.session.home(),
+        Some(Home {
+            bits: 0x4000,
+            length: 2
+        })
+    );
+    assert_eq!(rig.session.heartbeat().interval(), Duration::from_secs(120));
+    let large = Bytes::from(vec![0; 1_001]);
+    assert!(rig.session.send(rig.now, chat(), large).is_err());
+    let connected = rig.take_events();
+    assert!(matches!(connected.as_slice(), [Event::Connected(c)] if c.user.get() == ME));
+}
+
+#[test]
+fn a_resume_token_takes_the_place_of_a_signed_one_until_it_is_refused() {
+    let mut rig = Rig::active();
+    rig.lose(Cause::TimedOut);
+    rig.pass_to_timeout();
+    let hello = rig.connect("unused");
+    assert_eq!(
+        hello.credential,
+        Some(v1::hello::Credential::ResumeToken(Bytes::from_static(
+            b"resume"
+        )))
+    );
+    rig.lose(Cause::Closed(ErrorCode::TokenExpired));
+    assert_eq!(rig.pass_to_timeout(), Duration::ZERO);
+    let hello = rig.connect("jwt");
+    assert_eq!(
+        hello.credential,
+        Some(v1::hello::Credential::Token("jwt".into()))
+    );
+    rig.lose(Cause::Closed(ErrorCode::TokenExpired));
+    assert!(
+        rig.pass_to_timeout() > Duration::ZERO,
+        "a signed one was refused: no hurry"
+    );
+}
+
+#[test]
+fn r13_a_device_without_a_journal_asks_for_its_numbers_first() {
+    let mut rig = Rig::with(Saved::default(), true);
+    assert!(!rig.session.accepts_sends());
+    let hello = rig.connect("token");
+    assert_eq!(hello.capabilities, 1);
+    rig.receive(Body::Welcome(v1::Welcome {
+        highest_number: Some(41),
+        ..welcome()
+    }));
+    assert!(rig.session.accepts_sends());
+    assert_eq!(rig.send("next"), 42);
+    assert_eq!(rig.saved.highest_number, 42);
+}
