@@ -119,6 +119,8 @@ pub(crate) struct InFlight {
     /// After a retryable failure of this number everything above it is refused until it is sent again,
     /// or an attempt that was under way gives it its answer (R16).
     pub(crate) failed_number: Option<u64>,
+    /// The highest number refused since the way was free.
+    pub(crate) refused_through: u64,
     /// Read marks that wait for the one under way: one for each chat.
     pub(crate) read_marks: Vec<(ChatId, Position)>,
     /// The read mark under way.
@@ -190,10 +192,37 @@ impl Session {
             .map_or(0, |active| active.outbox.len() + active.committing)
     }
 
-    /// A number was sent again, or has its final answer: if it had failed, others need not wait for it.
-    pub(crate) fn reopen_after(&mut self, number: u64) {
-        if let Some(active) = self.in_flight.as_mut() {
-            active.failed_number = active.failed_number.filter(|failed| *failed != number);
+    /// A send failed, and its client will make another attempt (R16). One that was answered already
+    /// holds nothing up: the client has no reason to send it again.
+    pub(crate) fn fail_send(&mut self, now: Time, number: u64) {
+        if number > self.confirmed_number {
+            let active = self.in_flight(now);
+            let lowest = active.failed_number.map_or(number, |f| f.min(number));
+            active.failed_number = Some(lowest);
+            active.refused_through = active.refused_through.max(number);
+        }
+    }
+
+    /// A client says again what failed, from the lowest number on: the way is free.
+    pub(crate) fn attempt_send(&mut self, number: u64) {
+        let is_repeat = number <= self.confirmed_number;
+        if let Some(active) = self.in_flight.as_mut()
+            && active.failed_number.is_some_and(|f| number <= f)
+            && !is_repeat
+        {
+            active.failed_number = None;
+            active.refused_through = 0;
+        }
+    }
+
+    /// An attempt that was under way gave a number its final answer. If that is the one that failed, the
+    /// client will not send it again, only those that were refused behind it.
+    pub(crate) fn answer_send(&mut self, number: u64) {
+        if let Some(active) = self.in_flight.as_mut()
+            && active.failed_number == Some(number)
+        {
+            let behind = active.refused_through;
+            active.failed_number = (behind > number).then_some(behind);
         }
     }
 
@@ -261,6 +290,7 @@ impl InFlight {
             outbox: Vec::new(),
             committing: 0,
             failed_number: None,
+            refused_through: 0,
             read_marks: Vec::new(),
             marking: None,
             mark_at: None,

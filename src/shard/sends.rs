@@ -140,7 +140,7 @@ impl Shard {
         let session = self.session_mut(id).expect("checked by the caller");
         session.sent = session.sent.max(sent.position);
         session.confirmed_number = session.confirmed_number.max(number);
-        session.reopen_after(number);
+        session.answer_send(number);
         let result = v1::SendResult {
             number,
             message_id: sent.message_id.get(),
@@ -153,21 +153,21 @@ impl Shard {
     /// Refuses one send. If the client may try it again, everything behind it waits for that (R16):
     /// otherwise a later message of the chat could be committed first.
     fn refuse_send(&mut self, now: Now, id: SessionId, number: u64, code: ErrorCode) {
+        let session = self.session_mut(id).expect("checked by the caller");
+        if code.is_retryable() {
+            session.fail_send(now.at, number);
+        } else {
+            session.answer_send(number);
+        }
+        self.answer_refused(id, number, code);
+    }
+
+    fn answer_refused(&mut self, id: SessionId, number: u64, code: ErrorCode) {
         self.counters.sends_refused += 1;
         let mut error = code.frame(refusal(code));
         error.number = number;
         if error.retryable {
             error.retry_after_ms = limits::RETRY_AFTER_MS;
-        }
-        let session = self.session_mut(id).expect("checked by the caller");
-        if !error.retryable {
-            session.reopen_after(number);
-        } else if number > session.confirmed_number {
-            let active = session.in_flight(now.at);
-            let lowest = active
-                .failed_number
-                .map_or(number, |failed| failed.min(number));
-            active.failed_number = Some(lowest);
         }
         self.send(id, server_frame::Body::Error(error));
     }
@@ -182,21 +182,29 @@ impl Shard {
         let Some(failed) = active.failed_number else {
             return;
         };
+        // The client may have sent it again before it knew of the failure: then all that comes behind
+        // that is in order, and so will be what it says next.
+        let outbox = std::mem::take(&mut active.outbox);
+        let again = outbox.iter().position(|item| item.number == failed);
         let mut behind = Vec::new();
-        for item in std::mem::take(&mut active.outbox) {
-            // The client may have sent it again before it knew of the failure.
-            if item.number == failed {
-                active.failed_number = None;
-            }
-            if active.failed_number.is_some() && item.number > failed {
-                behind.push(item);
+        for (index, item) in outbox.into_iter().enumerate() {
+            if item.number > failed && again.is_none_or(|again| index < again) {
+                behind.push(item.number);
             } else {
                 active.outbox.push(item);
             }
         }
         self.sends_pending -= behind.len();
-        for item in behind {
-            self.refuse_send(now, id, item.number, ErrorCode::StoreUnavailable);
+        for number in behind {
+            if again.is_none() {
+                self.refuse_send(now, id, number, ErrorCode::StoreUnavailable);
+            } else {
+                self.answer_refused(id, number, ErrorCode::StoreUnavailable);
+            }
+        }
+        if again.is_some() {
+            let session = self.session_mut(id).expect("checked above");
+            session.attempt_send(failed);
         }
     }
 
@@ -226,7 +234,7 @@ fn behind_a_failure(session: &mut crate::session::Session, number: u64) -> Resul
     if active.failed_number.is_some_and(|failed| number > failed) {
         return Err(ErrorCode::StoreUnavailable);
     }
-    session.reopen_after(number);
+    session.attempt_send(number);
     Ok(())
 }
 

@@ -331,6 +331,29 @@ fn r16_a_repeat_that_fails_after_its_answer_holds_nothing_up() {
 }
 
 #[test]
+fn r16_what_was_refused_behind_a_failure_is_not_overtaken_when_that_is_answered() {
+    let (mut world, from, to) = pair();
+    let reserve = |until_ms| Input::MessageIdsReserved {
+        from_ms: 0,
+        until_ms,
+    };
+    world.held.insert(Kind::Send);
+    say(&mut world, from, [1]);
+    world.input(ShardId(0), reserve(0));
+    say(&mut world, from, [1, 2]);
+    world.input(ShardId(0), reserve(1 << 40));
+    // The first attempt of 1 is answered; 2 was refused and 3 must not pass it.
+    world.release();
+    say(&mut world, from, [3]);
+    world.pump();
+    let expected = [refused([1, 2]), committed([1]), refused([3])].concat();
+    assert_eq!(answered(&mut world, from), expected);
+    say(&mut world, from, [2, 3]);
+    world.pump();
+    assert_eq!(world.texts(to), ["1", "2", "3"]);
+}
+
+#[test]
 fn r16_a_lower_number_sent_again_does_not_reopen() {
     let (mut world, from, _) = pair();
     say(&mut world, from, [1]);
