@@ -89,13 +89,18 @@ pub(crate) fn conduct(
     progress: &mut Progress,
 ) -> Result<Raw> {
     let mut conductor = Conductor::start(plan, target, progress)?;
-    let outcome = conductor.perform();
-    if outcome.is_err() {
-        // Let the server's sessions go before the complaint is printed.
-        conductor.tell(Command::Stop);
+    match conductor.perform() {
+        Ok(stages) => conductor.end(stages),
+        Err(error) => {
+            // Let the server's sessions go before the complaint is printed.
+            conductor.tell(Command::Stop);
+            conductor
+                .threads
+                .drain(..)
+                .for_each(|thread| drop(thread.join()));
+            Err(error)
+        }
     }
-    let stages = outcome?;
-    conductor.end(stages)
 }
 
 struct Conductor<'a> {

@@ -315,7 +315,7 @@ impl Session {
                 effects,
             );
         }
-        let in_flight_max = usize::from(self.in_flight_max);
+        let in_flight_max = u64::from(self.in_flight_max);
         if let Some(chatter) = &mut self.chatter {
             for (chat, position) in chatter.reads.drain(..) {
                 let read = v1::Read {
@@ -366,11 +366,16 @@ impl Session {
         if self.next_number == 0 {
             self.next_number = welcome.highest_number.unwrap_or(0) + 1;
         }
-        let in_flight = welcome
+        // P15: 0 stands for the default.
+        let in_flight = match welcome
             .limits
             .as_ref()
-            .map_or(0, |limits| limits.sends_in_flight_max);
-        self.in_flight_max = u16::try_from(in_flight.max(1)).unwrap_or(u16::MAX);
+            .map_or(0, |limits| limits.sends_in_flight_max)
+        {
+            0 => limits::SENDS_IN_FLIGHT_MAX,
+            announced => announced as usize,
+        };
+        self.in_flight_max = u16::try_from(in_flight).unwrap_or(u16::MAX);
         if self.keeps_resume_token && !welcome.resume_token.is_empty() {
             self.resume_token = Some(welcome.resume_token.as_ref().into());
         }
@@ -493,12 +498,14 @@ impl Session {
 }
 
 impl Chatter {
-    /// The next message to put on the wire, if one may go now.
-    fn next(&mut self, now: Micros, in_flight_max: usize) -> Option<Unconfirmed> {
-        if now < self.retry_at || self.on_wire >= in_flight_max {
+    /// The next message to put on the wire, if one may go now. All unanswered numbers stay within the span
+    /// of `in_flight_max`, so that no answer is pushed out by a later one (P37).
+    fn next(&mut self, now: Micros, in_flight_max: u64) -> Option<Unconfirmed> {
+        let next = *self.unconfirmed.get(self.on_wire)?;
+        let lowest = self.unconfirmed.front()?.number;
+        if now < self.retry_at || next.number - lowest >= in_flight_max {
             return None;
         }
-        let next = *self.unconfirmed.get(self.on_wire)?;
         self.on_wire += 1;
         Some(next)
     }

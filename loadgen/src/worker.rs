@@ -428,10 +428,12 @@ impl Worker {
     }
 
     fn next_turn(&self, now: Micros) -> Micros {
-        let ramp = match self.may_connect() {
-            true => self.ramp.due(),
-            false => Some(now + connect::LIMIT_POLL),
+        let held_up = if self.may_connect() {
+            0
+        } else {
+            now + connect::LIMIT_POLL
         };
+        let ramp = self.ramp.due().map(|due| due.max(held_up));
         let alarm = self.alarms.peek().map(|Reverse((at, _, _))| *at);
         let due = [
             ramp,

@@ -218,6 +218,22 @@ fn sends_stay_below_the_limit_of_the_welcome() {
 }
 
 #[test]
+fn p37_unanswered_numbers_stay_within_their_span() {
+    let mut rig = Rig::active(0);
+    rig.enqueue(0..9);
+    rig.flush(0);
+    rig.answer(2);
+    rig.answer(3);
+    assert_eq!(
+        numbers(&rig.flush(0)),
+        NONE,
+        "1 is unanswered, so 5 has to wait"
+    );
+    rig.answer(1);
+    assert_eq!(numbers(&rig.flush(0)), [5, 6, 7]);
+}
+
+#[test]
 fn r12_what_is_unconfirmed_is_sent_again_under_its_number() {
     let mut rig = Rig::active(0);
     rig.enqueue(0..3);

@@ -22,8 +22,9 @@ pub(super) const LIMIT_POLL: Micros = 2_000;
 /// From the end of the handshake to Welcome. The server itself gives up on a Hello after 10 s.
 const LOGIN_TIMEOUT: Micros = 20_000_000;
 
-/// The first wait before connecting again; doubles with every failure up to the longest.
-const BACKOFF_MIN: Micros = 200_000;
+/// The first wait before connecting again; doubles with every failure up to the longest. A phone waits up
+/// to a minute (P46); a run ends before that, and jitter spreads its sessions well enough.
+const BACKOFF_MIN: Micros = 500_000;
 const BACKOFF_MAX: Micros = 5_000_000;
 
 /// A probe asks every session of a thread within this time, or at this many per second if longer.
@@ -273,7 +274,9 @@ fn is_final(reason: &CloseReason, resumed_login: bool) -> bool {
                 | ErrorCode::DeviceInvalid
                 | ErrorCode::DeviceLimit
                 | ErrorCode::DeviceRemoved
-                | ErrorCode::CursorInvalid,
+                | ErrorCode::CursorInvalid
+                // P45: somebody else is this device.
+                | ErrorCode::SessionReplaced,
             ) => true,
             _ => false,
         },

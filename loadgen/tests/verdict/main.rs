@@ -1,0 +1,213 @@
+//! The binary against a server of the test's own, which does one thing wrong at a time: the verdict, the
+//! exit code and the report must say so, and must say nothing where nothing is wrong.
+
+mod fake;
+
+use std::process::Command;
+
+use fake::{Fake, Fault};
+use serde_json::Value;
+
+/// Runs the binary and returns its exit code and report.
+fn run(fake: &Fake, scenario: &str, options: &[&str]) -> (i32, Value) {
+    let report = fake.directory().join("report.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .arg(scenario)
+        .args([
+            "--target",
+            &fake.address().to_string(),
+            "--quiet",
+            "--sockets",
+            "4",
+        ])
+        .args(["--ramp", "500", "--drain-timeout", "4", "--data"])
+        .arg(fake.directory())
+        .arg("--json")
+        .arg(&report)
+        .args(["--target-pid", &std::process::id().to_string()])
+        .args(options)
+        .output()
+        .expect("it runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let json = std::fs::read(&report).unwrap_or_else(|_| panic!("no report: {errors}"));
+    (
+        output.status.code().expect("an exit code"),
+        serde_json::from_slice(&json).expect("JSON"),
+    )
+}
+
+const CHAT: &[&str] = &["--sessions", "40", "--rate", "200", "--duration", "2"];
+
+fn chat(fault: Fault) -> (i32, Value) {
+    run(&Fake::start(fault), "chat", CHAT)
+}
+
+fn number(report: &Value, group: &str, field: &str) -> u64 {
+    report[group][field]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{group}.{field} in {report}"))
+}
+
+#[track_caller]
+fn assert_passed((code, report): &(i32, Value)) {
+    assert_eq!(
+        (*code, &report["verdict"]),
+        (0, &Value::from("pass")),
+        "{report:#}"
+    );
+}
+
+#[track_caller]
+fn assert_failed((code, report): &(i32, Value)) {
+    assert_eq!(
+        (*code, &report["verdict"]),
+        (2, &Value::from("fail")),
+        "{report:#}"
+    );
+}
+
+#[test]
+fn a_server_without_fault_passes_and_the_report_has_its_fields() {
+    let result = chat(Fault::None);
+    assert_passed(&result);
+    let report = &result.1;
+    let sent = number(report, "messages", "sent");
+    assert!((250..550).contains(&sent), "{sent}");
+    assert_eq!(number(report, "messages", "acknowledged"), sent);
+    assert_eq!(number(report, "messages", "delivered"), sent);
+    assert_eq!(number(report, "receipts", "delivered"), sent);
+    let read = number(report, "receipts", "read");
+    assert!(
+        read > 0 && read < sent,
+        "about half of the chats are read: {read} of {sent}"
+    );
+    for (group, fields) in [
+        (
+            "sessions",
+            &["target", "established", "failed", "lost", "reconnected"][..],
+        ),
+        ("messages", &["duplicated", "reordered", "lost"]),
+        ("receipts", &["missing"]),
+        (
+            "target",
+            &["pid", "rss_bytes", "bytes_per_session", "cpu_s"],
+        ),
+        ("generator", &["rss_bytes", "cpu_s", "saturated"]),
+        ("handshakes", &["full", "resumed"]),
+    ] {
+        for field in fields {
+            assert!(!report[group][field].is_null(), "{group}.{field}");
+        }
+    }
+    for latency in ["ack", "deliver"] {
+        for percentile in ["p50", "p90", "p99", "p999", "max"] {
+            let value = report["latency_ms"][latency][percentile]
+                .as_f64()
+                .expect("a number");
+            assert!(value > 0.0 && value < 60_000.0);
+        }
+    }
+    assert_eq!(number(report, "handshakes", "full"), 40);
+    assert_eq!(number(report, "sessions", "established"), 40);
+    assert!(report["handshakes_per_s"].as_f64().expect("a number") > 10.0);
+}
+
+#[test]
+fn devices_absences_and_threads_change_nothing() {
+    let fake = Fake::start(Fault::None);
+    let options = [
+        "--devices",
+        "2",
+        "--offline-fraction",
+        "0.3",
+        "--threads",
+        "2",
+    ];
+    let result = run(&fake, "chat", &[CHAT, &options].concat());
+    assert_passed(&result);
+    let report = &result.1;
+    assert_eq!(
+        number(report, "messages", "delivered"),
+        3 * number(report, "messages", "sent")
+    );
+    assert_eq!(
+        number(report, "sessions", "disconnected"),
+        0,
+        "an absence is no loss"
+    );
+    // The same users again: numbers go on, and what is left of the first run is not taken for this one's.
+    assert_passed(&run(&fake, "chat", CHAT));
+}
+
+#[test]
+fn held_sessions_are_reached() {
+    let fake = Fake::start(Fault::None);
+    let result = run(
+        &fake,
+        "hold",
+        &["--sessions", "60", "--duration", "1", "--heartbeat", "1"],
+    );
+    assert_passed(&result);
+    assert_eq!(number(&result.1, "messages", "sent"), 60);
+    assert!(number(&result.1, "sessions", "heartbeats") > 30);
+}
+
+#[test]
+fn lost_messages_are_told() {
+    let result = chat(Fault::Lose);
+    assert_failed(&result);
+    assert!(number(&result.1, "messages", "lost") > 0);
+    let details = result.1["findings"][0]["details"][0]
+        .as_str()
+        .expect("a detail");
+    assert!(details.contains("not delivered to user"), "{details}");
+}
+
+#[test]
+fn duplicates_are_told() {
+    let result = chat(Fault::Duplicate);
+    assert_failed(&result);
+    assert!(number(&result.1, "messages", "duplicated") > 0);
+}
+
+#[test]
+fn wrong_order_is_told() {
+    let result = chat(Fault::Reorder);
+    assert_failed(&result);
+    assert!(number(&result.1, "messages", "reordered") > 0);
+}
+
+#[test]
+fn receipts_that_do_not_come_are_told() {
+    let result = chat(Fault::KeepReceipts);
+    assert_failed(&result);
+    assert!(number(&result.1, "receipts", "missing") > 0);
+}
+
+#[test]
+fn an_answer_that_does_not_come_is_told() {
+    let result = chat(Fault::KeepAnswers);
+    assert_failed(&result);
+    assert!(number(&result.1, "messages", "unacknowledged") > 0);
+}
+
+#[test]
+fn refusals_for_now_are_tried_again_in_order() {
+    let result = chat(Fault::Postpone);
+    assert_passed(&result);
+    assert!(number(&result.1, "messages", "postponed") > 0);
+}
+
+#[test]
+fn cut_sessions_come_back_and_nothing_is_missing() {
+    let result = chat(Fault::Cut);
+    assert_passed(&result);
+    assert!(number(&result.1, "sessions", "reconnected") > 0);
+    assert_eq!(number(&result.1, "sessions", "lost"), 0);
+}
+
+#[test]
+fn a_held_session_that_is_cut_fails_the_run() {
+    let options = ["--sessions", "60", "--duration", "1"];
+    assert_failed(&run(&Fake::start(Fault::Cut), "hold", &options));
+}
