@@ -30,6 +30,9 @@ use crate::{
 /// Messages and strays taken per turn, so that neither starves the sockets.
 const MESSAGES_PER_TURN: usize = 1024;
 
+/// Longest sleep. Nothing depends on it; should a wake-up ever be lost, this bounds what that costs.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
 /// What an entry was, in the high half of its user data; the low half is the socket's place.
 const RECEIVE: u64 = 1 << 32;
 const SEND: u64 = 2 << 32;
@@ -268,9 +271,11 @@ impl Sockets {
 
     fn wait(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
         self.counters.sleeps.add(1);
-        let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        self.ring
-            .wait(timeout.map(|t| t.max(Duration::from_micros(1))))?;
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let timeout = left
+            .unwrap_or(SLEEP_MAX)
+            .clamp(Duration::from_micros(1), SLEEP_MAX);
+        self.ring.wait(timeout)?;
         self.sent();
         Ok(())
     }

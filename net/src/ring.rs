@@ -132,12 +132,9 @@ impl Ring {
     }
 
     /// Submits, then waits for a completion, at most for `timeout`.
-    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> Result<(), Error> {
-        let spec = timeout.map(Timespec::from);
-        let mut args = SubmitArgs::new();
-        if let Some(spec) = &spec {
-            args = args.timespec(spec);
-        }
+    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<(), Error> {
+        let spec = Timespec::from(timeout);
+        let args = SubmitArgs::new().timespec(&spec);
         let result = self.uring.submitter().submit_with_args(1, &args);
         self.settle(result)?;
         if !self.uring.submission().is_empty() {
@@ -345,7 +342,7 @@ mod tests {
     #[test]
     fn a_wait_ends_at_its_timeout() {
         let mut ring = Ring::new().unwrap();
-        ring.wait(Some(Duration::from_millis(1))).unwrap();
+        ring.wait(Duration::from_millis(1)).unwrap();
         assert!(!ring.has_completed());
     }
 }

@@ -1,5 +1,6 @@
 //! TLS 1.3 for both ends: certificates, protocol names, tickets that survive a restart.
 
+mod store;
 mod tickets;
 
 use std::{fmt, sync::Arc};
@@ -114,7 +115,7 @@ impl ClientTls {
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         config.enable_early_data = false;
         config.resumption = match resumption {
-            true => Resumption::in_memory_sessions(256),
+            true => Resumption::store(Arc::new(store::TicketStore::default())),
             false => Resumption::disabled(),
         };
         Self {

@@ -58,10 +58,7 @@ enum State {
     /// rustls works.
     Handshake(Box<Connection>),
     /// rustls is gone.
-    Done {
-        skip: Skip,
-        peer_parameters: Option<Box<[u8]>>,
-    },
+    Done { peer_parameters: Option<Box<[u8]>> },
 }
 
 struct Session {
@@ -70,6 +67,7 @@ struct Session {
     secrets: Option<Secrets>,
     info: Option<HandshakeInfo>,
     keep_for_ticket: bool,
+    skip: Skip,
     state: State,
 }
 
@@ -82,6 +80,7 @@ impl Session {
             secrets: None,
             info: None,
             keep_for_ticket,
+            skip: Skip::default(),
             state,
         }
     }
@@ -93,18 +92,20 @@ impl Session {
         };
         let parameters = tls.quic_transport_parameters().map(Box::from);
         let peer_parameters = parameters.filter(|_| self.side.is_client());
-        self.state = State::Done {
-            skip: Skip::default(),
-            peer_parameters,
-        };
+        self.state = State::Done { peer_parameters };
+    }
+
+    fn skip_ticket(&mut self, bytes: &[u8]) -> Result<bool, TransportError> {
+        match self.side {
+            Side::Client => self.skip.take(bytes).map(|()| false),
+            Side::Server => Err(unexpected_message()),
+        }
     }
 
     fn peer_parameters(&self) -> Option<&[u8]> {
         match &self.state {
             State::Handshake(tls) => tls.quic_transport_parameters(),
-            State::Done {
-                peer_parameters, ..
-            } => peer_parameters.as_deref(),
+            State::Done { peer_parameters } => peer_parameters.as_deref(),
         }
     }
 }
@@ -138,25 +139,27 @@ impl crypto::Session for Session {
     }
 
     fn read_handshake(&mut self, bytes: &[u8]) -> Result<bool, TransportError> {
-        let tls = match &mut self.state {
-            State::Handshake(tls) => tls,
-            State::Done { skip, .. } if self.side.is_client() => {
-                return skip.take(bytes).map(|()| false);
-            }
-            State::Done { .. } => return Err(unexpected_message()),
+        let State::Handshake(tls) = &mut self.state else {
+            return self.skip_ticket(bytes);
         };
         let was_handshaking = tls.is_handshaking();
         if let Err(error) = tls.read_hs(bytes) {
             return Err(tls_error(&error, tls.alert().map(u8::from)));
         }
-        if was_handshaking && !tls.is_handshaking() {
-            let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
-            self.info = Some(HandshakeInfo { resumed });
-            return Ok(true);
+        if !was_handshaking {
+            // rustls takes nothing but tickets now. One is enough, once it is complete.
+            self.skip.take(bytes)?;
+            if self.skip.between_messages() {
+                self.finish();
+            }
+            return Ok(false);
         }
-        // Anything that came after the handshake was a ticket, or rustls would have refused it.
-        self.keep_for_ticket &= was_handshaking;
-        Ok(false)
+        if tls.is_handshaking() {
+            return Ok(false);
+        }
+        let resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);
+        self.info = Some(HandshakeInfo { resumed });
+        Ok(true)
     }
 
     fn transport_parameters(&self) -> Result<Option<TransportParameters>, TransportError> {
@@ -313,6 +316,10 @@ struct Skip {
 }
 
 impl Skip {
+    fn between_messages(&self) -> bool {
+        self.header_bytes == 0 && self.body_left == 0
+    }
+
     fn take(&mut self, mut bytes: &[u8]) -> Result<(), TransportError> {
         self.total += bytes.len();
         if self.total > SKIPPED_BYTES_MAX {
@@ -477,7 +484,7 @@ mod tests {
             for bytes in two.chunks(piece) {
                 skip.take(bytes).unwrap();
             }
-            assert_eq!((skip.header_bytes, skip.body_left), (0, 0));
+            assert!(skip.between_messages());
             assert!(
                 skip.take(&[24, 0, 0, 1, 0]).is_err(),
                 "a key update is not a ticket"

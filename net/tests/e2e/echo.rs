@@ -7,6 +7,9 @@ use roadstead_net::{CloseReason, ConnId, ConnectParams, Event};
 
 use crate::rig::{self, NAME, Report};
 
+/// Handshakes under way at once. A busy machine must finish them before they time out.
+const CONNECTING_MAX: usize = 200;
+
 fn payload(n: usize) -> Vec<u8> {
     (0..600 + n % 3000)
         .map(|at| u8::try_from((at * 31 + n) % 251).unwrap())
@@ -18,11 +21,12 @@ fn echo_many(sessions: usize, shards: u16, threads: u16, sockets: u16) {
     let (server, remote) = rig::serve(rig::server_config(shards));
     let client = rig::start(rig::client_config(threads, sockets));
     let threads = usize::from(threads);
-    for n in 0..sessions {
+    let connect = |n: usize| {
         client.running.tell(n % threads, move |_, io| {
             io.connect(&ConnectParams::new(remote, NAME)).unwrap();
         });
-    }
+    };
+    (0..sessions.min(CONNECTING_MAX)).for_each(connect);
     let (mut expected, mut done, mut closed) = (HashMap::new(), 0, 0);
     let mut next = 0;
     while closed < sessions {
@@ -31,6 +35,9 @@ fn echo_many(sessions: usize, shards: u16, threads: u16, sockets: u16) {
                 assert!(!resumed);
                 let data = payload(next);
                 next += 1;
+                if next + CONNECTING_MAX <= sessions {
+                    connect(next + CONNECTING_MAX - 1);
+                }
                 expected.insert((thread, conn), data.clone());
                 client.running.tell(thread, move |_, io| {
                     assert!(io.write_capacity(conn) >= data.len());

@@ -4,7 +4,7 @@ use std::{net::UdpSocket, sync::Arc, time::Duration};
 
 use roadstead_net::{
     CloseReason, ConnectParams,
-    tls::{ALPN, ClientTls},
+    tls::{ALPN, ClientTls, ServerTls},
 };
 
 use crate::rig;
@@ -42,6 +42,28 @@ fn a_certificate_that_is_not_trusted_ends_the_handshake() {
     server.until("it is counted", |s| {
         s.sum(|c| c.handshakes_failed.get()) == 1
     });
+    server.kill();
+    client.kill();
+}
+
+/// T11: a chain of 5 KB does not fit what a server may send before the address is proven.
+#[test]
+fn a_long_chain_is_served_within_the_amplification_limit() {
+    let names: Vec<String> = (0..160)
+        .map(|n| format!("{n:030}.roadstead.test"))
+        .collect();
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    assert!(made.cert.der().len() > 5000, "{}", made.cert.der().len());
+    let mut config = rig::server_config(2);
+    let tls = ServerTls::from_pem(chain.as_bytes(), key.as_bytes(), &[ALPN], None).unwrap();
+    config.tls = Arc::new(tls);
+    let (server, remote) = rig::serve(config);
+    let mut config = rig::client_config(1, 1);
+    config.tls = Arc::new(ClientTls::dangerous_accept_any(&[ALPN]).unwrap());
+    let client = rig::start(config);
+    let conn = client.open(remote);
+    client.echo(conn, b"a long introduction");
     server.kill();
     client.kill();
 }
