@@ -1,0 +1,76 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config;
+
+/// Connection server of Roadstead: QUIC sessions, messages, receipts.
+#[derive(Debug, Parser)]
+#[command(name = "roadstead", version, about)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the server until SIGTERM or SIGINT, then drain it.
+    Serve(Serve),
+    /// Print a token for development, signed with the key of the data directory.
+    Token(Token),
+    /// Print the configuration file with every default and its explanation.
+    Config,
+}
+
+/// Options of `serve`. Each one set here overrides the configuration file.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Serve {
+    /// Configuration file (TOML); `roadstead config` prints one.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Address for client sessions (QUIC, UDP). Port 0 chooses a free one.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Directory of the store, certificate and keys; made if missing.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Shards, one thread each. Default: one per core.
+    #[arg(long, value_name = "N")]
+    pub(crate) shards: Option<u16>,
+    /// Address of the admin HTTP: /metrics, /healthz, /readyz.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) admin: Option<SocketAddr>,
+}
+
+/// Options of `token`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Token {
+    /// The user it is for.
+    #[arg(long, value_name = "U")]
+    pub(crate) user: u64,
+    /// Directory with token-key.pem.
+    #[arg(long, value_name = "DIR", default_value = config::DATA_DEFAULT)]
+    pub(crate) data: PathBuf,
+    /// How long it is valid, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
+    pub(crate) valid_for: u64,
+}
+
+pub(crate) fn print_default_config() -> anyhow::Result<()> {
+    line(config::DEFAULT_FILE.trim_end());
+    Ok(())
+}
+
+/// The line that says where the server can be reached, for people and for programs that started it.
+#[allow(clippy::print_stdout, reason = "the answer of a command goes to standard output")]
+pub(crate) fn line(text: &str) {
+    println!("{text}");
+}
+
+#[allow(clippy::print_stderr, reason = "the last word of a command that failed")]
+pub(crate) fn print_error(error: &anyhow::Error) {
+    eprintln!("roadstead: {error:#}");
+}

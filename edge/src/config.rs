@@ -1,0 +1,195 @@
+//! The configuration file. `roadstead.toml` beside this crate documents every value; a test holds the
+//! two together.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Deserialize;
+
+use crate::cli;
+
+/// The documented file with every default.
+pub(crate) const DEFAULT_FILE: &str = include_str!("../roadstead.toml");
+
+/// The data directory when none is named.
+pub(crate) const DATA_DEFAULT: &str = "./roadstead-data";
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) data: PathBuf,
+    pub(crate) shards: u16,
+    pub(crate) admin: SocketAddr,
+    pub(crate) node: u16,
+    pub(crate) pin: bool,
+    pub(crate) log: String,
+    pub(crate) tls: Tls,
+    pub(crate) tokens: Tokens,
+    pub(crate) sessions: Sessions,
+    pub(crate) store: Store,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Tls {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) names: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Tokens {
+    pub(crate) jwks: PathBuf,
+    pub(crate) issuer: String,
+    pub(crate) audience: String,
+    pub(crate) resume_valid_for_s: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Sessions {
+    pub(crate) heartbeat_s: u32,
+    pub(crate) retry_above_half_open: usize,
+    pub(crate) slow_consumer_s: u32,
+    pub(crate) inbox_entries_max: usize,
+    pub(crate) node_hints: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Store {
+    pub(crate) block_cache_mib: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 4433))],
+            data: DATA_DEFAULT.into(),
+            shards: 0,
+            admin: SocketAddr::from(([127, 0, 0, 1], 9433)),
+            node: 0,
+            pin: true,
+            log: "info".into(),
+            tls: Tls::default(),
+            tokens: Tokens::default(),
+            sessions: Sessions::default(),
+            store: Store::default(),
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        let names = ["localhost", "127.0.0.1", "::1"].map(String::from).to_vec();
+        Self { certificate: PathBuf::new(), key: PathBuf::new(), names }
+    }
+}
+
+impl Default for Tokens {
+    fn default() -> Self {
+        Self {
+            jwks: PathBuf::new(),
+            issuer: "roadstead".into(),
+            audience: "roadstead".into(),
+            resume_valid_for_s: 7 * 86_400,
+        }
+    }
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self {
+            heartbeat_s: 120,
+            retry_above_half_open: roadstead_net::config::RETRY_HALF_OPEN_DEFAULT,
+            slow_consumer_s: 60,
+            inbox_entries_max: roadstead::limits::INBOX_ENTRIES_MAX,
+            node_hints: Vec::new(),
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self { block_cache_mib: 64 }
+    }
+}
+
+impl Config {
+    /// The file, if one is named, with the command line on top.
+    pub(crate) fn load(arguments: &cli::Serve) -> anyhow::Result<Self> {
+        let mut config = match &arguments.config {
+            Some(path) => Self::read(path)?,
+            None => Self::default(),
+        };
+        if let Some(listen) = arguments.listen {
+            config.listen = vec![listen];
+        }
+        if let Some(data) = &arguments.data {
+            config.data.clone_from(data);
+        }
+        config.shards = arguments.shards.unwrap_or(config.shards);
+        config.admin = arguments.admin.unwrap_or(config.admin);
+        config.check()?;
+        Ok(config)
+    }
+
+    fn read(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("configuration file {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("configuration file {}", path.display()))
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.listen.is_empty(), "listen names no address");
+        anyhow::ensure!(self.node < 1 << 10, "node must be below 1024");
+        anyhow::ensure!(self.shards <= 512, "shards must be at most 512");
+        anyhow::ensure!(self.sessions.heartbeat_s >= 1, "heartbeat_s must be at least 1");
+        anyhow::ensure!(self.sessions.inbox_entries_max >= 1, "inbox_entries_max is at least 1");
+        let both = self.tls.certificate.as_os_str().is_empty() == self.tls.key.as_os_str().is_empty();
+        anyhow::ensure!(both, "tls.certificate and tls.key go together");
+        Ok(())
+    }
+
+    /// How many shards to run.
+    pub(crate) fn shard_count(&self) -> u16 {
+        match self.shards {
+            0 => std::thread::available_parallelism()
+                .ok()
+                .and_then(|cores| u16::try_from(cores.get()).ok())
+                .unwrap_or(1),
+            shards => shards,
+        }
+    }
+
+    pub(crate) fn heartbeat(&self) -> Duration {
+        Duration::from_secs(self.sessions.heartbeat_s.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_file_is_the_default() {
+        let documented: Config = toml::from_str(DEFAULT_FILE).expect("it parses");
+        assert_eq!(documented, Config::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_an_error_that_names_it() {
+        let error = toml::from_str::<Config>("lisden = []").expect_err("a typing error");
+        assert!(error.to_string().contains("lisden"), "{error}");
+    }
+
+    #[test]
+    fn the_command_line_wins() {
+        let arguments = cli::Serve { shards: Some(3), ..cli::Serve::default() };
+        assert_eq!(Config::load(&arguments).expect("valid").shard_count(), 3);
+    }
+}

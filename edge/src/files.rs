@@ -1,0 +1,169 @@
+//! Certificate and keys of the data directory, made on the first start.
+//!
+//! Secrets are files, so that they outlive the process: a restarted server answers old packets with
+//! resets that clients believe (T1), resumes their TLS sessions and their logins (T14).
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use jsonwebtoken::jwk::JwkSet;
+use roadstead_net::tls::TicketKeys;
+
+use crate::config::Config;
+
+/// What the server reads at start, and where it found it.
+pub(crate) struct Files {
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+    pub(crate) jwks: JwkSet,
+    pub(crate) tickets: TicketKeys,
+    pub(crate) reset: [u8; 32],
+    pub(crate) retry: [u8; 32],
+    pub(crate) resume: [u8; 32],
+    /// Name and path of each, for the operator.
+    pub(crate) paths: Vec<(&'static str, PathBuf)>,
+}
+
+/// Makes what is missing and reads everything.
+pub(crate) fn load(config: &Config) -> anyhow::Result<Files> {
+    let data = &config.data;
+    fs::create_dir_all(data).with_context(|| format!("data directory {}", data.display()))?;
+    let (certificate, key) = certificate_paths(config)?;
+    let jwks = jwks_path(config)?;
+    let tickets = data.join("tickets.key");
+    ensure(&tickets, || Ok(TicketKeys::random().to_bytes()))?;
+    Ok(Files {
+        jwks: serde_json::from_slice(&read(&jwks)?)
+            .with_context(|| format!("{} is no JWKS", jwks.display()))?,
+        tickets: TicketKeys::from_bytes(&read(&tickets)?)?,
+        reset: secret(&data.join("reset.key"))?,
+        retry: secret(&data.join("retry.key"))?,
+        resume: secret(&data.join("resume.key"))?,
+        certificate: read(&certificate)?,
+        key: read(&key)?,
+        paths: vec![
+            ("certificate", certificate),
+            ("certificate key", key),
+            ("token signing key (development)", token_key(data)),
+            ("token verification keys", jwks),
+            ("reset key", data.join("reset.key")),
+            ("retry key", data.join("retry.key")),
+            ("resume key", data.join("resume.key")),
+            ("ticket keys", tickets),
+        ],
+    })
+}
+
+/// The key that signs development tokens.
+pub(crate) fn token_key(data: &Path) -> PathBuf {
+    data.join("token-key.pem")
+}
+
+fn certificate_paths(config: &Config) -> anyhow::Result<(PathBuf, PathBuf)> {
+    if !config.tls.certificate.as_os_str().is_empty() {
+        return Ok((config.tls.certificate.clone(), config.tls.key.clone()));
+    }
+    let (certificate, key) = (config.data.join("cert.pem"), config.data.join("cert-key.pem"));
+    if !certificate.exists() || !key.exists() {
+        let made = rcgen::generate_simple_self_signed(config.tls.names.clone())
+            .context("a self-signed certificate for tls.names")?;
+        write_secret(&key, made.signing_key.serialize_pem().as_bytes())?;
+        write_secret(&certificate, made.cert.pem().as_bytes())?;
+    }
+    Ok((certificate, key))
+}
+
+fn jwks_path(config: &Config) -> anyhow::Result<PathBuf> {
+    let private = token_key(&config.data);
+    ensure(&private, || {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
+        Ok(key.serialize_pem().into_bytes())
+    })?;
+    if !config.tokens.jwks.as_os_str().is_empty() {
+        return Ok(config.tokens.jwks.clone());
+    }
+    let public = config.data.join("jwks.json");
+    if !public.exists() {
+        let key = jsonwebtoken::EncodingKey::from_ed_pem(&read(&private)?)?;
+        let mut jwk =
+            jsonwebtoken::jwk::Jwk::from_encoding_key(&key, jsonwebtoken::Algorithm::EdDSA)?;
+        jwk.common.key_id = Some("development".into());
+        write_secret(&public, &serde_json::to_vec_pretty(&JwkSet { keys: vec![jwk] })?)?;
+    }
+    Ok(public)
+}
+
+fn secret(path: &Path) -> anyhow::Result<[u8; 32]> {
+    ensure(path, || {
+        let mut key = vec![0; 32];
+        aws_lc_rs::rand::fill(&mut key).map_err(|_| anyhow::anyhow!("no randomness"))?;
+        Ok(key)
+    })?;
+    let bytes = read(path)?;
+    let length = bytes.len();
+    bytes.try_into().map_err(|_| {
+        anyhow::anyhow!("{} holds {length} bytes, not 32: it is damaged", path.display())
+    })
+}
+
+fn ensure(path: &Path, make: impl FnOnce() -> anyhow::Result<Vec<u8>>) -> anyhow::Result<()> {
+    if path.exists() { Ok(()) } else { write_secret(path, &make()?) }
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+fn write_secret(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let unfinished = path.with_extension("unfinished");
+    match fs::remove_file(&unfinished) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let write = || -> std::io::Result<()> {
+        let mut file =
+            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)
+    };
+    write().with_context(|| format!("writing {}", path.display()))
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("reading {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn config(data: &Path) -> Config {
+        Config { data: data.into(), ..Config::default() }
+    }
+
+    #[test]
+    fn t1_keys_outlive_the_process_and_only_the_owner_reads_them() {
+        let data = tempfile::tempdir().expect("a directory");
+        let first = load(&config(data.path())).expect("made");
+        let second = load(&config(data.path())).expect("read");
+        assert_eq!(first.reset, second.reset);
+        assert_eq!(first.certificate, second.certificate);
+        assert_ne!(first.reset, first.resume);
+        for (name, path) in first.paths {
+            let mode = fs::metadata(&path).expect("it is there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_key_is_named() {
+        let data = tempfile::tempdir().expect("a directory");
+        load(&config(data.path())).expect("made");
+        fs::write(data.path().join("reset.key"), b"short").expect("written");
+        let error = load(&config(data.path())).err().expect("refused").to_string();
+        assert!(error.contains("reset.key") && error.contains("5 bytes"), "{error}");
+    }
+}

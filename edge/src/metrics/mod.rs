@@ -1,0 +1,206 @@
+//! What the workers publish, and how `/metrics` shows it.
+
+mod histogram;
+mod text;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use roadstead::Counters;
+use roadstead_net::CloseReason;
+use roadstead_proto::ErrorCode;
+
+pub(crate) use histogram::Histogram;
+pub(crate) use text::Text;
+
+/// A number that one thread writes and any thread reads.
+#[derive(Debug, Default)]
+pub(crate) struct Number(AtomicU64);
+
+impl Number {
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Only for the one writer: no read-modify-write is needed.
+    pub(crate) fn add(&self, value: u64) {
+        self.set(self.get() + value);
+    }
+}
+
+/// Why connections ended, as the transport tells it.
+const CLOSE_NAMES: [&str; 10] = [
+    "application",
+    "local",
+    "alpn",
+    "version_mismatch",
+    "tls",
+    "transport",
+    "idle_timeout",
+    "handshake_timeout",
+    "stateless_reset",
+    "exhausted",
+];
+
+/// One shard's numbers.
+#[derive(Debug, Default)]
+pub(crate) struct ShardMetrics {
+    core: CoreMetrics,
+    closed: [Number; CLOSE_NAMES.len()],
+    pub(crate) closed_unread: Number,
+    pub(crate) datagrams_ignored: Number,
+    pub(crate) reads_paused: Number,
+    logins_by_token: Number,
+    logins_by_resume: Number,
+    login_micros: Number,
+    outbox_waiting: Number,
+    /// From the request of a commit to its answer.
+    pub(crate) send_latency: Histogram,
+    /// The same of inbox reads.
+    pub(crate) read_latency: Histogram,
+}
+
+macro_rules! core_metrics {
+    ($($kind:ident $name:ident $help:literal,)+) => {
+        /// The core's counters, published.
+        #[derive(Debug, Default)]
+        struct CoreMetrics {
+            $($name: Number,)+
+            closed_by_code: [Number; 32],
+        }
+
+        impl CoreMetrics {
+            fn publish(&self, counters: &Counters) {
+                $(self.$name.set(counters.$name);)+
+                for (published, count) in self.closed_by_code.iter().zip(counters.closed_by_code) {
+                    published.set(count);
+                }
+            }
+        }
+
+        fn write_core(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
+            $(
+                let kind = stringify!($kind);
+                text.family(concat!("roadstead_", stringify!($name)), kind, $help);
+                for (shard, metrics) in shards.iter().enumerate() {
+                    text.sample(&[("shard", &shard.to_string())], metrics.core.$name.get());
+                }
+            )+
+        }
+    };
+}
+
+core_metrics! {
+    gauge sessions "Open connections, whatever their state.",
+    gauge sessions_active "Sessions that have had their Welcome.",
+    counter welcomes "Welcomes sent.",
+    counter frames_in "Frames received.",
+    counter frames_out "Frames sent.",
+    counter sends_committed "Messages committed.",
+    counter sends_repeated "Sends answered with their first answer.",
+    counter sends_refused "Sends refused.",
+    counter delivered "Inbox entries delivered.",
+    counter delivered_without_read "Of these, without a read of the store.",
+    counter inbox_reads "Inbox reads.",
+    counter flushes "Acknowledgements flushed to the store.",
+    counter read_marks "Read marks.",
+    counter acks_of_other_generation "Acks of another store generation.",
+    counter replaced "Sessions that a later connection of the device took over.",
+    counter typing_dropped "Typing frames above their rate.",
+    counter store_failures "Requests to the store that failed and may be repeated.",
+    gauge sends_pending "Sends waiting for the store.",
+    gauge requests_pending "Requests waiting for the store.",
+    gauge users "Users in the directory.",
+}
+
+impl ShardMetrics {
+    pub(crate) fn publish(&self, counters: &Counters, outbox_waiting: usize) {
+        self.core.publish(counters);
+        self.outbox_waiting.set(u64::try_from(outbox_waiting).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn closed(&self, reason: &CloseReason) {
+        let name = reason.name();
+        if let Some(index) = CLOSE_NAMES.iter().position(|known| *known == name) {
+            self.closed[index].add(1);
+        }
+    }
+
+    pub(crate) fn login(&self, by_token: bool, took: Duration) {
+        let logins = if by_token { &self.logins_by_token } else { &self.logins_by_resume };
+        logins.add(1);
+        self.login_micros.add(u64::try_from(took.as_micros()).unwrap_or(0));
+    }
+}
+
+/// Everything the shards publish.
+pub(crate) fn write_shards(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
+    write_core(text, shards);
+    text.family("roadstead_refused", "counter", "Sessions closed by the server, by error code.");
+    for (shard, metrics) in shards.iter().enumerate() {
+        let counts = metrics.core.closed_by_code.iter().enumerate();
+        for (code, count) in counts.filter(|(_, count)| count.get() > 0) {
+            let code = ErrorCode::from_close_code(code as u64).unwrap_or_default();
+            let labels = [("shard", shard.to_string()), ("code", code.as_str_name().into())];
+            text.sample(&labels.each_ref().map(|(name, value)| (*name, value.as_str())), count.get());
+        }
+    }
+    text.family("roadstead_connections_closed", "counter", "Connections ended, by reason.");
+    for (shard, metrics) in shards.iter().enumerate() {
+        for (reason, count) in CLOSE_NAMES.iter().zip(&metrics.closed) {
+            text.sample(&[("shard", &shard.to_string()), ("reason", reason)], count.get());
+        }
+    }
+    write_worker(text, shards);
+    write_latency(text, shards);
+}
+
+fn write_worker(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
+    type Pick = fn(&ShardMetrics) -> &Number;
+    let families: [(&str, &str, &str, Pick); 7] = [
+        ("closed_unread", "counter", "Sessions closed because the peer read nothing.", |m| {
+            &m.closed_unread
+        }),
+        ("datagrams_ignored", "counter", "DATAGRAM frames received and not used.", |m| {
+            &m.datagrams_ignored
+        }),
+        ("reads_paused", "counter", "Times a session was not read because the store was behind.", |m| {
+            &m.reads_paused
+        }),
+        ("logins_by_token", "counter", "Signed tokens checked.", |m| &m.logins_by_token),
+        ("logins_by_resume", "counter", "Resume tokens checked.", |m| &m.logins_by_resume),
+        ("login_microseconds", "counter", "Time spent checking both.", |m| &m.login_micros),
+        ("outbox_waiting", "gauge", "Messages waiting for another shard's queue.", |m| {
+            &m.outbox_waiting
+        }),
+    ];
+    for (name, kind, help, pick) in families {
+        text.family(&format!("roadstead_{name}"), kind, help);
+        for (shard, metrics) in shards.iter().enumerate() {
+            text.sample(&[("shard", &shard.to_string())], pick(metrics).get());
+        }
+    }
+}
+
+fn write_latency(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
+    type Pick = fn(&ShardMetrics) -> &Histogram;
+    let families: [(&str, &str, Pick); 2] = [
+        ("roadstead_commit_seconds", "From the request of a commit to its answer.", |m| {
+            &m.send_latency
+        }),
+        ("roadstead_inbox_read_seconds", "From the request of an inbox read to its answer.", |m| {
+            &m.read_latency
+        }),
+    ];
+    for (name, help, pick) in families {
+        text.family(name, "histogram", help);
+        for (shard, metrics) in shards.iter().enumerate() {
+            text.histogram(&[("shard", &shard.to_string())], pick(metrics));
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! What the store needs done from time to time: blocks of message ids (R24), the minute's stamp (R25),
+//! the removal of what is too old.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use roadstead_net::Mailbox;
+use roadstead_store::Handle;
+
+use crate::clock;
+use crate::worker::Message;
+
+/// How far ahead message ids are reserved. A clock that jumps back by less is not noticed.
+const RESERVE_AHEAD_MS: u64 = 120_000;
+
+/// How often: often enough that a slow store is no reason to run out.
+const EVERY: Duration = Duration::from_secs(20);
+
+/// Turns of [`EVERY`] between two removals of expired entries: a quarter of an hour.
+const EXPIRE_EVERY_TURNS: u32 = 45;
+
+/// Keeps the store supplied until told to stop, by anything sent or by the sender's end.
+pub(crate) fn run(
+    store: &Handle,
+    mailboxes: &[Mailbox<Message>],
+    stop: &Receiver<()>,
+) {
+    let mut turn: u32 = 0;
+    loop {
+        reserve(store, mailboxes);
+        match store.stamp_minute(clock::unix_ms()) {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!("the clock jumped: expiry waits until it proves itself"),
+            Err(error) => tracing::warn!(?error, "the minute could not be stamped"),
+        }
+        if turn.is_multiple_of(EXPIRE_EVERY_TURNS) {
+            expire(store);
+        }
+        turn = turn.wrapping_add(1);
+        match stop.recv_timeout(EVERY) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+fn reserve(store: &Handle, mailboxes: &[Mailbox<Message>]) {
+    match store.reserve_message_ids(clock::unix_ms() + RESERVE_AHEAD_MS) {
+        Ok((from_ms, until_ms)) => {
+            for mailbox in mailboxes {
+                // A full mailbox: the block that the shard has lasts for five more turns.
+                let _ = mailbox.send(Message::Reserved { from_ms, until_ms });
+            }
+        }
+        Err(error) => tracing::warn!(?error, "no message ids could be reserved"),
+    }
+}
+
+fn expire(store: &Handle) {
+    match store.expire(clock::unix_ms()) {
+        Ok(0) => {}
+        Ok(removed) => tracing::info!(removed, "entries were removed by age"),
+        Err(error) => tracing::warn!(?error, "old entries could not be removed"),
+    }
+}

@@ -1,0 +1,274 @@
+//! `roadstead serve`: from the configuration to a clean exit.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+use roadstead::{Placement, Shard, ShardConfig, ShardId};
+use roadstead_net::tls::ServerTls;
+use roadstead_net::{Mailbox, SecretKeys, Seed, Server, ServerConfig, Transport};
+use roadstead_store::{EmbeddedConfig, EmbeddedLimits, EmbeddedStore};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc as async_mpsc;
+
+use crate::admin::{self, Admin};
+use crate::config::Config;
+use crate::files::{self, Files};
+use crate::metrics::ShardMetrics;
+use crate::resume::ResumeTokens;
+use crate::token::Verifier;
+use crate::worker::{Message, Parts, ShardOutbox, Worker};
+use crate::{cli, clock, reservation};
+
+type WorkerThread = JoinHandle<Result<(), roadstead_net::Error>>;
+
+/// What the worker threads tell the main thread.
+enum Report {
+    /// The loop has begun.
+    Started,
+    /// The loop has ended, which it should not before a drain.
+    Ended,
+}
+
+pub(crate) fn serve(arguments: &cli::Serve) -> anyhow::Result<()> {
+    let config = Config::load(arguments)?;
+    start_log(&config.log)?;
+    forbid_core_dumps();
+    let files = files::load(&config)?;
+    for (name, path) in &files.paths {
+        tracing::info!(path = %path.display(), "{name}");
+    }
+    let mut server = Server::bind(server_config(&config, &files)?)?;
+    let store = open_store(&config, server.mailboxes())?;
+    let shards = start_shards(&config, &files, &mut server, &store)?;
+    let result = run(&config, &server, &store, shards);
+    store.stop();
+    tracing::info!("stopped");
+    result
+}
+
+/// The running shards, as the main thread sees them.
+struct Shards {
+    threads: Vec<WorkerThread>,
+    metrics: Vec<Arc<ShardMetrics>>,
+    reports: async_mpsc::UnboundedReceiver<Report>,
+}
+
+fn server_config(config: &Config, files: &Files) -> anyhow::Result<ServerConfig> {
+    let alpn = [roadstead_proto::ALPN];
+    let tls = ServerTls::from_pem(
+        &files.certificate,
+        &files.key,
+        &alpn,
+        Some(files.tickets.clone()),
+    )?;
+    let keys = SecretKeys { reset: files.reset, token: files.retry };
+    let listen = config.listen.clone();
+    let mut server = ServerConfig::new(listen, config.shard_count(), Arc::new(tls), keys);
+    server.retry_half_open = config.sessions.retry_above_half_open;
+    server.transport.idle_timeout = Transport::idle_timeout_for(config.heartbeat());
+    Ok(server)
+}
+
+fn open_store(config: &Config, mailboxes: Vec<Mailbox<Message>>) -> anyhow::Result<EmbeddedStore> {
+    let mut placement_key = [0; 16];
+    aws_lc_rs::rand::fill(&mut placement_key).map_err(|_| anyhow::anyhow!("no randomness"))?;
+    let embedded = EmbeddedConfig {
+        path: config.data.join("store"),
+        node: config.node,
+        placement_key,
+        clock: Arc::new(clock::time),
+        limits: EmbeddedLimits {
+            block_cache_bytes: u64::from(config.store.block_cache_mib) << 20,
+            ..EmbeddedLimits::default()
+        },
+    };
+    let deliver = move |shard: ShardId, completions| {
+        deliver(&mailboxes[usize::from(shard.0)], Message::Store(completions));
+    };
+    EmbeddedStore::open(embedded, Arc::new(deliver)).context("the store")
+}
+
+/// Hands an answer of the store to its shard. Answers are bounded by what shards ask, and a shard never
+/// waits for the store, so its mailbox has room soon.
+fn deliver(mailbox: &Mailbox<Message>, mut message: Message) {
+    while let Err(kept) = mailbox.send(message) {
+        message = kept;
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
+fn start_shards(
+    config: &Config,
+    files: &Files,
+    server: &mut Server<Message>,
+    store: &EmbeddedStore,
+) -> anyhow::Result<Shards> {
+    let verifier = Arc::new(Verifier::new(&files.jwks, &config.tokens)?);
+    let resume = Arc::new(ResumeTokens::new(files.resume, config.tokens.resume_valid_for_s));
+    let placement = Placement::new(store.placement_key(), config.shard_count());
+    let mailboxes = server.mailboxes();
+    let (report, reports) = async_mpsc::unbounded_channel();
+    let mut shards = Shards { threads: Vec::new(), metrics: Vec::new(), reports };
+    for seed in server.take_seeds() {
+        let id = ShardId(seed.thread());
+        let metrics = Arc::new(ShardMetrics::default());
+        let handle = store.handle();
+        let parts = Parts {
+            shard: Shard::new(shard_config(config, id, placement)),
+            outbox: ShardOutbox::new(id, mailboxes.clone()),
+            submit: Box::new(move |requests| handle.submit(id, requests)),
+            verifier: verifier.clone(),
+            resume: resume.clone(),
+            metrics: metrics.clone(),
+        };
+        shards.metrics.push(metrics);
+        shards.threads.push(start_shard(config, seed, parts, report.clone())?);
+    }
+    Ok(shards)
+}
+
+fn shard_config(config: &Config, id: ShardId, placement: Placement) -> ShardConfig {
+    let mut key = [0; 16];
+    aws_lc_rs::rand::fill(&mut key).expect("the system has randomness");
+    ShardConfig {
+        node: config.node,
+        heartbeat_interval: config.heartbeat(),
+        node_hints: config.sessions.node_hints.clone(),
+        inbox_entries_max: config.sessions.inbox_entries_max,
+        slow_consumer_after: Duration::from_secs(config.sessions.slow_consumer_s.into()),
+        ..ShardConfig::new(id, placement, key)
+    }
+}
+
+fn start_shard(
+    config: &Config,
+    seed: Seed<Message>,
+    parts: Parts,
+    report: async_mpsc::UnboundedSender<Report>,
+) -> anyhow::Result<WorkerThread> {
+    let shard = seed.thread();
+    let seed = if config.pin { seed.pin_to_core(usize::from(shard)) } else { seed };
+    let run = move || {
+        let started = report.clone();
+        let worker = Worker::new(parts, Box::new(move || drop(started.send(Report::Started))));
+        let result = seed.run(worker).map(drop);
+        let _ = report.send(Report::Ended);
+        result
+    };
+    std::thread::Builder::new().name(format!("shard-{shard}")).spawn(run).context("a thread")
+}
+
+/// Serves until a signal asks to stop or a shard fails, then drains.
+fn run(
+    config: &Config,
+    server: &Server<Message>,
+    store: &EmbeddedStore,
+    mut shards: Shards,
+) -> anyhow::Result<()> {
+    let mailboxes = server.mailboxes();
+    let (stop_upkeep, upkeep) = start_upkeep(store, mailboxes.clone())?;
+    let admin = Arc::new(Admin {
+        shards: shards.metrics.clone(),
+        net: server.counters(),
+        store: store.handle(),
+        draining: AtomicBool::new(false),
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let served = runtime.block_on(async {
+        let listener = tokio::net::TcpListener::bind(config.admin)
+            .await
+            .with_context(|| format!("admin address {}", config.admin))?;
+        let address = listener.local_addr()?;
+        let router = admin::router(admin.clone());
+        let http = tokio::spawn(async move { axum::serve(listener, router).await });
+        let served = serve_until_told(config, server, address, &mut shards).await;
+        admin.draining.store(true, Ordering::Relaxed);
+        tracing::info!("draining");
+        for mailbox in &mailboxes {
+            deliver(mailbox, Message::Drain);
+        }
+        for _ in 0..shards.threads.len() {
+            shards.reports.recv().await;
+        }
+        http.abort();
+        served
+    });
+    let joined = join(shards.threads);
+    drop(stop_upkeep);
+    let _ = upkeep.join();
+    // What a shard says of its own failure explains more than that it ended.
+    joined.and(served)
+}
+
+async fn serve_until_told(
+    config: &Config,
+    server: &Server<Message>,
+    admin: SocketAddr,
+    shards: &mut Shards,
+) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    for _ in 0..shards.threads.len() {
+        match shards.reports.recv().await {
+            Some(Report::Started) => {}
+            Some(Report::Ended) | None => anyhow::bail!("a shard could not start"),
+        }
+    }
+    announce(config, server, admin);
+    tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        _ = shards.reports.recv() => Err(anyhow::anyhow!("a shard ended")),
+    }
+}
+
+fn announce(config: &Config, server: &Server<Message>, admin: SocketAddr) {
+    let listen: Vec<String> = server.addresses().iter().map(SocketAddr::to_string).collect();
+    let pid = std::process::id();
+    let data = config.data.display();
+    cli::line(&format!(
+        "roadstead ready listen={} admin={admin} data={data} pid={pid}",
+        listen.join(",")
+    ));
+}
+
+fn start_upkeep(
+    store: &EmbeddedStore,
+    mailboxes: Vec<Mailbox<Message>>,
+) -> anyhow::Result<(mpsc::Sender<()>, JoinHandle<()>)> {
+    let (sender, receiver) = mpsc::channel();
+    let handle = store.handle();
+    let upkeep = move || reservation::run(&handle, &mailboxes, &receiver);
+    let thread = std::thread::Builder::new().name("upkeep".into()).spawn(upkeep)?;
+    Ok((sender, thread))
+}
+
+fn join(threads: Vec<WorkerThread>) -> anyhow::Result<()> {
+    let mut result = Ok(());
+    for thread in threads {
+        let ended = thread.join().map_err(|_| anyhow::anyhow!("a shard panicked"));
+        let ended = ended.and_then(|ended| ended.map_err(anyhow::Error::from));
+        result = result.and(ended);
+    }
+    result
+}
+
+fn start_log(filter: &str) -> anyhow::Result<()> {
+    let level: tracing::metadata::LevelFilter =
+        filter.parse().with_context(|| format!("log = {filter:?}"))?;
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+/// Keys and traffic secrets live in this process's memory: none of it goes to a core file (T4).
+fn forbid_core_dumps() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "core dumps could not be turned off");
+    }
+}

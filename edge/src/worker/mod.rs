@@ -1,0 +1,351 @@
+//! One worker: a shard of the core on a thread's event loop.
+//!
+//! The worker translates and owns nothing else: connections' events become inputs, outputs become
+//! frames, requests to the store and messages to other shards. Requests and messages are collected
+//! during a turn of the loop and leave at its end, a batch for each destination.
+
+mod connection;
+mod outbox;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use roadstead::store::{Command, Completion, Request};
+use roadstead::{Credential, Identity, Input, Output, SessionId, Shard, ShardId, ShardMessage};
+use roadstead_net::{App, ConnId, Engine, Event, Io};
+use roadstead_proto::{DeviceId, ErrorCode};
+
+use crate::metrics::ShardMetrics;
+use crate::resume::ResumeTokens;
+use crate::token::Verifier;
+use crate::{clock, worker::connection::Connections, worker::outbox::Outbox};
+
+/// What other threads send to a worker.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// Another shard's messages of one turn.
+    Shard(ShardId, Vec<ShardMessage>),
+    /// Answers of the store.
+    Store(Vec<Completion>),
+    /// Message ids `[from_ms, until_ms)` are this node's.
+    Reserved { from_ms: u64, until_ms: u64 },
+    /// Send every session away and stop.
+    Drain,
+}
+
+/// Takes a shard's requests to the store; returns the answers that are known at once.
+pub(crate) type Submit = Box<dyn FnMut(Vec<Request>) -> Vec<Completion> + Send>;
+
+/// How often a busy worker publishes its counters.
+const PUBLISH_EVERY: Duration = Duration::from_millis(100);
+
+/// How long a drained worker waits for connections that do not end.
+const STOP_AFTER_DRAIN: Duration = Duration::from_secs(10);
+
+/// Connection window of a session that has authenticated itself (T8): two frames of the largest size.
+const WINDOW_AUTHENTICATED: u32 = 128 * 1024;
+
+pub(crate) struct Worker {
+    shard: Shard,
+    connections: Connections,
+    outbox: Outbox,
+    submit: Submit,
+    verifier: Arc<Verifier>,
+    resume: Arc<ResumeTokens>,
+    metrics: Arc<ShardMetrics>,
+    requests: Vec<Request>,
+    /// When each request under way was made, by its id.
+    asked_at: Vec<(Instant, Kind)>,
+    /// Connections with bytes to read that were left because the store was behind (R26).
+    waiting: VecDeque<ConnId>,
+    scratch: BytesMut,
+    published_at: Option<Instant>,
+    unpublished: bool,
+    stop_at: Option<Instant>,
+    /// Called once, when the loop runs.
+    started: Option<Box<dyn FnOnce() + Send>>,
+}
+
+/// Which latency a request counts for.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Send,
+    Read,
+    Other,
+}
+
+/// What a worker is made of.
+pub(crate) struct Parts {
+    pub(crate) shard: Shard,
+    pub(crate) outbox: Outbox,
+    pub(crate) submit: Submit,
+    pub(crate) verifier: Arc<Verifier>,
+    pub(crate) resume: Arc<ResumeTokens>,
+    pub(crate) metrics: Arc<ShardMetrics>,
+}
+
+pub(crate) use outbox::Outbox as ShardOutbox;
+
+impl Worker {
+    /// A worker that calls `started` once its loop runs.
+    pub(crate) fn new(parts: Parts, started: Box<dyn FnOnce() + Send>) -> Self {
+        Self {
+            shard: parts.shard,
+            connections: Connections::default(),
+            outbox: parts.outbox,
+            submit: parts.submit,
+            verifier: parts.verifier,
+            resume: parts.resume,
+            metrics: parts.metrics,
+            requests: Vec::new(),
+            asked_at: Vec::new(),
+            waiting: VecDeque::new(),
+            scratch: BytesMut::new(),
+            published_at: None,
+            unpublished: true,
+            stop_at: None,
+            started: Some(started),
+        }
+    }
+
+    fn input<E: Engine>(&mut self, io: &mut Io<'_, E>, input: Input) {
+        self.shard.handle(clock::now_at(io.now()), input);
+        self.poll(io);
+    }
+
+    fn poll<E: Engine>(&mut self, io: &mut Io<'_, E>) {
+        while let Some(output) = self.shard.poll() {
+            match output {
+                Output::Frame(session, frame) => {
+                    roadstead_proto::encode_frame(&frame, &mut self.scratch);
+                    let fits = self.connections.write(io, conn(session), &self.scratch);
+                    self.scratch.clear();
+                    if !fits {
+                        self.metrics.closed_unread.add(1);
+                        let code = ErrorCode::SlowConsumer.as_close_code();
+                        io.close(conn(session), code, b"the peer does not read");
+                    }
+                }
+                Output::Close(session, reason) => {
+                    let code = reason.code.as_close_code();
+                    io.close(conn(session), code, reason.message.as_bytes());
+                }
+                Output::Authenticate { session, credential, device } => {
+                    self.authenticate(io, session, &credential, device);
+                }
+                Output::Shard(shard, message) => self.outbox.push(shard, message),
+                Output::Store(request) => self.ask(io.now(), request),
+            }
+        }
+    }
+
+    /// The answer is an input of its own, handled once what is being polled has been.
+    fn authenticate<E: Engine>(
+        &mut self,
+        io: &mut Io<'_, E>,
+        session: SessionId,
+        credential: &Credential,
+        device: DeviceId,
+    ) {
+        let unix_s = clock::unix_ms() / 1_000;
+        let started = Instant::now();
+        let user = match credential {
+            Credential::Token(token) => self.verifier.verify(token),
+            Credential::Resume(token) => self.resume.verify(token, device, unix_s),
+        };
+        self.metrics.login(matches!(credential, Credential::Token(_)), started.elapsed());
+        let result = user.map(|user| {
+            io.raise_receive_window(conn(session), WINDOW_AUTHENTICATED);
+            Identity { user, resume_token: self.resume.issue(user, device, unix_s) }
+        });
+        self.connections.authenticated.push_back((session, result));
+    }
+
+    fn ask(&mut self, now: Instant, request: Request) {
+        let kind = match request.command {
+            Command::Send(_) => Kind::Send,
+            Command::ReadInbox(_) => Kind::Read,
+            _ => Kind::Other,
+        };
+        let index = usize::try_from(request.id.0).expect("request ids are small");
+        if self.asked_at.len() <= index {
+            self.asked_at.resize(index + 1, (now, Kind::Other));
+        }
+        self.asked_at[index] = (now, kind);
+        self.requests.push(request);
+    }
+
+    fn answered(&mut self, completion: &Completion) {
+        let index = usize::try_from(completion.id.0).expect("request ids are small");
+        let (asked_at, kind) = self.asked_at[index];
+        match kind {
+            Kind::Send => self.metrics.send_latency.record(asked_at.elapsed()),
+            Kind::Read => self.metrics.read_latency.record(asked_at.elapsed()),
+            Kind::Other => {}
+        }
+    }
+
+    fn handle_authenticated<E: Engine>(&mut self, io: &mut Io<'_, E>) {
+        while let Some((session, result)) = self.connections.authenticated.pop_front() {
+            self.input(io, Input::Authenticated(session, result));
+        }
+    }
+
+    /// Reads frames as long as the store keeps up and the peer reads what it is sent (R26).
+    fn read<E: Engine>(&mut self, io: &mut Io<'_, E>, id: ConnId) {
+        loop {
+            if self.shard.is_congested() {
+                return self.read_later(id);
+            }
+            match self.connections.next_frame(io, id) {
+                Ok(Some(frame)) => {
+                    self.input(io, Input::Frame(session(id), frame));
+                    self.handle_authenticated(io);
+                }
+                Ok(None) => return,
+                Err(error) => return self.input(io, Input::Malformed(session(id), error)),
+            }
+        }
+    }
+
+    fn read_later(&mut self, id: ConnId) {
+        if self.connections.set_waiting(id, true) {
+            self.metrics.reads_paused.add(1);
+            self.waiting.push_back(id);
+        }
+    }
+
+    fn read_waiting<E: Engine>(&mut self, io: &mut Io<'_, E>) {
+        for _ in 0..self.waiting.len() {
+            if self.shard.is_congested() {
+                return;
+            }
+            if let Some(id) = self.waiting.pop_front() {
+                self.connections.set_waiting(id, false);
+                self.read(io, id);
+            }
+        }
+    }
+
+    /// Hands the turn's requests to the store. What it refuses at once is handled at once, and what that
+    /// leads to goes out with the next turn.
+    fn submit<E: Engine>(&mut self, io: &mut Io<'_, E>) {
+        if self.requests.is_empty() {
+            return;
+        }
+        let refused = (self.submit)(std::mem::take(&mut self.requests));
+        self.complete(io, refused);
+    }
+
+    fn complete<E: Engine>(&mut self, io: &mut Io<'_, E>, completions: Vec<Completion>) {
+        for completion in completions {
+            self.answered(&completion);
+            self.input(io, Input::Store(completion));
+        }
+    }
+
+    fn publish(&mut self, now: Instant) {
+        let due = self.published_at.is_none_or(|at| at + PUBLISH_EVERY <= now);
+        if due {
+            self.published_at = Some(now);
+            self.unpublished = false;
+            self.metrics.publish(&self.shard.counters(), self.outbox.waiting());
+        }
+    }
+
+    fn stop_if_drained<E: Engine>(&mut self, io: &mut Io<'_, E>) {
+        let Some(stop_at) = self.stop_at else { return };
+        let late = io.now() >= stop_at;
+        if (self.shard.is_idle() && self.requests.is_empty()) || late {
+            if late {
+                tracing::warn!(shard = io.thread(), "stopped with connections that did not end");
+            }
+            self.metrics.publish(&self.shard.counters(), self.outbox.waiting());
+            io.stop();
+        }
+    }
+}
+
+impl<E: Engine> App<E> for Worker {
+    type Message = Message;
+
+    fn event(&mut self, io: &mut Io<'_, E>, event: Event) {
+        self.unpublished = true;
+        match event {
+            Event::Opened { conn, .. } => {
+                self.connections.open(conn);
+                self.input(io, Input::Opened(session(conn)));
+            }
+            Event::Readable { conn } => self.read(io, conn),
+            Event::Writable { conn } => {
+                if self.connections.write_on(io, conn) {
+                    self.read(io, conn);
+                }
+            }
+            // A client that ends its half of the stream has nothing more to say: the session is over.
+            Event::Finished { conn } => io.close(conn, 0, b""),
+            Event::Datagram { .. } => self.metrics.datagrams_ignored.add(1),
+            Event::Closed { conn, reason } => {
+                self.metrics.closed(&reason);
+                if self.connections.close(conn) {
+                    self.input(io, Input::Closed(session(conn)));
+                }
+            }
+        }
+    }
+
+    fn message(&mut self, io: &mut Io<'_, E>, message: Message) {
+        self.unpublished = true;
+        match message {
+            Message::Shard(from, messages) => {
+                for message in messages {
+                    self.input(io, Input::Shard(from, message));
+                }
+            }
+            Message::Store(completions) => self.complete(io, completions),
+            Message::Reserved { from_ms, until_ms } => {
+                self.input(io, Input::MessageIdsReserved { from_ms, until_ms });
+            }
+            Message::Drain => {
+                self.stop_at = Some(io.now() + STOP_AFTER_DRAIN);
+                self.input(io, Input::Drain);
+            }
+        }
+    }
+
+    fn turn(&mut self, io: &mut Io<'_, E>) -> Option<Instant> {
+        if let Some(started) = self.started.take() {
+            started();
+        }
+        let now = clock::now_at(io.now());
+        if self.shard.poll_timeout().is_some_and(|at| at <= now.at) {
+            self.shard.handle_timeout(now);
+            self.poll(io);
+        }
+        self.read_waiting(io);
+        self.submit(io);
+        let blocked = !self.outbox.flush();
+        self.publish(io.now());
+        self.stop_if_drained(io);
+        [
+            self.shard.poll_timeout().map(clock::instant_of),
+            blocked.then(|| io.now() + Duration::from_millis(1)),
+            (!self.requests.is_empty()).then(|| io.now()),
+            self.unpublished.then(|| io.now() + PUBLISH_EVERY),
+            self.stop_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+}
+
+fn conn(id: SessionId) -> ConnId {
+    ConnId { index: id.index, generation: id.generation }
+}
+
+fn session(id: ConnId) -> SessionId {
+    SessionId { index: id.index, generation: id.generation }
+}

@@ -1,0 +1,167 @@
+//! The edge as a child process.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::soon;
+
+/// A running edge. Killed when dropped.
+pub(crate) struct Edge {
+    child: Child,
+    pub(crate) listen: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) data: PathBuf,
+    options: Vec<String>,
+    /// Keeps the data directory until the test ends.
+    _directory: Option<tempfile::TempDir>,
+}
+
+impl Edge {
+    /// An edge on a fresh data directory with every default.
+    pub(crate) fn start() -> Self {
+        Self::start_with("", &[])
+    }
+
+    /// An edge with a configuration and further command-line options.
+    pub(crate) fn start_with(config: &str, options: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data = directory.path().to_owned();
+        Self::start_on(&data, Some(directory), config, options)
+    }
+
+    /// An edge on a data directory that the test provides.
+    pub(crate) fn start_on(
+        data: &Path,
+        directory: Option<tempfile::TempDir>,
+        config: &str,
+        options: &[&str],
+    ) -> Self {
+        let file = data.join("roadstead.toml");
+        std::fs::write(&file, config).expect("a configuration file");
+        let mut all = vec!["--config".to_owned(), file.display().to_string()];
+        all.extend(["--data".to_owned(), data.display().to_string()]);
+        all.extend(options.iter().map(|option| (*option).to_owned()));
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let (child, listen, admin) = spawn(&all, any);
+        Self { child, listen, admin, data: data.to_owned(), options: all, _directory: directory }
+    }
+
+    /// Takes the process away without a word, as a crash does.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().expect("the edge can be killed");
+        self.child.wait().expect("the edge was started");
+    }
+
+    /// Starts it again on the same data and the same port.
+    pub(crate) fn restart(&mut self) {
+        let (child, listen, admin) = spawn(&self.options, self.listen);
+        (self.child, self.listen, self.admin) = (child, listen, admin);
+    }
+
+    /// Asks it to drain, and waits for its end.
+    pub(crate) fn terminate(&mut self) -> ExitStatus {
+        self.signal(Signal::TERM);
+        self.child.wait().expect("the edge was started")
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the edge can be signalled");
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("the edge was started").is_none()
+    }
+
+    fn pid(&self) -> Pid {
+        let id = i32::try_from(self.child.id()).expect("a process id");
+        Pid::from_raw(id).expect("a process id is positive")
+    }
+
+    /// A development token.
+    pub(crate) fn token(&self, user: u64) -> String {
+        let output = roadstead()
+            .args(["token", "--user", &user.to_string(), "--data"])
+            .arg(&self.data)
+            .output()
+            .expect("roadstead token runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("a token is text").trim().to_owned()
+    }
+
+    /// The sum of a metric over shards and labels that contain `filter`.
+    pub(crate) async fn metric(&self, name: &str, filter: &str) -> u64 {
+        let (_, page) = self.get("/metrics").await;
+        let samples = page.lines().filter(|line| {
+            let (series, _) = line.split_once(' ').unwrap_or_default();
+            let (family, labels) = series.split_once('{').unwrap_or((series, ""));
+            family == name && labels.contains(filter)
+        });
+        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+    }
+
+    /// Waits until a metric has at least this value: counters are published a moment after the fact.
+    pub(crate) async fn metric_reaches(&self, name: &str, filter: &str, value: u64) {
+        let reached = async {
+            while self.metric(name, filter).await < value {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        soon(&format!("{name}{{{filter}}} reaching {value}"), reached).await;
+    }
+
+    /// Status and body of an admin page.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = tokio::net::TcpStream::connect(self.admin).await.expect("admin listens");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("answered");
+        let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+        (status.expect("a status line"), body.to_owned())
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The binary under test.
+pub(crate) fn roadstead() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_roadstead"))
+}
+
+fn spawn(options: &[String], listen: SocketAddr) -> (Child, SocketAddr, SocketAddr) {
+    let mut child = roadstead()
+        .arg("serve")
+        .args(options)
+        .args(["--listen", &listen.to_string(), "--admin", "127.0.0.1:0"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the edge starts");
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("piped");
+    BufReader::new(stdout).read_line(&mut line).expect("the edge says something");
+    let mut stderr = child.stderr.take().expect("piped");
+    if !line.starts_with("roadstead ready") {
+        let mut log = String::new();
+        let _ = stderr.read_to_string(&mut log);
+        panic!("the edge is not ready: {line:?}\n{log}");
+    }
+    // Its log must be read by someone, or the edge would stop at a full pipe.
+    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+    let field = |name: &str| {
+        let value = line.split_whitespace().find_map(|word| word.strip_prefix(name));
+        value.expect("the ready line names it").parse().expect("an address")
+    };
+    (child, field("listen="), field("admin="))
+}
