@@ -1065,6 +1065,16 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         );
     }
 
+    /// Asserts the invariants of T15 over one connection.
+    ///
+    /// # Panics
+    /// Panics when an invariant is broken.
+    pub fn check_connection(&self, handle: Handle) {
+        if let Some(index) = self.find(handle) {
+            self.slab[index].check();
+        }
+    }
+
     /// Bytes of an idle connection on this side, without and with the peer-id box (T7).
     #[must_use]
     pub const fn connection_sizes() -> (usize, usize, usize) {

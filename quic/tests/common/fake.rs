@@ -174,6 +174,13 @@ enum Out {
     Keys(Box<KeyChange>),
 }
 
+thread_local! {
+    /// The last secrets that a server derived, as (handshake or traffic, client's, server's): with
+    /// them a test forges authentic packets of either side.
+    pub static SECRETS: std::cell::RefCell<std::collections::BTreeMap<&'static str, [[u8; 32]; 2]>> =
+        const { std::cell::RefCell::new(std::collections::BTreeMap::new()) };
+}
+
 /// One end of the fake handshake.
 pub struct FakeTls {
     client: bool,
@@ -239,10 +246,11 @@ impl FakeTls {
         self.out.push_back(Out::Bytes(message(kind, body)));
     }
 
-    fn level(&self, label: &str) -> (LevelKeys, Secret, Secret) {
+    fn level(&self, label: &'static str) -> (LevelKeys, Secret, Secret) {
         let secret =
             |side: &str| bytes(mix(&[label.as_bytes(), side.as_bytes(), &self.transcript]));
         let (client, server) = (secret("client"), secret("server"));
+        SECRETS.with_borrow_mut(|s| s.insert(label, [client, server]));
         let (local, remote) = if self.client {
             (client, server)
         } else {

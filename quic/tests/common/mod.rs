@@ -7,3 +7,4 @@ pub mod net;
 pub mod own;
 pub mod quinn;
 pub mod real;
+pub mod rig;

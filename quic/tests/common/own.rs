@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use roadstead_quic::crypto::{Aead, Tls};
 use roadstead_quic::{
-    CidFormat, Config, Connect, Dir, Endpoint, Event, Handle, Path, Time, Transmit,
+    CidFormat, CloseReason, Config, Connect, Dir, Endpoint, Event, Handle, Path, Time, Transmit,
 };
 
 use super::fake::{FakeAead, FakeConfig, FakeTls};
@@ -18,7 +18,9 @@ pub struct Own<T: Tls, A> {
     pub addresses: Vec<SocketAddr>,
     arena: Vec<u8>,
     out: Vec<Transmit>,
-    pub panic_on_extra: bool,
+    checks: u64,
+    /// Why the last connection that closed did so.
+    pub last_close: Option<CloseReason>,
 }
 
 pub fn address(host: u8, port: u16) -> SocketAddr {
@@ -58,7 +60,8 @@ impl<T: Tls, A: Aead> Own<T, A> {
             addresses: vec![address],
             arena: vec![0; 1 << 16],
             out: Vec::new(),
-            panic_on_extra: false,
+            checks: 0,
+            last_close: None,
         }
     }
 
@@ -138,7 +141,8 @@ impl<T: Tls, A: Aead> Node for Own<T, A> {
     fn notes(&mut self, _: Time) -> Vec<Note> {
         let mut notes = Vec::new();
         while let Some((handle, event)) = self.endpoint.poll_event() {
-            if matches!(event, Event::Connected(_)) && self.handle.is_none() {
+            let first = matches!(event, Event::Connected(_) | Event::Closed(_));
+            if first && self.handle.is_none() {
                 self.handle = Some(handle);
             }
             if self.handle.is_some_and(|h| h != handle) {
@@ -158,7 +162,11 @@ impl<T: Tls, A: Aead> Node for Own<T, A> {
                 Event::Migrated => Note::Migrated,
                 Event::Ticket => Note::Ticket,
                 Event::NewToken(token) => Note::NewToken(token.to_vec()),
-                Event::Closed(reason) => Note::Closed(reason.to_string()),
+                Event::Closed(reason) => {
+                    let text = reason.to_string();
+                    self.last_close = Some(reason);
+                    Note::Closed(text)
+                }
                 Event::StreamsAvailable(_) => continue,
             });
         }
@@ -213,7 +221,15 @@ impl<T: Tls, A: Aead> Node for Own<T, A> {
     }
 
     fn check(&mut self) {
-        self.endpoint.check_invariants();
+        // The walk over the whole slab is for now and then.
+        self.checks += 1;
+        match self.handle {
+            Some(handle) if !self.checks.is_multiple_of(256) => {
+                self.endpoint.check_connection(handle)
+            }
+            _ if self.checks.is_multiple_of(64) => self.endpoint.check_invariants(),
+            _ => {}
+        }
     }
 
     fn is_idle(&self) -> bool {
