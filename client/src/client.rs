@@ -11,7 +11,7 @@ use crate::driver::{Command, Driver, Submission};
 use crate::error::{ClientError, SendError};
 use crate::event::{Confirmation, Event};
 use crate::journal::{Record, Saved};
-use crate::session::{Session, Settings};
+use crate::session::{Now, Session, Settings};
 use crate::transport::Tls;
 
 /// Events that wait in the channel. More wait in the driver, which then stops reading from the
@@ -75,13 +75,8 @@ impl Client {
         let mut journal = config.journal;
         let mut fresh = Vec::new();
         let mut saved = journal.load()?;
-        let ask_highest_number = saved.device.is_none() && config.device.is_some();
-        name_device(&mut saved, &mut fresh, config.device, &tls)?;
         let now = Driver::now();
-        if ask_highest_number {
-            // An earlier life of this device counted connections too: time is ahead of its count.
-            fresh.push(Record::Connect(now.unix_ms));
-        }
+        name_device(&saved, &mut fresh, config.device, now, &tls)?;
         fresh.iter().for_each(|record| saved.apply(record));
         if !fresh.is_empty() {
             journal.append(&fresh)?;
@@ -93,7 +88,6 @@ impl Client {
             send_deadline_ms: u32::try_from(config.send_deadline.as_millis()).unwrap_or(u32::MAX),
             keep_unconfirmed: config.keep_unconfirmed,
             jitter_seed: u64::from_be_bytes(tls.random()),
-            ask_highest_number,
         };
         let (submissions, submissions_out) = mpsc::channel(COMMANDS_BUFFERED);
         let (commands, commands_out) = mpsc::channel(COMMANDS_BUFFERED);
@@ -244,9 +238,10 @@ impl Client {
 
 /// Decides which device this is, once.
 fn name_device(
-    saved: &mut Saved,
+    saved: &Saved,
     fresh: &mut Vec<Record>,
     wanted: Option<DeviceId>,
+    now: Now,
     tls: &Tls,
 ) -> Result<(), ClientError> {
     match (saved.device, wanted) {
@@ -254,9 +249,14 @@ fn name_device(
             "the journal is of device {device:?}, not {wanted:?}"
         ))),
         (Some(_), _) => Ok(()),
-        (None, wanted) => {
-            let device = wanted.unwrap_or_else(|| random_device(tls));
-            fresh.push(Record::Device(device));
+        // Earlier lives of this device may have used numbers, and counted connections: the server is
+        // asked for the numbers, and time is ahead of the count.
+        (None, Some(device)) => {
+            fresh.extend([Record::Device(device), Record::Connect(now.unix_ms)]);
+            Ok(())
+        }
+        (None, None) => {
+            fresh.extend([Record::Device(random_device(tls)), Record::Numbers(0)]);
             Ok(())
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use roadstead_proto::{ChatId, DeviceId, ErrorCode, MessageId, Position, UserId};
+use roadstead_proto::{ChatId, DeviceId, MessageId, Position, UserId};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::error::{Cause, SendError};
@@ -39,13 +39,6 @@ pub enum Event {
     SendConfirmed(Confirmation),
     /// A message was given up.
     SendFailed(SendFailure),
-    /// The server refused a read mark or the like; the session goes on.
-    Refused {
-        /// Why.
-        code: ErrorCode,
-        /// The server's words, for people.
-        message: String,
-    },
 }
 
 impl Event {

@@ -24,7 +24,8 @@ pub enum Record {
     Device(DeviceId),
     /// The counter of the connection that is about to be made.
     Connect(u64),
-    /// Numbers up to and including this one are used, by an earlier life of this device.
+    /// Numbers up to and including this one are used: 0 for a new device, and what the server says for
+    /// one that lost its journal (R13).
     Numbers(u64),
     /// A message got its number.
     Send(Unconfirmed),
@@ -65,6 +66,8 @@ pub struct Saved {
     pub connect_counter: u64,
     /// The highest number used.
     pub highest_number: u64,
+    /// Whether that is known; else the server has to be asked before anything is sent.
+    pub numbers_known: bool,
     /// Messages without an answer, by number.
     pub unconfirmed: BTreeMap<u64, Unconfirmed>,
     /// The last inbox entry that is stored, with all before it.
@@ -77,7 +80,10 @@ impl Saved {
         match record {
             Record::Device(device) => self.device = Some(*device),
             Record::Connect(counter) => self.connect_counter = self.connect_counter.max(*counter),
-            Record::Numbers(number) => self.highest_number = self.highest_number.max(*number),
+            Record::Numbers(number) => {
+                self.numbers_known = true;
+                self.highest_number = self.highest_number.max(*number);
+            }
             Record::Send(message) => {
                 self.highest_number = self.highest_number.max(message.number);
                 self.unconfirmed.insert(message.number, message.clone());
@@ -94,7 +100,9 @@ impl Saved {
     pub fn to_records(&self) -> Vec<Record> {
         let mut records: Vec<Record> = self.device.map(Record::Device).into_iter().collect();
         records.push(Record::Connect(self.connect_counter));
-        records.push(Record::Numbers(self.highest_number));
+        if self.numbers_known {
+            records.push(Record::Numbers(self.highest_number));
+        }
         records.push(Record::Cursor(self.cursor));
         records.extend(self.unconfirmed.values().cloned().map(Record::Send));
         records

@@ -56,8 +56,6 @@ pub(crate) struct Settings {
     pub(crate) send_deadline_ms: u32,
     pub(crate) keep_unconfirmed: Duration,
     pub(crate) jitter_seed: u64,
-    /// The device is given by the application and the journal is empty: its numbers may be used.
-    pub(crate) ask_highest_number: bool,
 }
 
 /// What the shell has to do.
@@ -109,8 +107,8 @@ pub(crate) struct Session {
     /// Something must be heard until then.
     answer_due: Option<Instant>,
     reads: BTreeMap<ChatId, Read>,
-    /// The highest position that this session was given, by its Hello, a delivery or an answer: a
-    /// read mark beyond it would be refused (P31).
+    /// The highest position that this session was given, by its Hello, a delivery or an answer: of
+    /// a read mark beyond it the server would set only that much (P31).
     given: Position,
     typing: Option<ChatId>,
     resume_token: Bytes,
@@ -148,7 +146,7 @@ impl Session {
             device,
             connect_counter: saved.connect_counter,
             highest_number: saved.highest_number,
-            numbers_known: !settings.ask_highest_number,
+            numbers_known: saved.numbers_known,
             user: None,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
             sends: Sends::new(saved.unconfirmed, settings.send_deadline_ms),

@@ -138,12 +138,12 @@ impl Session {
     }
 
     fn take_numbers(&mut self, highest: Option<u64>) {
-        let highest = highest.unwrap_or(0);
-        if highest > self.highest_number {
+        let highest = highest.unwrap_or(0).max(self.highest_number);
+        if highest > self.highest_number || !self.numbers_known {
             self.highest_number = highest;
+            self.numbers_known = true;
             self.records.push(Record::Numbers(highest));
         }
-        self.numbers_known = true;
     }
 
     fn on_send_result(&mut self, result: &v1::SendResult) -> Result<(), Broken> {
@@ -189,14 +189,8 @@ impl Session {
             }
             return;
         }
-        if code == ErrorCode::PositionInvalid {
-            // About a read mark: the session goes on (P42).
-            let message = error.message;
-            self.events.push_back(Event::Refused { code, message });
-        } else {
-            // The close that follows names the cause too; this is for when it is lost.
-            self.last_error = Some(code);
-        }
+        // The close that follows names the cause too; this is for when it is lost.
+        self.last_error = Some(code);
     }
 
     fn on_deliver(&mut self, now: Now, deliver: v1::Deliver) -> Result<(), Broken> {

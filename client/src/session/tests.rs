@@ -30,10 +30,10 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        Self::with(Saved::default(), false)
+        Self::with(new_device())
     }
 
-    fn with(mut saved: Saved, ask_highest_number: bool) -> Self {
+    fn with(mut saved: Saved) -> Self {
         saved.device = Some(DeviceId::new(77).expect("not 0"));
         let now = Now {
             at: Instant::now(),
@@ -45,7 +45,6 @@ impl Rig {
             send_deadline_ms: 0,
             keep_unconfirmed: Duration::from_secs(7 * 24 * 3600),
             jitter_seed: 9,
-            ask_highest_number,
         };
         Self {
             session: Session::new(now, settings, saved.clone()),
@@ -138,6 +137,13 @@ impl Rig {
         let entry = event.entry_mut().expect("an entry").id;
         self.session.mark_stored(self.now, entry);
         self.drain();
+    }
+}
+
+fn new_device() -> Saved {
+    Saved {
+        numbers_known: true,
+        ..Saved::default()
     }
 }
 

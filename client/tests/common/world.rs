@@ -73,7 +73,7 @@ impl World {
             (None, _) => close(door, ErrorCode::FrameUnexpected),
             (Some(key), Sent::Send(send)) => self.on_send(key, send, door),
             (Some(key), Sent::Ack(ack)) => self.on_ack(key, &ack, door),
-            (Some(key), Sent::Read(read)) => self.on_read(key, &read, door),
+            (Some(key), Sent::Read(read)) => self.on_read(key, &read),
             (Some(key), Sent::Typing(typing)) => self.on_typing(key, typing),
             (Some(_), _) => close(door, ErrorCode::FrameUnexpected),
         }
@@ -319,12 +319,15 @@ impl World {
         }
     }
 
-    fn on_read(&mut self, key: Key, read: &v1::Read, door: &Door) {
+    fn on_read(&mut self, key: Key, read: &v1::Read) {
         let chat = ChatId::from_slice(&read.chat).expect("the SDK's");
         let position = Position::from_slice(&read.position).expect("the SDK's");
-        if position > self.device(key).delivered.max(self.device(key).sent) {
-            return close(door, ErrorCode::PositionInvalid);
-        }
+        let device = self.device(key);
+        let given = position.min(device.delivered.max(device.sent));
+        assert_eq!(
+            given, position,
+            "P31: the SDK waits until it was given the position"
+        );
         let peer = chat
             .peer_of(UserId::new(key.0).expect("not 0"))
             .expect("a pair");

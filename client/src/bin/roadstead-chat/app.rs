@@ -236,9 +236,6 @@ impl App {
                     _ => "some messages are missing".into(),
                 });
             }
-            Event::Refused { code, message } => {
-                self.notice = Some(format!("refused: {code:?} {message}"));
-            }
             _ => {}
         }
         self.read_mark()

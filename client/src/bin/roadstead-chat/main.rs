@@ -26,11 +26,11 @@ const TICK: Duration = Duration::from_millis(500);
 async fn main() -> anyhow::Result<()> {
     let setup = Setup::new(Arguments::parse())?;
     let (history, records) = History::open(setup.state.join("history"))?;
-    let mut app = App::new(setup.user, setup.peer, setup.device);
+    let (client, events) = Client::connect(setup.config).await?;
+    let mut app = App::new(setup.user, setup.peer, client.device());
     for record in records {
         app.restore(record);
     }
-    let (client, events) = Client::connect(setup.config).await?;
     let mut terminal = ratatui::init();
     // Terminals that do not know focus ignore this; then the window counts as looked at.
     let _ = execute!(stdout(), EnableFocusChange);

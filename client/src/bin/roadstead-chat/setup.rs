@@ -7,9 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
-use roadstead_client::{
-    Config, CredentialError, DeviceId, FileJournal, Journal, JournalError, Trust, UserId,
-};
+use roadstead_client::{Config, CredentialError, FileJournal, JournalError, Trust, UserId};
 use serde::Serialize;
 
 /// A development token is signed anew for every login, so it need not live long.
@@ -54,7 +52,6 @@ pub(crate) struct Arguments {
 pub(crate) struct Setup {
     pub(crate) user: UserId,
     pub(crate) peer: UserId,
-    pub(crate) device: DeviceId,
     pub(crate) state: PathBuf,
     pub(crate) config: Config,
 }
@@ -81,44 +78,26 @@ impl Setup {
             None => default_state(user, &identity?),
         };
         fs::create_dir_all(&state).with_context(|| format!("creating {}", state.display()))?;
-        let (journal, device) = open_journal(&state)?;
+        let journal = open_journal(&state)?;
         let config = Config::new(&arguments.server, trust).journal(journal);
         let config = add_token(config, &arguments, user)?;
         Ok(Self {
             user,
             peer,
-            device,
             state,
             config,
         })
     }
 }
 
-fn open_journal(state: &Path) -> anyhow::Result<(FileJournal, DeviceId)> {
-    let mut journal = match FileJournal::open(state.join("journal")) {
+fn open_journal(state: &Path) -> anyhow::Result<FileJournal> {
+    match FileJournal::open(state.join("journal")) {
         Err(JournalError::InUse) => bail!(
             "{} is in use: for a second device of the user name another --state",
             state.display()
         ),
-        other => other.with_context(|| format!("{}/journal", state.display()))?,
-    };
-    let device = match journal.load()?.device {
-        Some(device) => device,
-        None => {
-            let device = new_device()?;
-            journal.append(&[roadstead_client::journal::Record::Device(device)])?;
-            device
-        }
-    };
-    Ok((journal, device))
-}
-
-fn new_device() -> anyhow::Result<DeviceId> {
-    let mut bytes = [0; 4];
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    let random = provider.secure_random.fill(&mut bytes);
-    random.map_err(|_| anyhow::anyhow!("the operating system gave no randomness"))?;
-    Ok(DeviceId::new(u32::from_be_bytes(bytes).max(1))?)
+        other => other.with_context(|| format!("{}/journal", state.display())),
+    }
 }
 
 /// One directory per service and user: a development server that was set up anew has another
@@ -222,10 +201,8 @@ mod tests {
         let (folder, _) = data();
         let setup = Setup::new(arguments(folder.path(), &[])).expect("works");
         assert_eq!((setup.user.get(), setup.peer.get()), (1, 2));
-        let device = setup.device;
         drop(setup);
         let again = Setup::new(arguments(folder.path(), &["--peer", "7"])).expect("works");
-        assert_eq!(again.device, device, "an installation is one device");
         assert_eq!(again.peer.get(), 7);
         let second = Setup::new(arguments(folder.path(), &[])).expect_err("locked");
         assert!(second.to_string().contains("--state"), "{second}");

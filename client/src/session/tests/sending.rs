@@ -46,7 +46,7 @@ fn r12_unanswered_sends_go_out_again_in_the_next_session_and_the_next_process() 
     rig.open(welcome());
     assert_eq!(numbers(&rig.sent()), [1, 3]);
     // The process dies; another starts with what the journal holds.
-    let mut rig = Rig::with(rig.saved, false);
+    let mut rig = Rig::with(rig.saved);
     rig.open(welcome());
     assert_eq!(numbers(&rig.sent()), [1, 3]);
     assert_eq!(rig.send("d"), 4, "numbers are not used again");
