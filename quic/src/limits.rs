@@ -68,7 +68,7 @@ pub const RESET_BURST: u64 = 4_000;
 pub const STATELESS_QUEUE_MAX: usize = 1_024;
 
 /// Of every so many packets, one number is skipped while data flows, to catch acknowledgements of
-/// packets that were never received (RFC 9000 21.4; quiche CVE-2024-1765).
+/// packets that were never received (RFC 9000 21.4; quiche CVE-2025-4820).
 pub const SKIP_EVERY: u64 = 256;
 
 /// A closing connection answers at most this many packets (RFC 9000 10.2.1).

@@ -58,12 +58,13 @@ impl<T: Tls> Connection<T> {
             State::Vacant | State::Draining | State::Drained => return None,
         }
         if self.active.is_some() {
-            if let Some(probe) = self.build_path_probe(cx, buf) {
-                return Some(probe);
-            }
             self.refill_pacing(cx);
         }
-        let len = self.build_main(cx, buf)?;
+        let may_send = self.may_send(cx);
+        if let Some(probe) = self.build_path_probe(cx, buf, may_send) {
+            return Some(probe);
+        }
+        let len = self.build_main(cx, buf, may_send)?;
         self.debit_path(len as u64);
         Some((len, self.path()))
     }
@@ -129,8 +130,12 @@ impl<T: Tls> Connection<T> {
             || active.path.as_ref().is_some_and(|p| p.send)
     }
 
-    fn build_main<A: Aead>(&mut self, cx: &mut Cx<'_, A>, buf: &mut [u8]) -> Option<usize> {
-        let may_send = self.may_send(cx);
+    fn build_main<A: Aead>(
+        &mut self,
+        cx: &mut Cx<'_, A>,
+        buf: &mut [u8],
+        may_send: bool,
+    ) -> Option<usize> {
         let mut limit = usize::from(self.payload_max(cx)).min(buf.len());
         let wanted = LEVELS.map(|l| self.wants(l, may_send));
         if wanted == [false; 3] {
@@ -412,7 +417,7 @@ impl<T: Tls> Connection<T> {
         let mut probes = 0;
         if let Some(active) = self.active.as_mut() {
             probes = active.data.probes;
-            active.write_path_frames(w, path, full, &mut wrote);
+            active.write_path_frames(w, path, full, may_send, &mut wrote);
             if may_send || probes > 0 {
                 let before = w.len();
                 self.write_control(cx, w);
@@ -608,8 +613,9 @@ impl<T: Tls> Connection<T> {
         &mut self,
         cx: &mut Cx<'_, A>,
         buf: &mut [u8],
+        may_send: bool,
     ) -> Option<(usize, Path)> {
-        if self.state != State::Open || self.keys.is_none() {
+        if self.state != State::Open || self.keys.is_none() || !may_send {
             return None;
         }
         let current = self.path();
@@ -762,9 +768,13 @@ impl<T> Active<T> {
         w: &mut Writer<'_>,
         current: Path,
         full: bool,
+        may_send: bool,
         out: &mut Wrote,
     ) {
-        if w.room() >= 9
+        // A response waits for the window as all else does: challenges without end must not fill
+        // the records (quic-go CVE-2023-49295).
+        if may_send
+            && w.room() >= 9
             && let Some((data, ..)) = self
                 .pending
                 .path_response
