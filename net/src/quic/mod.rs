@@ -12,6 +12,7 @@ pub mod quinn;
 
 pub(crate) mod ids;
 mod session;
+mod wire;
 
 use std::{
     net::SocketAddr,

@@ -87,3 +87,23 @@ fn each_address_answers_for_itself() {
     server.kill();
     client.kill();
 }
+
+#[test]
+fn both_families_are_served_by_one_loop() {
+    let v6: std::net::SocketAddr = "[::1]:0".parse().unwrap();
+    if std::net::UdpSocket::bind(v6).is_err() {
+        return; // This machine has no IPv6.
+    }
+    let mut config = rig::server_config(2);
+    config.addresses.push(v6);
+    let (server, addresses) = rig::serve_with(config, |_| rig::Echo::default());
+    let mut config = rig::client_config(1, 4);
+    config.local.push(v6);
+    let client = rig::start(config);
+    for n in 0..8 {
+        let conn = client.open(addresses[n % 2]);
+        client.echo(conn, b"either way");
+    }
+    server.kill();
+    client.kill();
+}
