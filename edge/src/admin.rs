@@ -37,14 +37,20 @@ async fn health() -> impl IntoResponse {
 /// Whether new sessions are welcome here: the store commits and no drain has begun.
 async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let (code, body) = if admin.draining.load(Ordering::Relaxed) {
-        (StatusCode::SERVICE_UNAVAILABLE, json!({ "ready": false, "reason": "draining" }))
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            json!({ "ready": false, "reason": "draining" }),
+        )
     } else {
         let reason = match admin.store.health() {
             Health::Ready => return (StatusCode::OK, Json(json!({ "ready": true }))),
             Health::Failed { error, .. } => format!("store: {error}"),
             Health::Stopped => "store: stopped".into(),
         };
-        (StatusCode::SERVICE_UNAVAILABLE, json!({ "ready": false, "reason": reason }))
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            json!({ "ready": false, "reason": reason }),
+        )
     };
     (code, Json(body))
 }
@@ -56,14 +62,23 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     metrics::write_shards(&mut text, &admin.shards);
     write_net(&mut text, &admin.net);
     write_store(&mut text, &admin.store);
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text.finish())
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        text.finish(),
+    )
 }
 
 fn write_net(text: &mut Text, net: &[Arc<roadstead_net::Counters>]) {
     let snapshots: Vec<_> = net.iter().map(|counters| counters.snapshot()).collect();
-    let Some(first) = snapshots.first() else { return };
+    let Some(first) = snapshots.first() else {
+        return;
+    };
     for (row, (name, _)) in first.iter().enumerate() {
-        let kind = if matches!(*name, "half_open" | "connections") { "gauge" } else { "counter" };
+        let kind = if matches!(*name, "half_open" | "connections") {
+            "gauge"
+        } else {
+            "counter"
+        };
         let help = name.replace('_', " ");
         text.family(&format!("roadstead_net_{name}"), kind, &help);
         for (shard, snapshot) in snapshots.iter().enumerate() {
@@ -73,31 +88,75 @@ fn write_net(text: &mut Text, net: &[Arc<roadstead_net::Counters>]) {
 }
 
 fn write_store(text: &mut Text, store: &Handle) {
-    text.family("roadstead_store_ready", "gauge", "1 while the store commits.");
+    text.family(
+        "roadstead_store_ready",
+        "gauge",
+        "1 while the store commits.",
+    );
     text.sample(&[], u64::from(matches!(store.health(), Health::Ready)));
     let depths = store.queue_depths();
-    text.family("roadstead_store_queued", "gauge", "What waits for the store.");
-    for (kind, depth) in [("send", depths.sends), ("other", depths.others), ("read", depths.reads)] {
+    text.family(
+        "roadstead_store_queued",
+        "gauge",
+        "What waits for the store.",
+    );
+    for (kind, depth) in [
+        ("send", depths.sends),
+        ("other", depths.others),
+        ("read", depths.reads),
+    ] {
         text.sample(&[("kind", kind)], u64::try_from(depth).unwrap_or(u64::MAX));
     }
     let commit = &store.counters().commit;
     let counters = [
         ("commits", "Commits, each with one sync.", &commit.commits),
-        ("commit_microseconds", "Time spent in them.", &commit.commit_us),
+        (
+            "commit_microseconds",
+            "Time spent in them.",
+            &commit.commit_us,
+        ),
         ("writes", "Keys written.", &commit.writes),
-        ("written_bytes", "Bytes of keys and values written.", &commit.written_bytes),
+        (
+            "written_bytes",
+            "Bytes of keys and values written.",
+            &commit.written_bytes,
+        ),
         ("sends", "Messages committed.", &commit.sends),
-        ("sends_repeated", "Sends answered with their first answer.", &commit.sends_repeated),
+        (
+            "sends_repeated",
+            "Sends answered with their first answer.",
+            &commit.sends_repeated,
+        ),
         ("opens", "Devices opened.", &commit.opens),
         ("flushes", "Acknowledgements carried out.", &commit.flushes),
         ("read_marks", "Read marks carried out.", &commit.read_marks),
         ("inbox_checks", "Inboxes counted.", &commit.checks),
-        ("deadline_passed", "Sends dropped past their deadline.", &commit.deadline_passed),
-        ("unavailable", "Commands refused while the engine had failed.", &commit.unavailable),
-        ("refused", "Commands refused for any other reason.", &commit.refused),
+        (
+            "deadline_passed",
+            "Sends dropped past their deadline.",
+            &commit.deadline_passed,
+        ),
+        (
+            "unavailable",
+            "Commands refused while the engine had failed.",
+            &commit.unavailable,
+        ),
+        (
+            "refused",
+            "Commands refused for any other reason.",
+            &commit.refused,
+        ),
         ("cache_hits", "Values found in memory.", &commit.cache_hits),
-        ("cache_misses", "Values read from the database.", &commit.cache_misses),
-        ("failures", "Commits that failed: the engine was reopened.", &commit.failures),
+        (
+            "cache_misses",
+            "Values read from the database.",
+            &commit.cache_misses,
+        ),
+        (
+            "failures",
+            "Commits that failed: the engine was reopened.",
+            &commit.failures,
+        ),
         ("expired", "Entries removed by age.", &commit.expired),
     ];
     for (name, help, count) in counters {
@@ -111,9 +170,13 @@ fn write_readers(text: &mut Text, store: &Handle) {
     type Pick = fn(&ReadCounters) -> &Count;
     let counters: [(&str, &str, Pick); 4] = [
         ("reads", "Inboxes read.", |reader| &reader.reads),
-        ("read_entries", "Entries read.", |reader| &reader.read_entries),
+        ("read_entries", "Entries read.", |reader| {
+            &reader.read_entries
+        }),
         ("read_bytes", "Bytes read.", |reader| &reader.read_bytes),
-        ("read_microseconds", "Time spent reading.", |reader| &reader.read_us),
+        ("read_microseconds", "Time spent reading.", |reader| {
+            &reader.read_us
+        }),
     ];
     for (name, help, pick) in counters {
         text.family(&format!("roadstead_store_{name}"), "counter", help);

@@ -65,12 +65,18 @@ pub(crate) fn print_default_config() -> anyhow::Result<()> {
 }
 
 /// The line that says where the server can be reached, for people and for programs that started it.
-#[allow(clippy::print_stdout, reason = "the answer of a command goes to standard output")]
+#[allow(
+    clippy::print_stdout,
+    reason = "the answer of a command goes to standard output"
+)]
 pub(crate) fn line(text: &str) {
     println!("{text}");
 }
 
-#[allow(clippy::print_stderr, reason = "the last word of a command that failed")]
+#[allow(
+    clippy::print_stderr,
+    reason = "the last word of a command that failed"
+)]
 pub(crate) fn print_error(error: &anyhow::Error) {
     eprintln!("roadstead: {error:#}");
 }

@@ -28,11 +28,16 @@ pub(crate) fn time() -> Time {
 
 /// The wall clock.
 pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Both, for an input that came at this instant.
 pub(crate) fn now_at(instant: Instant) -> Now {
-    Now { at: time_at(instant), unix_ms: unix_ms() }
+    Now {
+        at: time_at(instant),
+        unix_ms: unix_ms(),
+    }
 }

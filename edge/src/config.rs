@@ -86,7 +86,11 @@ impl Default for Config {
 impl Default for Tls {
     fn default() -> Self {
         let names = ["localhost", "127.0.0.1", "::1"].map(String::from).to_vec();
-        Self { certificate: PathBuf::new(), key: PathBuf::new(), names }
+        Self {
+            certificate: PathBuf::new(),
+            key: PathBuf::new(),
+            names,
+        }
     }
 }
 
@@ -115,7 +119,9 @@ impl Default for Sessions {
 
 impl Default for Store {
     fn default() -> Self {
-        Self { block_cache_mib: 64 }
+        Self {
+            block_cache_mib: 64,
+        }
     }
 }
 
@@ -148,9 +154,16 @@ impl Config {
         anyhow::ensure!(!self.listen.is_empty(), "listen names no address");
         anyhow::ensure!(self.node < 1 << 10, "node must be below 1024");
         anyhow::ensure!(self.shards <= 512, "shards must be at most 512");
-        anyhow::ensure!(self.sessions.heartbeat_s >= 1, "heartbeat_s must be at least 1");
-        anyhow::ensure!(self.sessions.inbox_entries_max >= 1, "inbox_entries_max is at least 1");
-        let both = self.tls.certificate.as_os_str().is_empty() == self.tls.key.as_os_str().is_empty();
+        anyhow::ensure!(
+            self.sessions.heartbeat_s >= 1,
+            "heartbeat_s must be at least 1"
+        );
+        anyhow::ensure!(
+            self.sessions.inbox_entries_max >= 1,
+            "inbox_entries_max is at least 1"
+        );
+        let both =
+            self.tls.certificate.as_os_str().is_empty() == self.tls.key.as_os_str().is_empty();
         anyhow::ensure!(both, "tls.certificate and tls.key go together");
         Ok(())
     }
@@ -189,7 +202,10 @@ mod tests {
 
     #[test]
     fn the_command_line_wins() {
-        let arguments = cli::Serve { shards: Some(3), ..cli::Serve::default() };
+        let arguments = cli::Serve {
+            shards: Some(3),
+            ..cli::Serve::default()
+        };
         assert_eq!(Config::load(&arguments).expect("valid").shard_count(), 3);
     }
 }

@@ -9,7 +9,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::{Algorithm, DecodingKey};
 use roadstead_net::tls::TicketKeys;
 
 use crate::config::Config;
@@ -66,7 +67,10 @@ fn certificate_paths(config: &Config) -> anyhow::Result<(PathBuf, PathBuf)> {
     if !config.tls.certificate.as_os_str().is_empty() {
         return Ok((config.tls.certificate.clone(), config.tls.key.clone()));
     }
-    let (certificate, key) = (config.data.join("cert.pem"), config.data.join("cert-key.pem"));
+    let (certificate, key) = (
+        config.data.join("cert.pem"),
+        config.data.join("cert-key.pem"),
+    );
     if !certificate.exists() || !key.exists() {
         let made = rcgen::generate_simple_self_signed(config.tls.names.clone())
             .context("a self-signed certificate for tls.names")?;
@@ -87,11 +91,15 @@ fn jwks_path(config: &Config) -> anyhow::Result<PathBuf> {
     }
     let public = config.data.join("jwks.json");
     if !public.exists() {
-        let key = jsonwebtoken::EncodingKey::from_ed_pem(&read(&private)?)?;
-        let mut jwk =
-            jsonwebtoken::jwk::Jwk::from_encoding_key(&key, jsonwebtoken::Algorithm::EdDSA)?;
+        let pem = String::from_utf8(read(&private)?).context("token-key.pem is no PEM")?;
+        let pair = rcgen::KeyPair::from_pem(&pem).context("token-key.pem")?;
+        let key = DecodingKey::from_ed_der(pair.public_key_raw());
+        let mut jwk = Jwk::from_decoding_key(&key, Some(Algorithm::EdDSA))?;
         jwk.common.key_id = Some("development".into());
-        write_secret(&public, &serde_json::to_vec_pretty(&JwkSet { keys: vec![jwk] })?)?;
+        write_secret(
+            &public,
+            &serde_json::to_vec_pretty(&JwkSet { keys: vec![jwk] })?,
+        )?;
     }
     Ok(public)
 }
@@ -105,12 +113,19 @@ fn secret(path: &Path) -> anyhow::Result<[u8; 32]> {
     let bytes = read(path)?;
     let length = bytes.len();
     bytes.try_into().map_err(|_| {
-        anyhow::anyhow!("{} holds {length} bytes, not 32: it is damaged", path.display())
+        anyhow::anyhow!(
+            "{} holds {length} bytes, not 32: it is damaged",
+            path.display()
+        )
     })
 }
 
 fn ensure(path: &Path, make: impl FnOnce() -> anyhow::Result<Vec<u8>>) -> anyhow::Result<()> {
-    if path.exists() { Ok(()) } else { write_secret(path, &make()?) }
+    if path.exists() {
+        Ok(())
+    } else {
+        write_secret(path, &make()?)
+    }
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
@@ -121,8 +136,11 @@ fn write_secret(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
         _ => {}
     }
     let write = || -> std::io::Result<()> {
-        let mut file =
-            fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&unfinished)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&unfinished, path)
@@ -141,7 +159,10 @@ mod tests {
     use super::*;
 
     fn config(data: &Path) -> Config {
-        Config { data: data.into(), ..Config::default() }
+        Config {
+            data: data.into(),
+            ..Config::default()
+        }
     }
 
     #[test]
@@ -153,7 +174,10 @@ mod tests {
         assert_eq!(first.certificate, second.certificate);
         assert_ne!(first.reset, first.resume);
         for (name, path) in first.paths {
-            let mode = fs::metadata(&path).expect("it is there").permissions().mode();
+            let mode = fs::metadata(&path)
+                .expect("it is there")
+                .permissions()
+                .mode();
             assert_eq!(mode & 0o777, 0o600, "{name}");
         }
     }
@@ -163,7 +187,13 @@ mod tests {
         let data = tempfile::tempdir().expect("a directory");
         load(&config(data.path())).expect("made");
         fs::write(data.path().join("reset.key"), b"short").expect("written");
-        let error = load(&config(data.path())).err().expect("refused").to_string();
-        assert!(error.contains("reset.key") && error.contains("5 bytes"), "{error}");
+        let error = load(&config(data.path()))
+            .err()
+            .expect("refused")
+            .to_string();
+        assert!(
+            error.contains("reset.key") && error.contains("5 bytes"),
+            "{error}"
+        );
     }
 }

@@ -20,11 +20,7 @@ const EVERY: Duration = Duration::from_secs(20);
 const EXPIRE_EVERY_TURNS: u32 = 45;
 
 /// Keeps the store supplied until told to stop, by anything sent or by the sender's end.
-pub(crate) fn run(
-    store: &Handle,
-    mailboxes: &[Mailbox<Message>],
-    stop: &Receiver<()>,
-) {
+pub(crate) fn run(store: &Handle, mailboxes: &[Mailbox<Message>], stop: &Receiver<()>) {
     let mut turn: u32 = 0;
     loop {
         reserve(store, mailboxes);

@@ -19,7 +19,10 @@ pub(crate) struct ResumeTokens {
 
 impl ResumeTokens {
     pub(crate) fn new(key: [u8; 32], valid_for_s: u64) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, &key), valid_for_s }
+        Self {
+            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            valid_for_s,
+        }
     }
 
     pub(crate) fn issue(&self, user: UserId, device: DeviceId, unix_s: u64) -> Bytes {
@@ -38,7 +41,9 @@ impl ResumeTokens {
         device: DeviceId,
         unix_s: u64,
     ) -> Result<UserId, ErrorCode> {
-        let (claims, mac) = token.split_at_checked(LEN - MAC_LEN).ok_or(ErrorCode::TokenInvalid)?;
+        let (claims, mac) = token
+            .split_at_checked(LEN - MAC_LEN)
+            .ok_or(ErrorCode::TokenInvalid)?;
         let expected = hmac::sign(&self.key, claims);
         aws_lc_rs::constant_time::verify_slices_are_equal(&expected.as_ref()[..MAC_LEN], mac)
             .map_err(|_| ErrorCode::TokenInvalid)?;
@@ -62,26 +67,47 @@ mod tests {
     #[test]
     fn t14_a_token_is_bound_to_user_device_and_time() {
         let tokens = ResumeTokens::new([1; 32], 100);
-        let (user, device) = (UserId::new(7).expect("not 0"), DeviceId::new(9).expect("not 0"));
+        let (user, device) = (
+            UserId::new(7).expect("not 0"),
+            DeviceId::new(9).expect("not 0"),
+        );
         let token = tokens.issue(user, device, 1_000);
         assert_eq!(tokens.verify(&token, device, 1_099), Ok(user));
-        assert_eq!(tokens.verify(&token, device, 1_100), Err(ErrorCode::TokenExpired));
+        assert_eq!(
+            tokens.verify(&token, device, 1_100),
+            Err(ErrorCode::TokenExpired)
+        );
         let other = DeviceId::new(8).expect("not 0");
-        assert_eq!(tokens.verify(&token, other, 1_000), Err(ErrorCode::TokenInvalid));
+        assert_eq!(
+            tokens.verify(&token, other, 1_000),
+            Err(ErrorCode::TokenInvalid)
+        );
         let stranger = ResumeTokens::new([2; 32], 100);
-        assert_eq!(stranger.verify(&token, device, 1_000), Err(ErrorCode::TokenInvalid));
+        assert_eq!(
+            stranger.verify(&token, device, 1_000),
+            Err(ErrorCode::TokenInvalid)
+        );
     }
 
     #[test]
     fn every_flipped_bit_and_every_cut_is_noticed() {
         let tokens = ResumeTokens::new([1; 32], 100);
-        let (user, device) = (UserId::new(7).expect("not 0"), DeviceId::new(9).expect("not 0"));
+        let (user, device) = (
+            UserId::new(7).expect("not 0"),
+            DeviceId::new(9).expect("not 0"),
+        );
         let token = tokens.issue(user, device, 1_000);
         for index in 0..token.len() {
             let mut forged = token.to_vec();
             forged[index] ^= 1;
-            assert_eq!(tokens.verify(&forged, device, 1_000), Err(ErrorCode::TokenInvalid));
-            assert_eq!(tokens.verify(&token[..index], device, 1_000), Err(ErrorCode::TokenInvalid));
+            assert_eq!(
+                tokens.verify(&forged, device, 1_000),
+                Err(ErrorCode::TokenInvalid)
+            );
+            assert_eq!(
+                tokens.verify(&token[..index], device, 1_000),
+                Err(ErrorCode::TokenInvalid)
+            );
         }
     }
 }

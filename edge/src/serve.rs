@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use roadstead::{Placement, Shard, ShardConfig, ShardId};
@@ -20,18 +20,14 @@ use crate::files::{self, Files};
 use crate::metrics::ShardMetrics;
 use crate::resume::ResumeTokens;
 use crate::token::Verifier;
-use crate::worker::{Message, Parts, ShardOutbox, Worker};
-use crate::{cli, clock, reservation};
+use crate::worker::{Message, Parts, Report, ShardOutbox, Worker};
+use crate::{cli, clock, reservation, worker};
 
 type WorkerThread = JoinHandle<Result<(), roadstead_net::Error>>;
 
-/// What the worker threads tell the main thread.
-enum Report {
-    /// The loop has begun.
-    Started,
-    /// The loop has ended, which it should not before a drain.
-    Ended,
-}
+/// How long a port may be in use before that is an error: the kernel tears the rings of a process that
+/// crashed down a moment after it, and its sockets with them.
+const PORT_PATIENCE: Duration = Duration::from_secs(3);
 
 pub(crate) fn serve(arguments: &cli::Serve) -> anyhow::Result<()> {
     let config = Config::load(arguments)?;
@@ -41,7 +37,7 @@ pub(crate) fn serve(arguments: &cli::Serve) -> anyhow::Result<()> {
     for (name, path) in &files.paths {
         tracing::info!(path = %path.display(), "{name}");
     }
-    let mut server = Server::bind(server_config(&config, &files)?)?;
+    let mut server = bind(&server_config(&config, &files)?)?;
     let store = open_store(&config, server.mailboxes())?;
     let shards = start_shards(&config, &files, &mut server, &store)?;
     let result = run(&config, &server, &store, shards);
@@ -65,12 +61,27 @@ fn server_config(config: &Config, files: &Files) -> anyhow::Result<ServerConfig>
         &alpn,
         Some(files.tickets.clone()),
     )?;
-    let keys = SecretKeys { reset: files.reset, token: files.retry };
+    let keys = SecretKeys {
+        reset: files.reset,
+        token: files.retry,
+    };
     let listen = config.listen.clone();
     let mut server = ServerConfig::new(listen, config.shard_count(), Arc::new(tls), keys);
     server.retry_half_open = config.sessions.retry_above_half_open;
     server.transport.idle_timeout = Transport::idle_timeout_for(config.heartbeat());
     Ok(server)
+}
+
+fn bind(config: &ServerConfig) -> Result<Server<Message>, roadstead_net::Error> {
+    let until = Instant::now() + PORT_PATIENCE;
+    loop {
+        match Server::bind(config.clone()) {
+            Err(roadstead_net::Error::PortInUse { .. }) if Instant::now() < until => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            result => return result,
+        }
+    }
 }
 
 fn open_store(config: &Config, mailboxes: Vec<Mailbox<Message>>) -> anyhow::Result<EmbeddedStore> {
@@ -87,7 +98,10 @@ fn open_store(config: &Config, mailboxes: Vec<Mailbox<Message>>) -> anyhow::Resu
         },
     };
     let deliver = move |shard: ShardId, completions| {
-        deliver(&mailboxes[usize::from(shard.0)], Message::Store(completions));
+        deliver(
+            &mailboxes[usize::from(shard.0)],
+            Message::Store(completions),
+        );
     };
     EmbeddedStore::open(embedded, Arc::new(deliver)).context("the store")
 }
@@ -108,11 +122,18 @@ fn start_shards(
     store: &EmbeddedStore,
 ) -> anyhow::Result<Shards> {
     let verifier = Arc::new(Verifier::new(&files.jwks, &config.tokens)?);
-    let resume = Arc::new(ResumeTokens::new(files.resume, config.tokens.resume_valid_for_s));
+    let resume = Arc::new(ResumeTokens::new(
+        files.resume,
+        config.tokens.resume_valid_for_s,
+    ));
     let placement = Placement::new(store.placement_key(), config.shard_count());
     let mailboxes = server.mailboxes();
     let (report, reports) = async_mpsc::unbounded_channel();
-    let mut shards = Shards { threads: Vec::new(), metrics: Vec::new(), reports };
+    let mut shards = Shards {
+        threads: Vec::new(),
+        metrics: Vec::new(),
+        reports,
+    };
     for seed in server.take_seeds() {
         let id = ShardId(seed.thread());
         let metrics = Arc::new(ShardMetrics::default());
@@ -124,9 +145,15 @@ fn start_shards(
             verifier: verifier.clone(),
             resume: resume.clone(),
             metrics: metrics.clone(),
+            report: Box::new({
+                let report = report.clone();
+                move |what| drop(report.send(what))
+            }),
         };
         shards.metrics.push(metrics);
-        shards.threads.push(start_shard(config, seed, parts, report.clone())?);
+        shards
+            .threads
+            .push(start_shard(config, seed, parts, report.clone())?);
     }
     Ok(shards)
 }
@@ -151,15 +178,20 @@ fn start_shard(
     report: async_mpsc::UnboundedSender<Report>,
 ) -> anyhow::Result<WorkerThread> {
     let shard = seed.thread();
-    let seed = if config.pin { seed.pin_to_core(usize::from(shard)) } else { seed };
+    let seed = if config.pin {
+        seed.pin_to_core(usize::from(shard))
+    } else {
+        seed
+    };
     let run = move || {
-        let started = report.clone();
-        let worker = Worker::new(parts, Box::new(move || drop(started.send(Report::Started))));
-        let result = seed.run(worker).map(drop);
+        let result = seed.run(Worker::new(parts)).map(drop);
         let _ = report.send(Report::Ended);
         result
     };
-    std::thread::Builder::new().name(format!("shard-{shard}")).spawn(run).context("a thread")
+    std::thread::Builder::new()
+        .name(format!("shard-{shard}"))
+        .spawn(run)
+        .context("a thread")
 }
 
 /// Serves until a signal asks to stop or a shard fails, then drains.
@@ -177,7 +209,9 @@ fn run(
         store: store.handle(),
         draining: AtomicBool::new(false),
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let served = runtime.block_on(async {
         let listener = tokio::net::TcpListener::bind(config.admin)
             .await
@@ -187,13 +221,7 @@ fn run(
         let http = tokio::spawn(async move { axum::serve(listener, router).await });
         let served = serve_until_told(config, server, address, &mut shards).await;
         admin.draining.store(true, Ordering::Relaxed);
-        tracing::info!("draining");
-        for mailbox in &mailboxes {
-            deliver(mailbox, Message::Drain);
-        }
-        for _ in 0..shards.threads.len() {
-            shards.reports.recv().await;
-        }
+        drain(&mailboxes, &mut shards.reports).await;
         http.abort();
         served
     });
@@ -202,6 +230,27 @@ fn run(
     let _ = upkeep.join();
     // What a shard says of its own failure explains more than that it ended.
     joined.and(served)
+}
+
+/// Sends all sessions away, then stops the shards together. A shard that has failed says nothing more:
+/// hence the time limit.
+async fn drain(
+    mailboxes: &[Mailbox<Message>],
+    reports: &mut async_mpsc::UnboundedReceiver<Report>,
+) {
+    tracing::info!("draining");
+    mailboxes
+        .iter()
+        .for_each(|mailbox| deliver(mailbox, Message::Drain));
+    let all = async {
+        for _ in mailboxes {
+            reports.recv().await;
+        }
+    };
+    let _ = tokio::time::timeout(worker::DRAIN_PATIENCE + PORT_PATIENCE, all).await;
+    mailboxes
+        .iter()
+        .for_each(|mailbox| deliver(mailbox, Message::Stop));
 }
 
 async fn serve_until_told(
@@ -215,7 +264,7 @@ async fn serve_until_told(
     for _ in 0..shards.threads.len() {
         match shards.reports.recv().await {
             Some(Report::Started) => {}
-            Some(Report::Ended) | None => anyhow::bail!("a shard could not start"),
+            _ => anyhow::bail!("a shard could not start"),
         }
     }
     announce(config, server, admin);
@@ -227,7 +276,11 @@ async fn serve_until_told(
 }
 
 fn announce(config: &Config, server: &Server<Message>, admin: SocketAddr) {
-    let listen: Vec<String> = server.addresses().iter().map(SocketAddr::to_string).collect();
+    let listen: Vec<String> = server
+        .addresses()
+        .iter()
+        .map(SocketAddr::to_string)
+        .collect();
     let pid = std::process::id();
     let data = config.data.display();
     cli::line(&format!(
@@ -243,14 +296,18 @@ fn start_upkeep(
     let (sender, receiver) = mpsc::channel();
     let handle = store.handle();
     let upkeep = move || reservation::run(&handle, &mailboxes, &receiver);
-    let thread = std::thread::Builder::new().name("upkeep".into()).spawn(upkeep)?;
+    let thread = std::thread::Builder::new()
+        .name("upkeep".into())
+        .spawn(upkeep)?;
     Ok((sender, thread))
 }
 
 fn join(threads: Vec<WorkerThread>) -> anyhow::Result<()> {
     let mut result = Ok(());
     for thread in threads {
-        let ended = thread.join().map_err(|_| anyhow::anyhow!("a shard panicked"));
+        let ended = thread
+            .join()
+            .map_err(|_| anyhow::anyhow!("a shard panicked"));
         let ended = ended.and_then(|ended| ended.map_err(anyhow::Error::from));
         result = result.and(ended);
     }
@@ -258,16 +315,23 @@ fn join(threads: Vec<WorkerThread>) -> anyhow::Result<()> {
 }
 
 fn start_log(filter: &str) -> anyhow::Result<()> {
-    let level: tracing::metadata::LevelFilter =
-        filter.parse().with_context(|| format!("log = {filter:?}"))?;
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
+    let level: tracing::metadata::LevelFilter = filter
+        .parse()
+        .with_context(|| format!("log = {filter:?}"))?;
+    tracing_subscriber::fmt()
+        .with_max_level(level)
+        .with_writer(std::io::stderr)
+        .init();
     Ok(())
 }
 
 /// Keys and traffic secrets live in this process's memory: none of it goes to a core file (T4).
 fn forbid_core_dumps() {
     use rustix::process::{Resource, Rlimit, setrlimit};
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
     if let Err(error) = setrlimit(Resource::Core, none) {
         tracing::warn!(%error, "core dumps could not be turned off");
     }

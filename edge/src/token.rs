@@ -37,7 +37,11 @@ impl Verifier {
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         // Hosts' clocks differ by seconds, not by minutes.
         validation.leeway = 5;
-        let mut verifier = Self { by_id: HashMap::new(), without_id: Vec::new(), validation };
+        let mut verifier = Self {
+            by_id: HashMap::new(),
+            without_id: Vec::new(),
+            validation,
+        };
         for jwk in &jwks.keys {
             let key = DecodingKey::from_jwk(jwk).context("a key of the JWKS file")?;
             match &jwk.common.key_id {
@@ -76,7 +80,10 @@ fn user(subject: &str) -> Result<UserId, ErrorCode> {
 pub(crate) fn print(arguments: &cli::Token) -> anyhow::Result<()> {
     let path = files::token_key(&arguments.data);
     let pem = std::fs::read(&path).with_context(|| {
-        format!("{}: `roadstead serve` makes it on its first start", path.display())
+        format!(
+            "{}: `roadstead serve` makes it on its first start",
+            path.display()
+        )
     })?;
     let user = UserId::new(arguments.user).context("--user")?;
     let tokens = config::Tokens::default();
@@ -111,7 +118,10 @@ mod tests {
 
     fn set_up() -> (Verifier, Vec<u8>, tempfile::TempDir) {
         let data = tempfile::tempdir().expect("a directory");
-        let config = Config { data: data.path().into(), ..Config::default() };
+        let config = Config {
+            data: data.path().into(),
+            ..Config::default()
+        };
         let files = files::load(&config).expect("made");
         let verifier = Verifier::new(&files.jwks, &config.tokens).expect("valid keys");
         let pem = std::fs::read(files::token_key(data.path())).expect("made");
@@ -141,7 +151,12 @@ mod tests {
     fn forged_claims_are_refused() {
         let (verifier, pem, _data) = set_up();
         let mine = sign(&pem, user_7(), &config::Tokens::default(), 60).expect("signed");
-        let theirs = sign(&pem, UserId::new(8).expect("not 0"), &config::Tokens::default(), 60);
+        let theirs = sign(
+            &pem,
+            UserId::new(8).expect("not 0"),
+            &config::Tokens::default(),
+            60,
+        );
         let theirs = theirs.expect("signed");
         let parts: Vec<&str> = mine.split('.').collect();
         let claims = theirs.split('.').nth(1).expect("three parts");
@@ -171,7 +186,10 @@ mod tests {
     #[test]
     fn another_audience_is_refused() {
         let (verifier, pem, _data) = set_up();
-        let tokens = config::Tokens { audience: "elsewhere".into(), ..config::Tokens::default() };
+        let tokens = config::Tokens {
+            audience: "elsewhere".into(),
+            ..config::Tokens::default()
+        };
         let token = sign(&pem, user_7(), &tokens, 60).expect("signed");
         assert_eq!(verifier.verify(&token), Err(ErrorCode::TokenInvalid));
     }

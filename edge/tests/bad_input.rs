@@ -42,7 +42,8 @@ async fn refused(edge: &Edge, logged_in: bool, bytes: &[u8], code: ErrorCode) {
     };
     client.say_bytes(bytes).await;
     assert_eq!(client.closed().await, Some(code));
-    edge.metric_reaches("roadstead_refused_total", &name, before + 1).await;
+    edge.metric_reaches("roadstead_refused_total", &name, before + 1)
+        .await;
     bystanders.are_well().await;
 }
 
@@ -65,10 +66,17 @@ fn frame(body: client_frame::Body) -> Vec<u8> {
 async fn wrong_alpn() {
     let edge = Edge::start();
     let mut bystanders = Bystanders::new(&edge).await;
-    let error = Client::try_connect(&edge, b"h3").await.err().expect("refused");
+    let error = Client::try_connect(&edge, b"h3")
+        .await
+        .err()
+        .expect("refused");
     // RFC 7301, section 3.2: no_application_protocol, alert 120, as a QUIC crypto error.
-    assert!(error.to_string().contains("120") || error.to_string().contains("protocol"), "{error}");
-    edge.metric_reaches("roadstead_net_handshakes_failed_alpn_total", "", 1).await;
+    assert!(
+        error.to_string().contains("120") || error.to_string().contains("protocol"),
+        "{error}"
+    );
+    edge.metric_reaches("roadstead_net_handshakes_failed_alpn_total", "", 1)
+        .await;
     bystanders.are_well().await;
 }
 
@@ -93,7 +101,10 @@ async fn an_oversized_frame() {
 #[tokio::test]
 async fn wrong_version() {
     let edge = Edge::start();
-    let hello = v1::Hello { version: 2, ..Client::hello(&edge, 7, 7) };
+    let hello = v1::Hello {
+        version: 2,
+        ..Client::hello(&edge, 7, 7)
+    };
     let bytes = frame(client_frame::Body::Hello(hello));
     refused(&edge, false, &bytes, ErrorCode::VersionUnsupported).await;
 }
@@ -103,18 +114,30 @@ async fn forged_and_expired_tokens() {
     let edge = Edge::start();
     let with = |token: String| {
         let credential = Some(hello::Credential::Token(token));
-        frame(client_frame::Body::Hello(v1::Hello { credential, ..Client::hello(&edge, 7, 7) }))
+        frame(client_frame::Body::Hello(v1::Hello {
+            credential,
+            ..Client::hello(&edge, 7, 7)
+        }))
     };
-    refused(&edge, false, &with("not.a.token".into()), ErrorCode::TokenInvalid).await;
+    refused(
+        &edge,
+        false,
+        &with("not.a.token".into()),
+        ErrorCode::TokenInvalid,
+    )
+    .await;
     let mut forged = edge.token(7).into_bytes();
     let last = forged.len() - 2;
     forged[last] = if forged[last] == b'A' { b'B' } else { b'A' };
     let forged = String::from_utf8(forged).expect("text");
     refused(&edge, false, &with(forged), ErrorCode::TokenInvalid).await;
 
-    let expired = signed(&edge, &serde_json::json!({
-        "sub": "7", "iss": "roadstead", "aud": "roadstead", "iat": 1_000, "exp": 2_000,
-    }));
+    let expired = signed(
+        &edge,
+        &serde_json::json!({
+            "sub": "7", "iss": "roadstead", "aud": "roadstead", "iat": 1_000, "exp": 2_000,
+        }),
+    );
     refused(&edge, false, &with(expired), ErrorCode::TokenExpired).await;
 }
 
@@ -123,7 +146,9 @@ async fn a_second_hello_and_a_frame_before_the_first() {
     let edge = Edge::start();
     let hello = frame(client_frame::Body::Hello(Client::hello(&edge, 7, 7)));
     refused(&edge, true, &hello, ErrorCode::FrameUnexpected).await;
-    let ack = frame(client_frame::Body::Ack(v1::Ack { cursor: Bytes::new() }));
+    let ack = frame(client_frame::Body::Ack(v1::Ack {
+        cursor: Bytes::new(),
+    }));
     refused(&edge, false, &ack, ErrorCode::FrameUnexpected).await;
 }
 
@@ -137,11 +162,13 @@ async fn no_device_is_number_zero() {
 #[tokio::test]
 async fn r19_an_ack_for_what_was_never_delivered() {
     let edge = Edge::start();
-    let cursor = Bytes::copy_from_slice(Position::MAX.as_bytes());
-    let ack = frame(client_frame::Body::Ack(v1::Ack { cursor }));
+    let cursor = Bytes::copy_from_slice(Position::new(1, [0xff; 10], 0).as_bytes());
+    let ack = frame(client_frame::Body::Ack(v1::Ack {
+        cursor: cursor.clone(),
+    }));
     refused(&edge, true, &ack, ErrorCode::CursorInvalid).await;
     let hello = v1::Hello {
-        cursor: Bytes::copy_from_slice(Position::new(1, [0xff; 10], 0).as_bytes()),
+        cursor,
         ..Client::hello(&edge, 7, 7)
     };
     let hello = frame(client_frame::Body::Hello(hello));
@@ -165,16 +192,32 @@ async fn a_send_that_can_not_be() {
     let mut client = Client::login(&edge, 7, 7).await;
     let refusals = [
         (chat(7, 123_456), b"nobody".to_vec(), ErrorCode::UserUnknown),
-        (chat(901, 902), b"not my chat".to_vec(), ErrorCode::ChatInvalid),
-        (Bytes::from_static(b"short"), b"no chat".to_vec(), ErrorCode::ChatInvalid),
-        (chat(7, 901), vec![0; limits::PAYLOAD_BYTES_MAX + 1], ErrorCode::PayloadTooLarge),
+        (
+            chat(901, 902),
+            b"not my chat".to_vec(),
+            ErrorCode::ChatInvalid,
+        ),
+        (
+            Bytes::from_static(b"short"),
+            b"no chat".to_vec(),
+            ErrorCode::ChatInvalid,
+        ),
+        (
+            chat(7, 901),
+            vec![0; limits::PAYLOAD_BYTES_MAX + 1],
+            ErrorCode::PayloadTooLarge,
+        ),
     ];
     for (chat, payload, code) in refusals {
         let number = client.message(chat, &payload).await;
         let error = client.error().await;
-        assert_eq!((error.code(), error.number, error.retryable), (code, number, false));
+        assert_eq!(
+            (error.code(), error.number, error.retryable),
+            (code, number, false)
+        );
     }
-    edge.metric_reaches("roadstead_sends_refused_total", "", 4).await;
+    edge.metric_reaches("roadstead_sends_refused_total", "", 4)
+        .await;
     // The session itself goes on.
     client.message(chat(7, 901), b"fine").await;
     client.result().await;
@@ -198,7 +241,10 @@ async fn r21_an_inbox_at_its_limit() {
         }
         assert!(accepted < 1_000, "the limit is never reached");
     };
-    assert_eq!((error.code(), error.retryable), (ErrorCode::RecipientFull, true));
+    assert_eq!(
+        (error.code(), error.retryable),
+        (ErrorCode::RecipientFull, true)
+    );
     assert!(accepted >= 8);
     bystanders.are_well().await;
 
@@ -212,11 +258,15 @@ async fn r21_an_inbox_at_its_limit() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!((delivered, gap.reason()), (accepted, v1::GapReason::InboxLimit));
+    assert_eq!(
+        (delivered, gap.reason()),
+        (accepted, v1::GapReason::InboxLimit)
+    );
     two.ack(gap.cursor).await;
     let retried = async {
         loop {
-            one.message_numbered(error.number, chat(1, 2), b"filling").await;
+            one.message_numbered(error.number, chat(1, 2), b"filling")
+                .await;
             match one.try_next().await.expect("open") {
                 Expect::SendResult(_) => return,
                 Expect::Error(_) | Expect::ReceiptUpdate(_) => {}
@@ -230,12 +280,16 @@ async fn r21_an_inbox_at_its_limit() {
 
 #[tokio::test]
 async fn t11_a_flood_of_half_open_handshakes() {
-    let edge = Edge::start_with("[sessions]\nretry_above_half_open = 16\n", &["--shards", "1"]);
+    let edge = Edge::start_with(
+        "[sessions]\nretry_above_half_open = 16\n",
+        &["--shards", "1"],
+    );
     let mut bystanders = Bystanders::new(&edge).await;
     // Datagrams of the size of an Initial, with distinct ids and nothing valid inside, cost the edge a
     // failed decryption each; real half-open handshakes are the ones whose client never answers.
     let attackers: Vec<HalfOpen> = (0..64).map(|_| HalfOpen::start(&edge)).collect();
-    edge.metric_reaches("roadstead_net_retries_sent_total", "", 1).await;
+    edge.metric_reaches("roadstead_net_retries_sent_total", "", 1)
+        .await;
     bystanders.are_well().await;
     // A client that answers the Retry gets in.
     Client::login(&edge, 7, 7).await;
@@ -303,7 +357,9 @@ async fn a_client_that_never_reads() {
     }
     // The server stops at the window and closes; the connection learns of it although nobody reads.
     let closed = support::soon("the end", deaf.connection.closed()).await;
-    let quinn::ConnectionError::ApplicationClosed(close) = closed else { panic!("{closed}") };
+    let quinn::ConnectionError::ApplicationClosed(close) = closed else {
+        panic!("{closed}")
+    };
     let code = ErrorCode::from_close_code(close.error_code.into_inner());
     assert_eq!(code, Some(ErrorCode::SlowConsumer));
     bystanders.are_well().await;

@@ -17,12 +17,16 @@ async fn kill_9_in_the_middle_of_sends() {
     for round in 0u64..4 {
         let (mut one, _) = Client::resume(&edge, 1, 11, round + 1, Bytes::new()).await;
         // What the last round left open, then new ones.
-        let open: Vec<u64> = (1..next).filter(|number| !answered.contains(number)).collect();
+        let open: Vec<u64> = (1..next)
+            .filter(|number| !answered.contains(number))
+            .collect();
         for number in open {
-            one.message_numbered(number, chat(1, 2), format!("{number}").as_bytes()).await;
+            one.message_numbered(number, chat(1, 2), format!("{number}").as_bytes())
+                .await;
         }
         for _ in 0..100 {
-            one.message_numbered(next, chat(1, 2), format!("{next}").as_bytes()).await;
+            one.message_numbered(next, chat(1, 2), format!("{next}").as_bytes())
+                .await;
             next += 1;
         }
         let enough = answered.len() + 50;
@@ -42,12 +46,23 @@ async fn kill_9_in_the_middle_of_sends() {
         assert!(deliver.cursor > last, "cursors only grow (R4)");
         last = deliver.cursor.clone();
         let payload = deliver.envelope.expect("an envelope").payload;
-        seen.push(String::from_utf8_lossy(&payload).parse::<u64>().expect("a number"));
+        seen.push(
+            String::from_utf8_lossy(&payload)
+                .parse::<u64>()
+                .expect("a number"),
+        );
         two.ack(deliver.cursor).await;
     }
     let distinct: BTreeSet<u64> = seen.iter().copied().collect();
-    assert_eq!(distinct.len(), seen.len(), "a number made two messages (R12)");
-    assert!(seen.is_sorted(), "one chat, one sender: order of numbers (R16)");
+    assert_eq!(
+        distinct.len(),
+        seen.len(),
+        "a number made two messages (R12)"
+    );
+    assert!(
+        seen.is_sorted(),
+        "one chat, one sender: order of numbers (R16)"
+    );
 }
 
 /// T1: the restarted edge tells old connections that it does not know them, long before they time out.

@@ -13,13 +13,19 @@ use support::{Client, Edge, Expect, chat};
 async fn health_readiness_and_metrics_answer() {
     let edge = Edge::start();
     let (status, body) = edge.get("/healthz").await;
-    assert!(status == 200 && body.contains("\"status\":\"ok\""), "{body}");
+    assert!(
+        status == 200 && body.contains("\"status\":\"ok\""),
+        "{body}"
+    );
     assert_eq!(edge.get("/readyz").await.0, 200);
     assert_eq!(edge.get("/nothing").await.0, 404);
     let _one = Client::login(&edge, 1, 11).await;
-    edge.metric_reaches("roadstead_sessions_active", "", 1).await;
-    edge.metric_reaches("roadstead_net_handshakes_full_total", "", 1).await;
-    edge.metric_reaches("roadstead_logins_by_token_total", "", 1).await;
+    edge.metric_reaches("roadstead_sessions_active", "", 1)
+        .await;
+    edge.metric_reaches("roadstead_net_handshakes_full_total", "", 1)
+        .await;
+    edge.metric_reaches("roadstead_logins_by_token_total", "", 1)
+        .await;
 }
 
 #[tokio::test]
@@ -32,7 +38,13 @@ async fn sigterm_drains_and_exits_with_zero() {
     let deliver = two.deliver().await;
     two.ack(deliver.cursor.clone()).await;
     edge.signal(rustix::process::Signal::TERM);
-    let pick = |frame| if let Expect::GoAway(it) = frame { Some(it) } else { None };
+    let pick = |frame| {
+        if let Expect::GoAway(it) = frame {
+            Some(it)
+        } else {
+            None
+        }
+    };
     let go_away = one.wait_for("GoAway", pick).await;
     assert!(go_away.reconnect_after_ms < 5_000);
     assert_eq!(one.closed().await, Some(ErrorCode::Draining));
@@ -42,8 +54,11 @@ async fn sigterm_drains_and_exits_with_zero() {
     edge.restart();
     let mut two = Client::login(&edge, 2, 22).await;
     let mut one = Client::login(&edge, 1, 11).await;
-    one.message(chat(1, 2), b"after it").await;
-    assert_eq!(&two.deliver().await.envelope.expect("one").payload[..], b"after it");
+    one.message_numbered(2, chat(1, 2), b"after it").await;
+    assert_eq!(
+        &two.deliver().await.envelope.expect("one").payload[..],
+        b"after it"
+    );
 }
 
 #[tokio::test]
@@ -52,20 +67,37 @@ async fn t17_a_port_in_use_is_a_clear_error() {
     let address = taken.local_addr().expect("bound").to_string();
     let data = tempfile::tempdir().expect("a directory");
     let output = roadstead()
-        .args(["serve", "--listen", &address, "--admin", "127.0.0.1:0", "--data"])
+        .args([
+            "serve",
+            "--listen",
+            &address,
+            "--admin",
+            "127.0.0.1:0",
+            "--data",
+        ])
         .arg(data.path())
         .output()
         .expect("it runs");
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(error.contains(&address) && error.contains("in use"), "{error}");
+    assert!(
+        error.contains(&address) && error.contains("in use"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn a_second_process_on_the_same_data_is_refused() {
     let edge = Edge::start();
     let output = roadstead()
-        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data"])
+        .args([
+            "serve",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+            "--data",
+        ])
         .arg(&edge.data)
         .output()
         .expect("it runs");
@@ -79,17 +111,34 @@ async fn a_broken_configuration_is_named() {
     let data = tempfile::tempdir().expect("a directory");
     let file = data.path().join("edge.toml");
     std::fs::write(&file, "[sessions]\nheartbeet_s = 3\n").expect("written");
-    let output = roadstead().arg("serve").arg("--config").arg(&file).output().expect("it runs");
+    let output = roadstead()
+        .arg("serve")
+        .arg("--config")
+        .arg(&file)
+        .output()
+        .expect("it runs");
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(error.contains("heartbeet_s") && error.contains("edge.toml"), "{error}");
+    assert!(
+        error.contains("heartbeet_s") && error.contains("edge.toml"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn secrets_are_the_owners_alone() {
     let edge = Edge::start();
-    for name in ["cert-key.pem", "token-key.pem", "reset.key", "retry.key", "resume.key"] {
-        let mode = std::fs::metadata(edge.data.join(name)).expect(name).permissions().mode();
+    for name in [
+        "cert-key.pem",
+        "token-key.pem",
+        "reset.key",
+        "retry.key",
+        "resume.key",
+    ] {
+        let mode = std::fs::metadata(edge.data.join(name))
+            .expect(name)
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
 }

@@ -25,14 +25,17 @@ impl Histogram {
 
     /// Upper bound in seconds and count up to it, for each bucket.
     pub(super) fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
-        self.buckets.iter().enumerate().scan(0, |total, (bucket, count)| {
-            *total += count.get();
-            let bound = match bucket {
-                BUCKETS => f64::INFINITY,
-                bucket => Duration::from_micros(FIRST_MICROS << bucket).as_secs_f64(),
-            };
-            Some((bound, *total))
-        })
+        self.buckets
+            .iter()
+            .enumerate()
+            .scan(0, |total, (bucket, count)| {
+                *total += count.get();
+                let bound = match bucket {
+                    BUCKETS => f64::INFINITY,
+                    bucket => Duration::from_micros(FIRST_MICROS << bucket).as_secs_f64(),
+                };
+                Some((bound, *total))
+            })
     }
 
     pub(super) fn sum_seconds(&self) -> f64 {

@@ -121,7 +121,8 @@ core_metrics! {
 impl ShardMetrics {
     pub(crate) fn publish(&self, counters: &Counters, outbox_waiting: usize) {
         self.core.publish(counters);
-        self.outbox_waiting.set(u64::try_from(outbox_waiting).unwrap_or(u64::MAX));
+        self.outbox_waiting
+            .set(u64::try_from(outbox_waiting).unwrap_or(u64::MAX));
     }
 
     pub(crate) fn closed(&self, reason: &CloseReason) {
@@ -132,28 +133,52 @@ impl ShardMetrics {
     }
 
     pub(crate) fn login(&self, by_token: bool, took: Duration) {
-        let logins = if by_token { &self.logins_by_token } else { &self.logins_by_resume };
+        let logins = if by_token {
+            &self.logins_by_token
+        } else {
+            &self.logins_by_resume
+        };
         logins.add(1);
-        self.login_micros.add(u64::try_from(took.as_micros()).unwrap_or(0));
+        self.login_micros
+            .add(u64::try_from(took.as_micros()).unwrap_or(0));
     }
 }
 
 /// Everything the shards publish.
 pub(crate) fn write_shards(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
     write_core(text, shards);
-    text.family("roadstead_refused", "counter", "Sessions closed by the server, by error code.");
+    text.family(
+        "roadstead_refused",
+        "counter",
+        "Sessions closed by the server, by error code.",
+    );
     for (shard, metrics) in shards.iter().enumerate() {
         let counts = metrics.core.closed_by_code.iter().enumerate();
         for (code, count) in counts.filter(|(_, count)| count.get() > 0) {
             let code = ErrorCode::from_close_code(code as u64).unwrap_or_default();
-            let labels = [("shard", shard.to_string()), ("code", code.as_str_name().into())];
-            text.sample(&labels.each_ref().map(|(name, value)| (*name, value.as_str())), count.get());
+            let labels = [
+                ("shard", shard.to_string()),
+                ("code", code.as_str_name().into()),
+            ];
+            text.sample(
+                &labels
+                    .each_ref()
+                    .map(|(name, value)| (*name, value.as_str())),
+                count.get(),
+            );
         }
     }
-    text.family("roadstead_connections_closed", "counter", "Connections ended, by reason.");
+    text.family(
+        "roadstead_connections_closed",
+        "counter",
+        "Connections ended, by reason.",
+    );
     for (shard, metrics) in shards.iter().enumerate() {
         for (reason, count) in CLOSE_NAMES.iter().zip(&metrics.closed) {
-            text.sample(&[("shard", &shard.to_string()), ("reason", reason)], count.get());
+            text.sample(
+                &[("shard", &shard.to_string()), ("reason", reason)],
+                count.get(),
+            );
         }
     }
     write_worker(text, shards);
@@ -163,21 +188,48 @@ pub(crate) fn write_shards(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
 fn write_worker(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
     type Pick = fn(&ShardMetrics) -> &Number;
     let families: [(&str, &str, &str, Pick); 7] = [
-        ("closed_unread", "counter", "Sessions closed because the peer read nothing.", |m| {
-            &m.closed_unread
-        }),
-        ("datagrams_ignored", "counter", "DATAGRAM frames received and not used.", |m| {
-            &m.datagrams_ignored
-        }),
-        ("reads_paused", "counter", "Times a session was not read because the store was behind.", |m| {
-            &m.reads_paused
-        }),
-        ("logins_by_token", "counter", "Signed tokens checked.", |m| &m.logins_by_token),
-        ("logins_by_resume", "counter", "Resume tokens checked.", |m| &m.logins_by_resume),
-        ("login_microseconds", "counter", "Time spent checking both.", |m| &m.login_micros),
-        ("outbox_waiting", "gauge", "Messages waiting for another shard's queue.", |m| {
-            &m.outbox_waiting
-        }),
+        (
+            "closed_unread",
+            "counter",
+            "Sessions closed because the peer read nothing.",
+            |m| &m.closed_unread,
+        ),
+        (
+            "datagrams_ignored",
+            "counter",
+            "DATAGRAM frames received and not used.",
+            |m| &m.datagrams_ignored,
+        ),
+        (
+            "reads_paused",
+            "counter",
+            "Times a session was not read because the store was behind.",
+            |m| &m.reads_paused,
+        ),
+        (
+            "logins_by_token",
+            "counter",
+            "Signed tokens checked.",
+            |m| &m.logins_by_token,
+        ),
+        (
+            "logins_by_resume",
+            "counter",
+            "Resume tokens checked.",
+            |m| &m.logins_by_resume,
+        ),
+        (
+            "login_microseconds",
+            "counter",
+            "Time spent checking both.",
+            |m| &m.login_micros,
+        ),
+        (
+            "outbox_waiting",
+            "gauge",
+            "Messages waiting for another shard's queue.",
+            |m| &m.outbox_waiting,
+        ),
     ];
     for (name, kind, help, pick) in families {
         text.family(&format!("roadstead_{name}"), kind, help);
@@ -190,12 +242,16 @@ fn write_worker(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
 fn write_latency(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
     type Pick = fn(&ShardMetrics) -> &Histogram;
     let families: [(&str, &str, Pick); 2] = [
-        ("roadstead_commit_seconds", "From the request of a commit to its answer.", |m| {
-            &m.send_latency
-        }),
-        ("roadstead_inbox_read_seconds", "From the request of an inbox read to its answer.", |m| {
-            &m.read_latency
-        }),
+        (
+            "roadstead_commit_seconds",
+            "From the request of a commit to its answer.",
+            |m| &m.send_latency,
+        ),
+        (
+            "roadstead_inbox_read_seconds",
+            "From the request of an inbox read to its answer.",
+            |m| &m.read_latency,
+        ),
     ];
     for (name, help, pick) in families {
         text.family(name, "histogram", help);

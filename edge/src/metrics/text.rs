@@ -19,7 +19,10 @@ impl Text {
             self.family.push_str("_total");
         }
         let family = &self.family;
-        let _ = write!(self.page, "# HELP {family} {help}\n# TYPE {family} {kind}\n");
+        let _ = write!(
+            self.page,
+            "# HELP {family} {help}\n# TYPE {family} {kind}\n"
+        );
     }
 
     /// Adds a sample to the family begun last.
@@ -33,13 +36,21 @@ impl Text {
         let family = &self.family;
         let mut count = 0;
         for (bound, up_to) in histogram.cumulative() {
-            let bound = if bound.is_infinite() { "+Inf".to_owned() } else { bound.to_string() };
+            let bound = if bound.is_infinite() {
+                "+Inf".to_owned()
+            } else {
+                bound.to_string()
+            };
             let labels = [labels, &[("le", bound.as_str())]].concat();
             let _ = writeln!(self.page, "{family}_bucket{} {up_to}", braces(&labels));
             count = up_to;
         }
         let labels = braces(labels);
-        let _ = writeln!(self.page, "{family}_sum{labels} {}", histogram.sum_seconds());
+        let _ = writeln!(
+            self.page,
+            "{family}_sum{labels} {}",
+            histogram.sum_seconds()
+        );
         let _ = writeln!(self.page, "{family}_count{labels} {count}");
     }
 
@@ -53,8 +64,10 @@ fn braces(labels: &[(&str, &str)]) -> String {
     if labels.is_empty() {
         return String::new();
     }
-    let pairs: Vec<String> =
-        labels.iter().map(|(name, value)| format!("{name}=\"{value}\"")).collect();
+    let pairs: Vec<String> = labels
+        .iter()
+        .map(|(name, value)| format!("{name}=\"{value}\""))
+        .collect();
     format!("{{{}}}", pairs.join(","))
 }
 

@@ -61,7 +61,9 @@ impl Connections {
         io: &mut Io<'_, E>,
         id: ConnId,
     ) -> Result<Option<ClientFrame>, FrameError> {
-        let Some(connection) = self.get(id) else { return Ok(None) };
+        let Some(connection) = self.get(id) else {
+            return Ok(None);
+        };
         if !connection.unsent.is_empty() {
             return Ok(None);
         }
@@ -77,8 +79,15 @@ impl Connections {
     }
 
     /// Sends bytes, in order, keeping what does not fit. False if too much is kept already.
-    pub(super) fn write<E: Engine>(&mut self, io: &mut Io<'_, E>, id: ConnId, bytes: &[u8]) -> bool {
-        let Some(connection) = self.get(id) else { return true };
+    pub(super) fn write<E: Engine>(
+        &mut self,
+        io: &mut Io<'_, E>,
+        id: ConnId,
+        bytes: &[u8],
+    ) -> bool {
+        let Some(connection) = self.get(id) else {
+            return true;
+        };
         let mut rest = bytes;
         if connection.unsent.is_empty() {
             rest = &bytes[io.write(id, bytes)..];
@@ -92,7 +101,9 @@ impl Connections {
 
     /// Goes on sending; true once nothing is kept.
     pub(super) fn write_on<E: Engine>(&mut self, io: &mut Io<'_, E>, id: ConnId) -> bool {
-        let Some(connection) = self.get(id) else { return false };
+        let Some(connection) = self.get(id) else {
+            return false;
+        };
         let sent = io.write(id, &connection.unsent);
         connection.unsent.advance(sent);
         if connection.unsent.is_empty() {
@@ -103,12 +114,15 @@ impl Connections {
 
     /// Marks a connection as waiting, or as not; false if that changes nothing.
     pub(super) fn set_waiting(&mut self, id: ConnId, waiting: bool) -> bool {
-        let Some(connection) = self.get(id) else { return false };
+        let Some(connection) = self.get(id) else {
+            return false;
+        };
         std::mem::replace(&mut connection.waiting, waiting) != waiting
     }
 
     fn get(&mut self, id: ConnId) -> Option<&mut Connection> {
         let slot = self.slots.get_mut(id.index as usize)?;
-        slot.as_mut().filter(|connection| connection.generation == id.generation)
+        slot.as_mut()
+            .filter(|connection| connection.generation == id.generation)
     }
 }

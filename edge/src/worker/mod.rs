@@ -31,8 +31,22 @@ pub(crate) enum Message {
     Store(Vec<Completion>),
     /// Message ids `[from_ms, until_ms)` are this node's.
     Reserved { from_ms: u64, until_ms: u64 },
-    /// Send every session away and stop.
+    /// Send every session away; [`Report::Drained`] follows.
     Drain,
+    /// End the loop. Only once all shards have drained: the sockets of the node are one group, and one
+    /// that closes would misdirect the packets of the others (T17).
+    Stop,
+}
+
+/// What a worker tells the thread that started it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// The loop runs.
+    Started,
+    /// Every session is gone and the store has answered everything, or the patience for it is over.
+    Drained,
+    /// The loop has ended.
+    Ended,
 }
 
 /// Takes a shard's requests to the store; returns the answers that are known at once.
@@ -41,8 +55,8 @@ pub(crate) type Submit = Box<dyn FnMut(Vec<Request>) -> Vec<Completion> + Send>;
 /// How often a busy worker publishes its counters.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 
-/// How long a drained worker waits for connections that do not end.
-const STOP_AFTER_DRAIN: Duration = Duration::from_secs(10);
+/// How long a drain waits for connections that do not end.
+pub(crate) const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Connection window of a session that has authenticated itself (T8): two frames of the largest size.
 const WINDOW_AUTHENTICATED: u32 = 128 * 1024;
@@ -63,9 +77,10 @@ pub(crate) struct Worker {
     scratch: BytesMut,
     published_at: Option<Instant>,
     unpublished: bool,
-    stop_at: Option<Instant>,
-    /// Called once, when the loop runs.
-    started: Option<Box<dyn FnOnce() + Send>>,
+    /// When a drain counts as done whatever is still open.
+    drained_at: Option<Instant>,
+    started: bool,
+    report: Box<dyn Fn(Report) + Send>,
 }
 
 /// Which latency a request counts for.
@@ -84,13 +99,13 @@ pub(crate) struct Parts {
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) resume: Arc<ResumeTokens>,
     pub(crate) metrics: Arc<ShardMetrics>,
+    pub(crate) report: Box<dyn Fn(Report) + Send>,
 }
 
 pub(crate) use outbox::Outbox as ShardOutbox;
 
 impl Worker {
-    /// A worker that calls `started` once its loop runs.
-    pub(crate) fn new(parts: Parts, started: Box<dyn FnOnce() + Send>) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
         Self {
             shard: parts.shard,
             connections: Connections::default(),
@@ -105,8 +120,9 @@ impl Worker {
             scratch: BytesMut::new(),
             published_at: None,
             unpublished: true,
-            stop_at: None,
-            started: Some(started),
+            drained_at: None,
+            started: false,
+            report: parts.report,
         }
     }
 
@@ -132,7 +148,11 @@ impl Worker {
                     let code = reason.code.as_close_code();
                     io.close(conn(session), code, reason.message.as_bytes());
                 }
-                Output::Authenticate { session, credential, device } => {
+                Output::Authenticate {
+                    session,
+                    credential,
+                    device,
+                } => {
                     self.authenticate(io, session, &credential, device);
                 }
                 Output::Shard(shard, message) => self.outbox.push(shard, message),
@@ -155,10 +175,16 @@ impl Worker {
             Credential::Token(token) => self.verifier.verify(token),
             Credential::Resume(token) => self.resume.verify(token, device, unix_s),
         };
-        self.metrics.login(matches!(credential, Credential::Token(_)), started.elapsed());
+        self.metrics.login(
+            matches!(credential, Credential::Token(_)),
+            started.elapsed(),
+        );
         let result = user.map(|user| {
             io.raise_receive_window(conn(session), WINDOW_AUTHENTICATED);
-            Identity { user, resume_token: self.resume.issue(user, device, unix_s) }
+            Identity {
+                user,
+                resume_token: self.resume.issue(user, device, unix_s),
+            }
         });
         self.connections.authenticated.push_back((session, result));
     }
@@ -251,19 +277,25 @@ impl Worker {
         if due {
             self.published_at = Some(now);
             self.unpublished = false;
-            self.metrics.publish(&self.shard.counters(), self.outbox.waiting());
+            self.metrics
+                .publish(&self.shard.counters(), self.outbox.waiting());
         }
     }
 
-    fn stop_if_drained<E: Engine>(&mut self, io: &mut Io<'_, E>) {
-        let Some(stop_at) = self.stop_at else { return };
-        let late = io.now() >= stop_at;
+    fn report_if_drained<E: Engine>(&mut self, io: &mut Io<'_, E>) {
+        let Some(drained_at) = self.drained_at else {
+            return;
+        };
+        let late = io.now() >= drained_at;
         if (self.shard.is_idle() && self.requests.is_empty()) || late {
             if late {
-                tracing::warn!(shard = io.thread(), "stopped with connections that did not end");
+                tracing::warn!(
+                    shard = io.thread(),
+                    "drained with connections that did not end"
+                );
             }
-            self.metrics.publish(&self.shard.counters(), self.outbox.waiting());
-            io.stop();
+            self.drained_at = None;
+            (self.report)(Report::Drained);
         }
     }
 }
@@ -309,15 +341,20 @@ impl<E: Engine> App<E> for Worker {
                 self.input(io, Input::MessageIdsReserved { from_ms, until_ms });
             }
             Message::Drain => {
-                self.stop_at = Some(io.now() + STOP_AFTER_DRAIN);
+                self.drained_at = Some(io.now() + DRAIN_PATIENCE);
                 self.input(io, Input::Drain);
+            }
+            Message::Stop => {
+                self.metrics
+                    .publish(&self.shard.counters(), self.outbox.waiting());
+                io.stop();
             }
         }
     }
 
     fn turn(&mut self, io: &mut Io<'_, E>) -> Option<Instant> {
-        if let Some(started) = self.started.take() {
-            started();
+        if !std::mem::replace(&mut self.started, true) {
+            (self.report)(Report::Started);
         }
         let now = clock::now_at(io.now());
         if self.shard.poll_timeout().is_some_and(|at| at <= now.at) {
@@ -328,13 +365,13 @@ impl<E: Engine> App<E> for Worker {
         self.submit(io);
         let blocked = !self.outbox.flush();
         self.publish(io.now());
-        self.stop_if_drained(io);
+        self.report_if_drained(io);
         [
             self.shard.poll_timeout().map(clock::instant_of),
             blocked.then(|| io.now() + Duration::from_millis(1)),
             (!self.requests.is_empty()).then(|| io.now()),
             self.unpublished.then(|| io.now() + PUBLISH_EVERY),
-            self.stop_at,
+            self.drained_at,
         ]
         .into_iter()
         .flatten()
@@ -343,9 +380,15 @@ impl<E: Engine> App<E> for Worker {
 }
 
 fn conn(id: SessionId) -> ConnId {
-    ConnId { index: id.index, generation: id.generation }
+    ConnId {
+        index: id.index,
+        generation: id.generation,
+    }
 }
 
 fn session(id: ConnId) -> SessionId {
-    SessionId { index: id.index, generation: id.generation }
+    SessionId {
+        index: id.index,
+        generation: id.generation,
+    }
 }

@@ -17,7 +17,11 @@ pub(crate) struct Outbox {
 impl Outbox {
     pub(crate) fn new(from: ShardId, mailboxes: Vec<Mailbox<Message>>) -> Self {
         let batches = mailboxes.iter().map(|_| Vec::new()).collect();
-        Self { from, mailboxes, batches }
+        Self {
+            from,
+            mailboxes,
+            batches,
+        }
     }
 
     pub(super) fn push(&mut self, to: ShardId, message: ShardMessage) {

@@ -35,15 +35,18 @@ pub(crate) fn chat(a: u64, b: u64) -> Bytes {
 impl Client {
     /// Connects without a Hello.
     pub(crate) async fn connect(edge: &Edge) -> Self {
-        Self::try_connect(edge, roadstead_proto::ALPN).await.expect("a connection")
+        Self::try_connect(edge, roadstead_proto::ALPN)
+            .await
+            .expect("a connection")
     }
 
     /// Connects with a protocol name of the test's choice.
     pub(crate) async fn try_connect(edge: &Edge, alpn: &[u8]) -> Result<Self, ConnectionError> {
         let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
         let config = client_config(edge, alpn);
-        let connecting =
-            endpoint.connect_with(config, edge.listen, "localhost").expect("a valid configuration");
+        let connecting = endpoint
+            .connect_with(config, edge.listen, "localhost")
+            .expect("a valid configuration");
         let connection = soon("the handshake", connecting).await?;
         let (send, receive) = connection.open_bi().await?;
         Ok(Self {
@@ -114,7 +117,12 @@ impl Client {
 
     pub(crate) async fn message_numbered(&mut self, number: u64, chat: Bytes, payload: &[u8]) {
         let payload = Bytes::copy_from_slice(payload);
-        let send = v1::Send { number, chat, payload, ..v1::Send::default() };
+        let send = v1::Send {
+            number,
+            chat,
+            payload,
+            ..v1::Send::default()
+        };
         self.say(client_frame::Body::Send(send)).await;
     }
 
@@ -124,13 +132,19 @@ impl Client {
 
     /// The next frame.
     pub(crate) async fn next(&mut self) -> Expect {
-        soon("a frame", self.try_next()).await.expect("the session is open")
+        soon("a frame", self.try_next())
+            .await
+            .expect("the session is open")
     }
 
     /// The next frame, or why the connection ended.
     pub(crate) async fn try_next(&mut self) -> Result<Expect, ConnectionError> {
         loop {
-            if let Some(frame) = self.deframer.next_frame(&mut self.chunk).expect("valid frames") {
+            if let Some(frame) = self
+                .deframer
+                .next_frame(&mut self.chunk)
+                .expect("valid frames")
+            {
                 let frame: v1::ServerFrame = decode_frame(frame).expect("a valid message");
                 return Ok(frame.body.expect("a body"));
             }
@@ -142,7 +156,11 @@ impl Client {
     }
 
     /// The next frame that this picks, skipping others.
-    pub(crate) async fn wait_for<T>(&mut self, what: &str, pick: impl Fn(Expect) -> Option<T>) -> T {
+    pub(crate) async fn wait_for<T>(
+        &mut self,
+        what: &str,
+        pick: impl Fn(Expect) -> Option<T>,
+    ) -> T {
         let found = async {
             loop {
                 let frame = self.try_next().await.expect("the session is open");
@@ -155,22 +173,46 @@ impl Client {
     }
 
     pub(crate) async fn result(&mut self) -> v1::SendResult {
-        let pick = |frame| if let Expect::SendResult(it) = frame { Some(it) } else { None };
+        let pick = |frame| {
+            if let Expect::SendResult(it) = frame {
+                Some(it)
+            } else {
+                None
+            }
+        };
         self.wait_for("a SendResult", pick).await
     }
 
     pub(crate) async fn deliver(&mut self) -> v1::Deliver {
-        let pick = |frame| if let Expect::Deliver(it) = frame { Some(it) } else { None };
+        let pick = |frame| {
+            if let Expect::Deliver(it) = frame {
+                Some(it)
+            } else {
+                None
+            }
+        };
         self.wait_for("a Deliver", pick).await
     }
 
     pub(crate) async fn receipt(&mut self) -> v1::ReceiptUpdate {
-        let pick = |frame| if let Expect::ReceiptUpdate(it) = frame { Some(it) } else { None };
+        let pick = |frame| {
+            if let Expect::ReceiptUpdate(it) = frame {
+                Some(it)
+            } else {
+                None
+            }
+        };
         self.wait_for("a ReceiptUpdate", pick).await
     }
 
     pub(crate) async fn error(&mut self) -> v1::Error {
-        let pick = |frame| if let Expect::Error(it) = frame { Some(it) } else { None };
+        let pick = |frame| {
+            if let Expect::Error(it) = frame {
+                Some(it)
+            } else {
+                None
+            }
+        };
         self.wait_for("an Error", pick).await
     }
 
@@ -201,7 +243,9 @@ impl Client {
 fn client_config(edge: &Edge, alpn: &[u8]) -> quinn::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     let pem = std::fs::read(edge.data.join("cert.pem")).expect("the edge made it");
-    roots.add(CertificateDer::from_pem_slice(&pem).expect("a certificate")).expect("a root");
+    roots
+        .add(CertificateDer::from_pem_slice(&pem).expect("a certificate"))
+        .expect("a root");
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -219,8 +263,9 @@ pub(crate) fn first_flight(edge: &Edge) -> Vec<Vec<u8>> {
     let endpoint_config = Arc::new(quinn_proto::EndpointConfig::default());
     let mut endpoint = quinn_proto::Endpoint::new(endpoint_config, None, true, None);
     let now = std::time::Instant::now();
-    let (_, mut connection) =
-        endpoint.connect(now, config, edge.listen, "localhost").expect("a valid configuration");
+    let (_, mut connection) = endpoint
+        .connect(now, config, edge.listen, "localhost")
+        .expect("a valid configuration");
     let mut datagrams = Vec::new();
     let mut buffer = Vec::new();
     while let Some(transmit) = connection.poll_transmit(now, 1, &mut buffer) {

@@ -48,7 +48,14 @@ impl Edge {
         all.extend(options.iter().map(|option| (*option).to_owned()));
         let any = "127.0.0.1:0".parse().expect("an address");
         let (child, listen, admin) = spawn(&all, any);
-        Self { child, listen, admin, data: data.to_owned(), options: all, _directory: directory }
+        Self {
+            child,
+            listen,
+            admin,
+            data: data.to_owned(),
+            options: all,
+            _directory: directory,
+        }
     }
 
     /// Takes the process away without a word, as a crash does.
@@ -74,7 +81,10 @@ impl Edge {
     }
 
     pub(crate) fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("the edge was started").is_none()
+        self.child
+            .try_wait()
+            .expect("the edge was started")
+            .is_none()
     }
 
     fn pid(&self) -> Pid {
@@ -89,8 +99,15 @@ impl Edge {
             .arg(&self.data)
             .output()
             .expect("roadstead token runs");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("a token is text").trim().to_owned()
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout)
+            .expect("a token is text")
+            .trim()
+            .to_owned()
     }
 
     /// The sum of a metric over shards and labels that contain `filter`.
@@ -101,7 +118,9 @@ impl Edge {
             let (family, labels) = series.split_once('{').unwrap_or((series, ""));
             family == name && labels.contains(filter)
         });
-        samples.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        samples
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+            .sum()
     }
 
     /// Waits until a metric has at least this value: counters are published a moment after the fact.
@@ -116,7 +135,9 @@ impl Edge {
 
     /// Status and body of an admin page.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
-        let mut stream = tokio::net::TcpStream::connect(self.admin).await.expect("admin listens");
+        let mut stream = tokio::net::TcpStream::connect(self.admin)
+            .await
+            .expect("admin listens");
         let request = format!("GET {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut answer = String::new();
@@ -150,7 +171,9 @@ fn spawn(options: &[String], listen: SocketAddr) -> (Child, SocketAddr, SocketAd
         .expect("the edge starts");
     let mut line = String::new();
     let stdout = child.stdout.take().expect("piped");
-    BufReader::new(stdout).read_line(&mut line).expect("the edge says something");
+    BufReader::new(stdout)
+        .read_line(&mut line)
+        .expect("the edge says something");
     let mut stderr = child.stderr.take().expect("piped");
     if !line.starts_with("roadstead ready") {
         let mut log = String::new();
@@ -160,8 +183,13 @@ fn spawn(options: &[String], listen: SocketAddr) -> (Child, SocketAddr, SocketAd
     // Its log must be read by someone, or the edge would stop at a full pipe.
     std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
     let field = |name: &str| {
-        let value = line.split_whitespace().find_map(|word| word.strip_prefix(name));
-        value.expect("the ready line names it").parse().expect("an address")
+        let value = line
+            .split_whitespace()
+            .find_map(|word| word.strip_prefix(name));
+        value
+            .expect("the ready line names it")
+            .parse()
+            .expect("an address")
     };
     (child, field("listen="), field("admin="))
 }
