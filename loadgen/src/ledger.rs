@@ -45,6 +45,8 @@ const READ: &str = "read";
 pub(crate) struct Ledger {
     rules: Rules,
     roster: Roster,
+    /// The earliest position of this run's messages: receipts for less are for an earlier run's.
+    began: Position,
     /// The number of the first message that is still kept.
     first: u64,
     messages: VecDeque<Message>,
@@ -162,6 +164,8 @@ pub(crate) enum Delivery {
     /// New to this device.
     Fresh {
         timing: Timing,
+        /// The session that sent it.
+        sender: u32,
         /// Mark the chat read up to this message.
         read: Option<ChatId>,
     },
@@ -176,6 +180,7 @@ impl Ledger {
         Self {
             rules,
             roster,
+            began: Position::MAX,
             first: 0,
             messages: VecDeque::new(),
             accounts,
@@ -421,7 +426,7 @@ impl Ledger {
             return self.repeated(message, arrival);
         }
         entry.delivered |= bit;
-        let (timing, refused) = (entry.timing(), entry.refused);
+        let (timing, sender, refused) = (entry.timing(), entry.sender, entry.refused);
         if refused {
             self.note(
                 Kind::Contradicted,
@@ -438,7 +443,11 @@ impl Ledger {
             view.marked = position.max(view.marked);
             self.chat(self.roster.user(session), peer)
         });
-        Delivery::Fresh { timing, read }
+        Delivery::Fresh {
+            timing,
+            sender,
+            read,
+        }
     }
 
     fn check_order(&mut self, message: u64, peer: u32, arrival: &Arrival<'_>) {
@@ -500,6 +509,7 @@ impl Ledger {
 
     /// Remembers the identity of a message, or compares it with what was said before.
     fn learn(&mut self, message: u64, id: MessageId, position: Position) {
+        self.began = self.began.min(position);
         let Some(entry) = self.get_mut(message) else {
             return;
         };
@@ -521,6 +531,7 @@ impl Ledger {
     }
 
     fn book_receipt(&mut self, session: u32, peer: u32, delivered: Position, read: Position) {
+        let (delivered, read) = (self.of_this_run(delivered), self.of_this_run(read));
         let user = self.roster.user(session);
         let own_seat = self.roster.seat(user);
         let furthest = |field: fn(&View) -> Position| {
@@ -551,6 +562,14 @@ impl Ledger {
         } else if went_back(delivered, before.0) || went_back(read, before.1) {
             let what = format!("user {peer} back to {delivered:?}, {read:?} from {before:?}");
             self.note(Kind::ReceiptFalse, session, what);
+        }
+    }
+
+    fn of_this_run(&self, position: Position) -> Position {
+        if position < self.began {
+            Position::ZERO
+        } else {
+            position
         }
     }
 

@@ -240,8 +240,13 @@ impl Worker {
                     envelope: &envelope,
                     resynced,
                 };
-                if let Delivery::Fresh { timing, read } = self.ledger.delivered(&arrival) {
-                    self.record_delivery(session, timing, now);
+                if let Delivery::Fresh {
+                    timing,
+                    sender,
+                    read,
+                } = self.ledger.delivered(&arrival)
+                {
+                    self.record_delivery(session, sender, timing, now);
                     if let Some(chat) = read {
                         self.slot(session).session.read(chat, position);
                     }
@@ -276,16 +281,17 @@ impl Worker {
         }
     }
 
-    fn record_delivery(&mut self, session: u32, timing: Timing, now: Micros) {
-        if self.slot(session).online_since <= timing.intended {
-            self.latencies
-                .deliver
-                .record(timing.intended, timing.written, now);
-            self.recent.1.record(timing.intended, timing.written, now);
-        } else {
-            self.latencies
-                .catch_up
-                .record(timing.intended, timing.written, now);
+    /// A message waits for its receiver to come back, or was cut off from its sender by an absence: both
+    /// say nothing about the server, and are kept apart.
+    fn record_delivery(&mut self, session: u32, sender: u32, timing: Timing, now: Micros) {
+        let present = |session: u32| self.slots[session as usize].online_since <= timing.intended;
+        let (of, recent) = match present(session) && present(sender) {
+            true => (&mut self.latencies.deliver, Some(&mut self.recent.1)),
+            false => (&mut self.latencies.catch_up, None),
+        };
+        of.record(timing.intended, timing.written, now);
+        if let Some(recent) = recent {
+            recent.record(timing.intended, timing.written, now);
         }
     }
 

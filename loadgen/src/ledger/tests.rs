@@ -192,7 +192,11 @@ fn timing_is_that_of_the_schedule_and_the_first_write() {
     assert_eq!(rig.answer(&sent), Some(timing));
     assert_eq!(
         rig.deliver(&sent, 1),
-        Delivery::Fresh { timing, read: None }
+        Delivery::Fresh {
+            timing,
+            sender: 0,
+            read: None
+        }
     );
 }
 
@@ -402,6 +406,18 @@ fn canary_receipt_for_what_nobody_has() {
         2,
         "delivered, not read"
     );
+}
+
+#[test]
+fn receipts_of_an_earlier_run_are_no_finding() {
+    let mut rig = Rig::new(1, 0.0);
+    rig.clock = 100;
+    rig.receipt(position(50), position(50));
+    let sent = rig.send(1);
+    rig.answer(&sent);
+    rig.deliver(&sent, 1);
+    rig.receipt(sent.position, position(50));
+    assert_eq!(rig.found(), []);
 }
 
 #[test]

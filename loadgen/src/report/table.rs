@@ -96,7 +96,9 @@ fn edge(report: &Report) -> String {
     let (Some(pid), Some(rss)) = (target.pid, target.rss_bytes) else {
         return "process unknown: --admin ADDR or --target-pid PID names it".into();
     };
-    let bytes = target.bytes_per_session.map_or_else(|| "-".into(), count);
+    // A server that held other sessions before has memory to give again: then it tells nothing.
+    let bytes = target.bytes_per_session.filter(|bytes| *bytes > 0);
+    let bytes = bytes.map_or_else(|| "-".into(), count);
     let cpu = target.cpu_s.unwrap_or(0.0);
     let per_message = target.cpu_us_per_message.unwrap_or(0.0);
     let restarts = match target.restarts {
@@ -117,10 +119,11 @@ fn generator(report: &Report) -> String {
         ""
     };
     format!(
-        "{} RSS, {:.1} s CPU, busiest thread {:.0} %, {} late sends{saturated}",
+        "{} RSS, {:.1} s CPU, busiest thread {:.0} %, waited {:.1} s for a CPU, {} late sends{saturated}",
         mebibytes(generator.rss_bytes),
         generator.cpu_s,
         generator.busiest_thread * 100.0,
+        generator.waited_s,
         count(generator.late_sends)
     )
 }

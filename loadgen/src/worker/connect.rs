@@ -186,6 +186,7 @@ impl Worker {
         slot.conn = None;
         slot.unsent = None;
         let (away, resumed_login) = (slot.away, slot.resumed_login);
+        let went_on_request = *reason == CloseReason::Local && slot.not_before > now;
         match phase {
             Phase::ExpectOpen => self.handshakes -= 1,
             Phase::Active => self.status.active -= 1,
@@ -194,7 +195,10 @@ impl Worker {
         if away || self.stage == Stage::Stopped {
             return;
         }
-        self.count_close(describe(reason));
+        self.count_close(match went_on_request {
+            true => "go_away".into(),
+            false => describe(reason),
+        });
         if phase == Phase::Active {
             self.cut(session, reason, now);
         }

@@ -284,6 +284,12 @@ impl Shard {
         if self.fault == Fault::KeepReceipts && self.sends.is_multiple_of(EVERY) {
             return;
         }
+        let known = self.receipts.entry((user, chat)).or_default();
+        if update.delivered <= known.0 && update.read <= known.1 {
+            return;
+        }
+        known.0 = known.0.clone().max(update.delivered.clone());
+        known.1 = known.1.clone().max(update.read.clone());
         let peer = chat
             .peer_of(UserId::new(user).expect("a user"))
             .expect("a pair");
