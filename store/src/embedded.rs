@@ -20,6 +20,8 @@ mod log;
 mod reader;
 mod reopen;
 mod sends;
+mod serial;
+mod small_key;
 mod tables;
 mod write;
 
@@ -31,10 +33,12 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use roadstead::ShardId;
 use roadstead::store::{Command, Completion, Request, StoreError};
 
+pub use batch::BatchTxn;
 pub use config::{Clock, EmbeddedConfig, EmbeddedLimits};
 pub use counters::{BATCH_CLASSES, CommitCounters, Count, Counters, ReadCounters};
 pub use error::OpenError;
 pub use health::Health;
+pub use serial::SerialEngine;
 
 use admin::Admin;
 use committer::{Committer, Job};

@@ -5,13 +5,17 @@
 //! - [`records`]: what the commands of a shard mean in keys and values, written once for every engine.
 //! - [`embedded`]: the engine on an embedded LSM tree: one committer, group commit, synced before
 //!   anything is visible (R8 to R11).
+//! - [`memory`]: the engine of tests and the simulator, with the semantics of FoundationDB.
+//! - [`conformance`]: what every engine has to do.
 //!
 //! A shard asks by [`roadstead::store::Request`] and is answered by [`roadstead::store::Completion`].
 
 #![forbid(unsafe_code)]
 
+pub mod conformance;
 pub mod embedded;
 pub mod keys;
+pub mod memory;
 pub mod recent;
 pub mod records;
 pub mod txn;

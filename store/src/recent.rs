@@ -50,7 +50,7 @@ impl<K: Hash + Eq + Clone, V> Recent<K, V> {
     where
         K: Borrow<Q>,
     {
-        if !self.young.contains_key(key) {
+        if !self.old.is_empty() && !self.young.contains_key(key) {
             let (key, value) = self.old.remove_entry(key)?;
             self.insert(key, value);
         }
@@ -59,9 +59,10 @@ impl<K: Hash + Eq + Clone, V> Recent<K, V> {
 
     /// Keeps a value.
     pub fn insert(&mut self, key: K, value: V) {
-        self.old.remove(&key);
         if self.young.len() >= self.half && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
+        } else if !self.old.is_empty() {
+            self.old.remove(&key);
         }
         self.young.insert(key, value);
     }

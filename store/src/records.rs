@@ -5,6 +5,7 @@
 //! bear the scope's stamp, which an engine that learns it only at the commit replaces by [`resolve`].
 
 mod codec;
+pub mod command;
 pub mod device;
 pub mod expiry;
 pub mod flush;

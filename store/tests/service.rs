@@ -2,6 +2,7 @@
 
 mod rig;
 
+use rig::ask::Ask;
 use rig::{Rig, device, item, user};
 use roadstead::store::{EntryBody, StoreError};
 use roadstead_proto::Position;
@@ -11,16 +12,16 @@ fn a_message_goes_the_whole_way() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut rig = Rig::open(folder.path());
     let (alice, bob) = ((user(1), device(1)), (user(2), device(2)));
-    rig.open_device(alice).expect("opens");
-    rig.open_device(bob).expect("opens");
+    rig.open(alice);
+    rig.open(bob);
 
-    let sent = rig.send_one(alice, bob.0, 1);
-    let inbox = rig.read(bob, Position::ZERO);
+    let sent = rig.send(alice, bob.0, 1);
+    let inbox = rig.page(bob, Position::ZERO, (100, 1 << 20));
     assert_eq!(inbox.entries.len(), 1);
     assert_eq!(inbox.entries[0].cursor, sent.position);
     assert!(inbox.through >= sent.position && !inbox.more);
 
-    let (ack, grown) = rig.flush(bob, sent.position, None).expect("flushes");
+    let (ack, grown) = rig.try_flush(bob, sent.position, None).expect("flushes");
     assert_eq!(ack, sent.position);
     assert_eq!(grown.len(), 1);
     assert!(rig.entries(bob).is_empty());
@@ -43,9 +44,9 @@ fn r9_stamps_grow_over_a_restart() {
     let mut before = Position::ZERO;
     for number in 1..=3 {
         let mut rig = Rig::open(folder.path());
-        rig.open_device(alice).expect("opens");
-        rig.open_device(bob).expect("opens");
-        let sent = rig.send_one(alice, bob.0, number);
+        rig.open(alice);
+        rig.open(bob);
+        let sent = rig.send(alice, bob.0, number);
         assert!(sent.position > before);
         before = sent.position;
         rig.store.stop();
@@ -59,8 +60,8 @@ fn a_user_without_devices_is_unknown() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut rig = Rig::open(folder.path());
     let alice = (user(1), device(1));
-    rig.open_device(alice).expect("opens");
-    let (answers, grown) = rig.send(alice, vec![item(alice, user(2), 1, b"anyone?")]);
+    rig.open(alice);
+    let (answers, grown) = rig.sends(alice, vec![item(alice, user(2), 1, b"anyone?")]);
     assert_eq!(answers, [Err(StoreError::UserUnknown)]);
     assert!(grown.is_empty());
 }

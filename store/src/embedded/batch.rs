@@ -15,22 +15,23 @@ use crate::txn::{
     KEY_BYTES_MAX, RangePage, RangeQuery, Read, TXN_BYTES_MAX, Txn, TxnError, VALUE_BYTES_MAX,
 };
 
+use super::small_key::SmallKey;
 use super::tables::Tables;
 use super::write::{Write, Writes};
 
 /// Values of small keys that are used often (`uv/`, acks, `rp/`, leases), written through: what it holds
 /// is what is committed, absent keys included.
-pub(crate) type Hot = Recent<Bytes, Option<Bytes>>;
+pub(crate) type Hot = Recent<SmallKey, Option<Bytes>>;
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(crate) struct BatchTxn<'a> {
+pub struct BatchTxn<'a> {
     tables: &'a Tables,
     hot: Option<&'a mut Hot>,
     stamp: Stamp,
     writes: Writes,
     /// What to put back, newest last, if the command under way is refused.
-    undo: Vec<(Bytes, Option<Write>)>,
+    undo: Vec<(SmallKey, Option<Write>)>,
     bytes: usize,
     bytes_before: usize,
     error: Option<TxnError>,
@@ -91,6 +92,11 @@ impl<'a> BatchTxn<'a> {
         self.bytes
     }
 
+    /// The writes so far.
+    pub(crate) fn writes(&self) -> &Writes {
+        &self.writes
+    }
+
     /// The writes.
     pub(crate) fn into_writes(self) -> Writes {
         self.writes
@@ -103,7 +109,7 @@ impl<'a> BatchTxn<'a> {
             self.error = Some(TxnError::TooLarge);
             return;
         }
-        match self.writes.entry(Bytes::copy_from_slice(key)) {
+        match self.writes.entry(SmallKey::from(key)) {
             Entry::Vacant(entry) => {
                 self.undo.push((entry.key().clone(), None));
                 entry.insert(write);
@@ -128,7 +134,7 @@ impl<'a> BatchTxn<'a> {
         }
         self.hot_reads.1 += 1;
         let value = self.tables.get(key).map_err(unavailable)?;
-        hot.insert(Bytes::copy_from_slice(key), value.clone());
+        hot.insert(SmallKey::from(key), value.clone());
         Ok(value)
     }
 

@@ -10,7 +10,8 @@ use roadstead::store::{Command, Completion, Grown, Outcome, Request, RequestId, 
 use roadstead_proto::{DeviceId, Position, UserId};
 
 use crate::recent::Recent;
-use crate::records::{RecordError, Scope, device, flush, inbox, read_mark};
+use crate::records::command::{self, Done};
+use crate::records::{RecordError, Scope};
 use crate::txn::{TxnError, ready};
 
 use super::admin::{Admin, Expiry};
@@ -414,10 +415,10 @@ impl Batch {
         &mut self,
         shard: ShardId,
         id: RequestId,
-        evaluated: Result<(Outcome, Registered), RecordError>,
+        evaluated: Result<Done, RecordError>,
     ) -> Result<(), TxnError> {
         let (outcome, registered, result) = match evaluated {
-            Ok((outcome, registered)) => (Ok(outcome), registered, Ok(())),
+            Ok(done) => (Ok(done.outcome), done.registered, Ok(())),
             Err(RecordError::Refused(error)) => (Err(error), None, Ok(())),
             Err(RecordError::Txn(error)) => (Err(StoreError::Unavailable), None, Err(error)),
         };
@@ -431,9 +432,6 @@ impl Batch {
     }
 }
 
-/// A device that a command registered.
-type Registered = Option<(UserId, DeviceId)>;
-
 fn has_room(txn: &BatchTxn<'_>, scope: &Scope<'_>, bytes_max: usize) -> bool {
     // One command writes a position per chat that it acknowledges, at most one per entry in the window.
     txn.bytes() < bytes_max && scope.next_index < u16::MAX / 2
@@ -444,46 +442,17 @@ fn run_command(
     scope: &mut Scope<'_>,
     txn: &mut BatchTxn<'_>,
     command: &Command,
-) -> Result<(Outcome, Registered), RecordError> {
+) -> Result<Done, RecordError> {
     txn.savepoint();
-    let outcome = match run_record(scope, txn, command) {
-        Err(RecordError::Refused(error)) => {
+    match (ready(command::run(scope, txn, command)), txn.error()) {
+        (Ok(done), None) => Ok(done),
+        (Err(RecordError::Refused(error)), _) => {
             txn.rollback();
-            return Err(RecordError::Refused(error));
+            Err(error.into())
         }
-        outcome => outcome?,
-    };
-    match txn.error() {
-        Some(error) => Err(error.into()),
-        None => Ok(outcome),
+        (Err(error), _) => Err(error),
+        (Ok(_), Some(error)) => Err(error.into()),
     }
-}
-
-fn run_record(
-    scope: &mut Scope<'_>,
-    txn: &mut BatchTxn<'_>,
-    command: &Command,
-) -> Result<(Outcome, Registered), RecordError> {
-    let outcome = match command {
-        Command::OpenDevice(open) => {
-            let opened = ready(device::open(scope, txn, open))?;
-            let registered = opened.is_new.then_some((open.user, open.device));
-            return Ok((Outcome::DeviceOpened(opened.answer), registered));
-        }
-        Command::Flush(flush) => {
-            let (stored_ack, grown) = ready(flush::flush(scope, txn, flush))?;
-            Outcome::Flushed { stored_ack, grown }
-        }
-        Command::MarkRead(mark) => Outcome::MarkedRead {
-            grown: ready(read_mark::mark(scope, txn, mark))?,
-        },
-        Command::CheckInbox(check) => {
-            let (suspended, grown) = ready(inbox::check(scope, txn, check))?;
-            Outcome::InboxChecked { suspended, grown }
-        }
-        Command::Send(_) | Command::ReadInbox(_) => unreachable!("sorted out by the queue"),
-    };
-    Ok((outcome, None))
 }
 
 /// The growth that an outcome tells of.

@@ -43,6 +43,8 @@ impl Disk {
             .manual_journal_persist(true)
             .open()?;
         let tree = database.keyspace("store", KeyspaceCreateOptions::default)?;
+        // The database syncs the folder that it makes for a tree, but not the name of that folder.
+        sync_folders(path)?;
         Ok(Self { database, tree })
     }
 
@@ -60,10 +62,10 @@ impl Disk {
         let mut ingestion = self.tree.start_ingestion()?;
         for (key, write) in writes {
             match write {
-                Write::Set(value) => ingestion.write(key.clone(), value.clone())?,
+                Write::Set(value) => ingestion.write(Bytes::from(key), value.clone())?,
                 // A weak tombstone would vanish with the value below it, but only a key that is proven to
                 // have one value may have one (R10), and a log that is replayed writes it twice.
-                Write::Clear | Write::ClearOnce => ingestion.write_tombstone(key.clone())?,
+                Write::Clear | Write::ClearOnce => ingestion.write_tombstone(Bytes::from(key))?,
             }
         }
         ingestion.finish()
@@ -88,6 +90,17 @@ impl DiskView {
             Order::Reverse => Box::new(iter.rev().map(pair)),
         }
     }
+}
+
+/// Makes the names of all folders durable, the given one's too.
+fn sync_folders(path: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_folders(&entry.path())?;
+        }
+    }
+    std::fs::File::open(path)?.sync_all()
 }
 
 /// Removes what a crash during the very first opening left behind: the database writes its version

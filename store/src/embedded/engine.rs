@@ -20,6 +20,7 @@ use super::config::EmbeddedConfig;
 use super::disk::Disk;
 use super::error::{Failure, OpenError};
 use super::log::{self, Log};
+use super::small_key::SmallKey;
 use super::tables::Tables;
 use super::write::{Write, Writes};
 
@@ -87,7 +88,7 @@ impl Engine {
     pub(crate) fn open(config: &EmbeddedConfig) -> Result<Self, OpenError> {
         let disk = Disk::open(&config.path.join("tables"), config.limits.block_cache_bytes)?;
         let log_folder = config.path.join("log");
-        let mut tables = replay(&disk, &log_folder)?;
+        let (mut tables, was_written) = replay(&disk, &log_folder)?;
         let mut hot = Hot::new(config.limits.cached_keys_max);
         let ceiling = read_ceiling(&tables)?;
         let stamp = ceiling + 1;
@@ -97,6 +98,10 @@ impl Engine {
         };
         let mut txn = BatchTxn::new(&tables, &mut hot, stamp_bytes(stamp));
         let meta = ready(meta::load_or_init(&mut txn, proposed))?;
+        if was_written && meta_is_new(&txn) {
+            // The log goes on where the database should be and is not: better no store than half of one.
+            return Err(RecordError::Refused(StoreError::Corrupt).into());
+        }
         let lease = ready(node::take(&mut txn, config.node))?;
         let (key, value) = ceiling_write(stamp + STAMP_BLOCK);
         let mut writes = txn.into_writes();
@@ -226,9 +231,14 @@ fn log_bytes_max(young_bytes_max: usize) -> u64 {
     8 * young_bytes_max as u64
 }
 
-/// Brings the database up to the log, and removes the log.
-fn replay(disk: &Disk, folder: &std::path::Path) -> Result<Tables, OpenError> {
+fn meta_is_new(txn: &BatchTxn<'_>) -> bool {
+    txn.writes().contains_key(&Keys::placement()[..])
+}
+
+/// Brings the database up to the log, and removes the log. Tells whether there was any.
+fn replay(disk: &Disk, folder: &std::path::Path) -> Result<(Tables, bool), OpenError> {
     let (paths, records) = log::read_all(folder)?;
+    let was_written = !records.is_empty();
     let mut tables = Tables::new(disk.view(), 0);
     for record in records {
         tables.publish(record.stamp, record.writes);
@@ -237,7 +247,7 @@ fn replay(disk: &Disk, folder: &std::path::Path) -> Result<Tables, OpenError> {
         disk.ingest(&tables.freeze())?;
     }
     log::remove(folder, &paths)?;
-    Ok(Tables::new(disk.view(), tables.stamp()))
+    Ok((Tables::new(disk.view(), tables.stamp()), was_written))
 }
 
 fn read_ceiling(tables: &Tables) -> Result<u64, OpenError> {
@@ -252,7 +262,10 @@ fn read_ceiling(tables: &Tables) -> Result<u64, OpenError> {
     Ok(u64::from_be_bytes(bytes))
 }
 
-fn ceiling_write(ceiling: u64) -> (Bytes, Write) {
+fn ceiling_write(ceiling: u64) -> (SmallKey, Write) {
     let value = Bytes::copy_from_slice(&ceiling.to_be_bytes());
-    (Keys::stamp_ceiling().into(), Write::Set(value))
+    (
+        SmallKey::from(&Keys::stamp_ceiling()[..]),
+        Write::Set(value),
+    )
 }

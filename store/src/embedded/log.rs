@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use bytes::{Buf, Bytes};
 use siphasher::sip::SipHasher13;
 
+use super::small_key::SmallKey;
 use super::write::{self, Write, Writes};
 
 /// Bytes in front of a record's writes: length, checksum, stamp.
@@ -36,7 +37,7 @@ pub(crate) struct Log {
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) stamp: u64,
-    pub(crate) writes: Vec<(Bytes, Write)>,
+    pub(crate) writes: Vec<(SmallKey, Write)>,
 }
 
 impl Log {
@@ -163,7 +164,7 @@ mod tests {
 
     fn writes(key: u8) -> Writes {
         Writes::from([(
-            Bytes::copy_from_slice(&[key]),
+            SmallKey::from(&[key][..]),
             Write::Set(Bytes::from(vec![key; 100])),
         )])
     }

@@ -104,7 +104,6 @@ impl Reader {
         let ReadJob::Request(shard, request) = job else {
             return false;
         };
-        self.shared.release(&request.command);
         // Taken for every read anew: a read that was asked for after a commit must see it (R5).
         let committed = self.shared.board.committed();
         let outcome = match (&committed, &request.command) {
@@ -130,6 +129,7 @@ impl Reader {
             }
             _ => unreachable!("sorted out by the queue"),
         };
+        self.shared.release(&request.command);
         let completion = Completion {
             id: request.id,
             outcome,
@@ -169,12 +169,8 @@ impl Reader {
         Ok((count <= check.entries_max).then_some(false))
     }
 
-    /// Hands a command to the committer.
+    /// Hands a command to the committer, which gives back its place in the queue.
     fn pass_on(&mut self, shard: ShardId, request: Request) {
-        self.shared
-            .queued
-            .others
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         if let Err(unsent) = self.shared.jobs.send(Job::Requests(shard, vec![request])) {
             for refusal in unsent.0.into_refusals() {
                 self.answers.push(shard, refusal);

@@ -13,10 +13,11 @@ use bytes::Bytes;
 use crate::txn::{Order, RangeQuery};
 
 use super::disk::{DiskView, Pair};
+use super::small_key::SmallKey;
 use super::write::{Write, Writes};
 
 /// What a pair costs in memory beside its bytes.
-const PAIR_OVERHEAD: usize = 128;
+const PAIR_OVERHEAD: usize = 112;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -54,7 +55,11 @@ impl Tables {
     }
 
     /// Shows a commit, which is durable by now.
-    pub(crate) fn publish(&mut self, stamp: u64, writes: impl IntoIterator<Item = (Bytes, Write)>) {
+    pub(crate) fn publish(
+        &mut self,
+        stamp: u64,
+        writes: impl IntoIterator<Item = (SmallKey, Write)>,
+    ) {
         debug_assert!(stamp > self.stamp, "commits come in order");
         for (key, write) in writes {
             self.apply(key, write);
@@ -62,8 +67,8 @@ impl Tables {
         self.stamp = stamp;
     }
 
-    fn apply(&mut self, key: Bytes, write: Write) {
-        let size = |key: &Bytes, write: &Write| key.len() + write.len() + PAIR_OVERHEAD;
+    fn apply(&mut self, key: SmallKey, write: Write) {
+        let size = |key: &SmallKey, write: &Write| key.len() + write.len() + PAIR_OVERHEAD;
         match self.young.entry(key) {
             Entry::Vacant(entry) => {
                 self.young_bytes += size(entry.key(), &write);
@@ -135,7 +140,7 @@ fn run<'a>(writes: &'a Writes, query: &RangeQuery<'_>) -> Box<dyn Iterator<Item 
         std::ops::Bound::Included(from),
         std::ops::Bound::Excluded(to),
     ));
-    let pair = |(key, write): (&Bytes, &Write)| Ok((key.clone(), write.clone()));
+    let pair = |(key, write): (&SmallKey, &Write)| Ok((Bytes::from(key), write.clone()));
     match query.order {
         Order::Forward => Box::new(range.map(pair)),
         Order::Reverse => Box::new(range.rev().map(pair)),

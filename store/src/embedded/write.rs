@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes};
 
+use super::small_key::SmallKey;
+
 /// What happens to a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Write {
@@ -17,7 +19,7 @@ pub(crate) enum Write {
 }
 
 /// Writes in order of keys.
-pub(crate) type Writes = BTreeMap<Bytes, Write>;
+pub(crate) type Writes = BTreeMap<SmallKey, Write>;
 
 const SET: u8 = 1;
 const CLEAR: u8 = 2;
@@ -57,8 +59,8 @@ pub(crate) fn encode(writes: &Writes, record: &mut Vec<u8>) {
     }
 }
 
-/// Reads back what [`encode`] wrote; `None` if it is something else. Keys and values share the record.
-pub(crate) fn decode(mut record: Bytes) -> Option<Vec<(Bytes, Write)>> {
+/// Reads back what [`encode`] wrote; `None` if it is something else. Values share the record.
+pub(crate) fn decode(mut record: Bytes) -> Option<Vec<(SmallKey, Write)>> {
     let mut writes = Vec::new();
     while record.has_remaining() {
         let tag = record.try_get_u8().ok()?;
@@ -71,7 +73,7 @@ pub(crate) fn decode(mut record: Bytes) -> Option<Vec<(Bytes, Write)>> {
         if record.remaining() < key_length.checked_add(value_length)? {
             return None;
         }
-        let key = record.split_to(key_length);
+        let key = SmallKey::from(&record.split_to(key_length)[..]);
         let value = record.split_to(value_length);
         let write = match tag {
             SET => Write::Set(value),
@@ -91,12 +93,12 @@ mod tests {
     fn writes_survive_and_damage_is_noticed() {
         let writes = Writes::from([
             (
-                Bytes::from_static(b"a"),
+                SmallKey::from(&b"a"[..]),
                 Write::Set(Bytes::from_static(b"value")),
             ),
-            (Bytes::from_static(b"b"), Write::Clear),
-            (Bytes::from_static(b"c"), Write::ClearOnce),
-            (Bytes::from_static(b"d"), Write::Set(Bytes::new())),
+            (SmallKey::from(&b"b"[..]), Write::Clear),
+            (SmallKey::from(&b"c"[..]), Write::ClearOnce),
+            (SmallKey::from(&b"d"[..]), Write::Set(Bytes::new())),
         ]);
         let mut record = Vec::new();
         encode(&writes, &mut record);

@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "every test binary uses a part of it")]
 
+pub(crate) mod ask;
+pub(crate) mod writer;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -10,13 +13,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, unbounded};
 use roadstead::ShardId;
-use roadstead::store::{
-    Command, Completion, DeviceOpened, Entry, Flush, Grown, InboxPage, KnownEntries, OpenDevice,
-    Outcome, ReadInbox, Request, RequestId, SendItem, Sends, Sent, StoreError,
-};
+use roadstead::store::{Command, Completion, Outcome, Request, RequestId, SendItem, StoreError};
 use roadstead::time::Time;
 use roadstead_proto::v1::Envelope;
-use roadstead_proto::{ChatId, DeviceId, Position, UserId};
+use roadstead_proto::{ChatId, DeviceId, UserId};
 use roadstead_store::{EmbeddedConfig, EmbeddedLimits, EmbeddedStore};
 
 /// Longer than anything takes; a test that waits so long has failed.
@@ -122,88 +122,5 @@ impl Rig {
         let completion = self.wait();
         assert_eq!(completion.id, id);
         completion.outcome
-    }
-
-    pub(crate) fn open_device(
-        &mut self,
-        who: (UserId, DeviceId),
-    ) -> Result<DeviceOpened, StoreError> {
-        self.open_at(who, Position::ZERO)
-    }
-
-    pub(crate) fn open_at(
-        &mut self,
-        who: (UserId, DeviceId),
-        cursor: Position,
-    ) -> Result<DeviceOpened, StoreError> {
-        let open = Command::OpenDevice(OpenDevice {
-            user: who.0,
-            device: who.1,
-            cursor,
-            want_highest_number: true,
-            unix_ms: 1,
-        });
-        match self.ask(open)? {
-            Outcome::DeviceOpened(opened) => Ok(opened),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    pub(crate) fn send(
-        &mut self,
-        from: (UserId, DeviceId),
-        items: Vec<SendItem>,
-    ) -> (Vec<Result<Sent, StoreError>>, Vec<Grown>) {
-        let sends = Sends {
-            user: from.0,
-            device: from.1,
-            items,
-        };
-        match self.ask(Command::Send(sends)) {
-            Ok(Outcome::Sent { answers, grown }) => (answers, grown),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// Sends one message and expects it to be committed.
-    pub(crate) fn send_one(&mut self, from: (UserId, DeviceId), to: UserId, number: u64) -> Sent {
-        let (answers, _) = self.send(from, vec![item(from, to, number, b"hello")]);
-        answers[0].expect("committed")
-    }
-
-    pub(crate) fn read(&mut self, who: (UserId, DeviceId), after: Position) -> InboxPage {
-        let read = Command::ReadInbox(ReadInbox {
-            user: who.0,
-            device: who.1,
-            after,
-            entries_max: 1_000,
-            bytes_max: 1 << 20,
-        });
-        match self.ask(read) {
-            Ok(Outcome::Inbox(page)) => page,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    pub(crate) fn entries(&mut self, who: (UserId, DeviceId)) -> Vec<Entry> {
-        self.read(who, Position::ZERO).entries
-    }
-
-    pub(crate) fn flush(
-        &mut self,
-        who: (UserId, DeviceId),
-        upto: Position,
-        known: Option<KnownEntries>,
-    ) -> Result<(Position, Vec<Grown>), StoreError> {
-        let flush = Command::Flush(Flush {
-            user: who.0,
-            device: who.1,
-            upto,
-            known,
-        });
-        match self.ask(flush)? {
-            Outcome::Flushed { stored_ack, grown } => Ok((stored_ack, grown)),
-            other => panic!("{other:?}"),
-        }
     }
 }

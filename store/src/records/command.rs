@@ -1,0 +1,82 @@
+//! Commands as transactions: which record carries out which.
+
+use roadstead::store::{Command, Outcome, Sends, StoreError};
+use roadstead_proto::{DeviceId, UserId};
+
+use crate::txn::Txn;
+
+use super::{RecordError, Scope, device, flush, inbox, read_mark, send};
+
+/// What came of a command.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// For the shard.
+    pub outcome: Outcome,
+    /// The command registered this device: its inbox is empty.
+    pub registered: Option<(UserId, DeviceId)>,
+}
+
+/// Carries out one command.
+///
+/// # Errors
+/// [`RecordError::Refused`] if the command is refused; what it wrote has to be taken back.
+pub async fn run<T: Txn>(
+    scope: &mut Scope<'_>,
+    txn: &mut T,
+    command: &Command,
+) -> Result<Done, RecordError> {
+    let outcome = match command {
+        Command::OpenDevice(open) => {
+            let opened = device::open(scope, txn, open).await?;
+            return Ok(Done {
+                outcome: Outcome::DeviceOpened(opened.answer),
+                registered: opened.is_new.then_some((open.user, open.device)),
+            });
+        }
+        Command::Send(sends) => run_sends(scope, txn, sends).await?,
+        Command::ReadInbox(read) => Outcome::Inbox(inbox::read(scope, txn, read).await?),
+        Command::Flush(flush) => {
+            let (stored_ack, grown) = flush::flush(scope, txn, flush).await?;
+            Outcome::Flushed { stored_ack, grown }
+        }
+        Command::MarkRead(mark) => Outcome::MarkedRead {
+            grown: read_mark::mark(scope, txn, mark).await?,
+        },
+        Command::CheckInbox(check) => {
+            let (suspended, grown) = inbox::check(scope, txn, check).await?;
+            Outcome::InboxChecked { suspended, grown }
+        }
+    };
+    Ok(Done {
+        outcome,
+        registered: None,
+    })
+}
+
+/// All sends in one transaction. A send that is refused has written nothing, so the others stand.
+async fn run_sends<T: Txn>(
+    scope: &mut Scope<'_>,
+    txn: &mut T,
+    sends: &Sends,
+) -> Result<Outcome, RecordError> {
+    let sender = (sends.user, sends.device);
+    let (mut answers, mut grown) = (Vec::with_capacity(sends.items.len()), Vec::new());
+    let mut failed = false;
+    for item in &sends.items {
+        let answer = if failed {
+            Err(StoreError::EarlierSendFailed)
+        } else {
+            match send::send(scope, txn, sender, item).await {
+                Ok((sent, growth)) => {
+                    grown.extend(growth);
+                    Ok(sent)
+                }
+                Err(RecordError::Refused(error)) => Err(error),
+                Err(error) => return Err(error),
+            }
+        };
+        failed |= answer.is_err_and(StoreError::is_retryable);
+        answers.push(answer);
+    }
+    Ok(Outcome::Sent { answers, grown })
+}

@@ -1,0 +1,209 @@
+//! Anything that carries out commands: the embedded store, or records on the engine in memory.
+
+use roadstead::store::{
+    CheckInbox, Command, DeviceOpened, Entry, EntryBody, Flush, Grown, InboxPage, KnownEntries,
+    MarkRead, OpenDevice, Outcome, ReadInbox, SendItem, Sends, Sent, StoreError,
+};
+use roadstead_proto::v1::ReceiptUpdate;
+use roadstead_proto::{ChatId, DeviceId, Position, UserId};
+use roadstead_store::keys::Keys;
+use roadstead_store::memory::MemoryEngine;
+use roadstead_store::records::{Knowledge, RecordError, Scope, command, meta, resolve};
+use roadstead_store::txn::{STAMP_INCOMPLETE, Txn, TxnError, ready};
+
+use super::{Rig, item};
+
+pub(crate) type Who = (UserId, DeviceId);
+
+pub(crate) trait Ask {
+    fn ask(&mut self, command: Command) -> Result<Outcome, StoreError>;
+
+    fn open(&mut self, who: Who) -> DeviceOpened {
+        self.open_at(who, Position::ZERO).expect("opens")
+    }
+
+    fn open_at(&mut self, who: Who, cursor: Position) -> Result<DeviceOpened, StoreError> {
+        let open = OpenDevice {
+            user: who.0,
+            device: who.1,
+            cursor,
+            want_highest_number: true,
+            unix_ms: 1,
+        };
+        match self.ask(Command::OpenDevice(open))? {
+            Outcome::DeviceOpened(opened) => Ok(opened),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn sends(
+        &mut self,
+        from: Who,
+        items: Vec<SendItem>,
+    ) -> (Vec<Result<Sent, StoreError>>, Vec<Grown>) {
+        let sends = Sends {
+            user: from.0,
+            device: from.1,
+            items,
+        };
+        match self.ask(Command::Send(sends)) {
+            Ok(Outcome::Sent { answers, grown }) => (answers, grown),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn try_send(&mut self, from: Who, to: UserId, number: u64) -> Result<Sent, StoreError> {
+        self.sends(from, vec![item(from, to, number, b"hello")]).0[0]
+    }
+
+    fn send(&mut self, from: Who, to: UserId, number: u64) -> Sent {
+        self.try_send(from, to, number).expect("committed")
+    }
+
+    fn page(&mut self, who: Who, after: Position, limits: (usize, usize)) -> InboxPage {
+        let read = ReadInbox {
+            user: who.0,
+            device: who.1,
+            after,
+            entries_max: limits.0,
+            bytes_max: limits.1,
+        };
+        match self.ask(Command::ReadInbox(read)) {
+            Ok(Outcome::Inbox(page)) => page,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn entries(&mut self, who: Who) -> Vec<Entry> {
+        self.page(who, Position::ZERO, (10_000, 1 << 24)).entries
+    }
+
+    fn receipts(&mut self, who: Who) -> Vec<ReceiptUpdate> {
+        let entries = self.entries(who).into_iter();
+        entries
+            .filter_map(|entry| match entry.body {
+                EntryBody::Receipt(update) => Some(update),
+                EntryBody::Message { .. } | EntryBody::Gap(_) => None,
+            })
+            .collect()
+    }
+
+    fn try_flush(
+        &mut self,
+        who: Who,
+        upto: Position,
+        known: Option<KnownEntries>,
+    ) -> Result<(Position, Vec<Grown>), StoreError> {
+        let flush = Flush {
+            user: who.0,
+            device: who.1,
+            upto,
+            known,
+        };
+        match self.ask(Command::Flush(flush))? {
+            Outcome::Flushed { stored_ack, grown } => Ok((stored_ack, grown)),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn flush(&mut self, who: Who, upto: Position) -> Vec<Grown> {
+        let (stored_ack, grown) = self.try_flush(who, upto, None).expect("flushes");
+        assert!(stored_ack >= upto);
+        grown
+    }
+
+    fn mark_read(&mut self, who: Who, chat: ChatId, position: Position) -> Vec<Grown> {
+        let mark = MarkRead {
+            user: who.0,
+            device: who.1,
+            chat,
+            position,
+        };
+        match self.ask(Command::MarkRead(mark)) {
+            Ok(Outcome::MarkedRead { grown }) => grown,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn check(&mut self, who: Who, entries_max: usize) -> (bool, Vec<Grown>) {
+        let check = CheckInbox {
+            user: who.0,
+            device: who.1,
+            entries_max,
+        };
+        match self.ask(Command::CheckInbox(check)) {
+            Ok(Outcome::InboxChecked { suspended, grown }) => (suspended, grown),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Ask for Rig {
+    fn ask(&mut self, command: Command) -> Result<Outcome, StoreError> {
+        Rig::ask(self, command)
+    }
+}
+
+/// Records on the engine in memory: one command, one transaction, tried again on a conflict.
+pub(crate) struct Memory {
+    pub(crate) engine: MemoryEngine,
+    keys: Keys,
+    pub(crate) generation: u32,
+}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        let engine = MemoryEngine::new();
+        let proposed = meta::Meta {
+            generation: 1,
+            placement_key: [7; 16],
+        };
+        let mut txn = engine.begin();
+        let meta = ready(meta::load_or_init(&mut txn, proposed)).expect("new");
+        ready(txn.commit()).expect("commits");
+        Self {
+            engine,
+            keys: Keys::new(meta.placement_key),
+            generation: meta.generation,
+        }
+    }
+
+    /// One try: the outcome, or why the transaction failed.
+    pub(crate) fn attempt(
+        &self,
+        command: &Command,
+    ) -> Result<Result<Outcome, StoreError>, TxnError> {
+        let committed = Position::end_of(self.generation, self.engine.last_stamp());
+        let mut txn = self.engine.begin();
+        let mut knowledge = Knowledge::of_one_among_many(2);
+        let mut scope = Scope {
+            keys: &self.keys,
+            generation: self.generation,
+            stamp: STAMP_INCOMPLETE,
+            committed,
+            next_index: 0,
+            knowledge: &mut knowledge,
+        };
+        match ready(command::run(&mut scope, &mut txn, command)) {
+            Ok(mut done) => {
+                resolve(&mut done.outcome, ready(txn.commit())?);
+                Ok(Ok(done.outcome))
+            }
+            Err(RecordError::Refused(error)) => Ok(Err(error)),
+            Err(RecordError::Txn(error)) => Err(error),
+        }
+    }
+}
+
+impl Ask for Memory {
+    fn ask(&mut self, command: Command) -> Result<Outcome, StoreError> {
+        loop {
+            match self.attempt(&command) {
+                Ok(outcome) => return outcome,
+                // R15: k/ tells whether it happened.
+                Err(TxnError::Conflict | TxnError::UnknownResult) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
