@@ -17,6 +17,8 @@ fn sessions_live_without_steering_by_forwarding() {
     }
     let forwarded = server.sum(|c| c.strays_forwarded.get());
     assert!(forwarded > 32, "{forwarded} strays");
+    // The owner mostly sleeps when a stray comes, and is woken through its ring.
+    assert!(server.sum(|c| c.wakes_sent.get()) > 0 && server.sum(|c| c.wakes_received.get()) > 0);
     server.until("all are taken", |s| {
         s.sum(|c| c.strays_taken.get()) == s.sum(|c| c.strays_forwarded.get())
     });
