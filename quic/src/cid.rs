@@ -262,4 +262,66 @@ mod tests {
             assert_eq!(next, 1 << 16);
         }
     }
+
+    /// A stand-in for the mask function; nothing else is used here.
+    struct Mask;
+
+    impl Aead for Mask {
+        fn seal(&self, _: Suite, _: &[u8], _: &[u8; 12], _: &[u8], _: &mut [u8]) -> [u8; 16] {
+            unreachable!()
+        }
+        fn open(&self, _: Suite, _: &[u8], _: &[u8; 12], _: &[u8], _: &mut [u8]) -> bool {
+            unreachable!()
+        }
+        fn header_mask(&self, _: Suite, key: &[u8], sample: &[u8; 16]) -> [u8; 5] {
+            let mut h = 0xcbf2_9ce4_8422_2325u64;
+            for byte in key.iter().chain(sample) {
+                h = (h ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+                h ^= h >> 29;
+            }
+            h.to_le_bytes()[..5].try_into().unwrap()
+        }
+        fn hkdf_extract(&self, _: &[u8], _: &[u8]) -> [u8; 32] {
+            unreachable!()
+        }
+        fn hkdf_expand_label(&self, _: Suite, _: &[u8], _: &[u8], _: &mut [u8]) {
+            unreachable!()
+        }
+        fn hmac(&self, _: &[u8; 32], _: &[&[u8]]) -> [u8; 32] {
+            unreachable!()
+        }
+    }
+
+    #[test]
+    fn ids_lead_back_and_others_do_not_t2() {
+        let formats = [CidFormat::of_shard(2, 7), CidFormat::Compact];
+        for format in formats {
+            let codec = CidCodec::new(format, [3; 16], 9);
+            let mut seen = std::collections::BTreeSet::new();
+            for n in 0..2_000u32 {
+                let place = Place {
+                    index: n * 8_191 % (1 << 24),
+                    generation: n % 70,
+                    sequence: 1,
+                };
+                let id = codec.encode(&Mask, place);
+                assert_eq!(id, codec.encode(&Mask, place), "the same id again");
+                assert_eq!(codec.decode(&Mask, id.as_slice()), Some(place));
+                assert!(codec.format.owns(id.as_slice()));
+                assert!(seen.insert(id));
+                // Another process start, another key, a flipped bit.
+                let mut bytes = id.as_slice().to_vec();
+                if matches!(format, CidFormat::Steered { .. }) {
+                    let epoch = CidCodec::new(format, [3; 16], 10);
+                    assert_eq!(epoch.decode(&Mask, &bytes), None);
+                }
+                let other = CidCodec::new(format, [4; 16], 9);
+                assert_ne!(other.decode(&Mask, &bytes), Some(place));
+                bytes[5] ^= 1;
+                assert_ne!(codec.decode(&Mask, &bytes), Some(place));
+            }
+            assert_eq!(codec.decode(&Mask, &[]), None);
+            assert_eq!(codec.decode(&Mask, &[1; 20]), None);
+        }
+    }
 }

@@ -231,7 +231,8 @@ pub trait Tls: Sized {
     /// False once both Finished messages are done.
     fn is_handshaking(&self) -> bool;
 
-    /// The peer's encoded transport parameters, once they arrived.
+    /// The peer's encoded transport parameters, once they arrived. On clients the engine asks only
+    /// after the handshake, as rustls shows those of a ticket before.
     fn peer_params(&self) -> Option<&[u8]>;
 
     /// The protocol agreed on.

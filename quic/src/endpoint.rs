@@ -264,6 +264,10 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
 
     /// Takes a datagram that arrived on a local socket. It is decrypted in place. Returns the
     /// connection it belonged to.
+    ///
+    /// An idle connection remembers which of the last 128 packet numbers arrived, so the caller
+    /// polls for transmits after at most 64 datagrams of one session (a full GRO train): what falls
+    /// out of the window unacknowledged is sent again by the peer.
     pub fn handle_datagram(
         &mut self,
         now: Time,
@@ -743,6 +747,14 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             self.stats.datagrams_sent += 1;
         }
         while let Some(index) = self.ready.pop_front() {
+            // The entry of a connection that is gone, or that was served meanwhile.
+            if !self
+                .slab
+                .get(index)
+                .is_some_and(|c| c.flags.has(Flags::QUEUED))
+            {
+                continue;
+            }
             if arena.len() - at < usize::from(self.config.transport.payload_max) {
                 self.ready.push_front(index);
                 return true;

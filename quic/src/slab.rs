@@ -150,3 +150,77 @@ impl<E> IndexMut<u32> for Slab<E> {
         &mut self.segments[index as usize / SEGMENT][index as usize % SEGMENT]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Slot {
+        used: bool,
+        generation: u32,
+        links: Links,
+    }
+
+    impl Entry for Slot {
+        fn vacant() -> Self {
+            Self {
+                used: false,
+                generation: 0,
+                links: Links::NONE,
+            }
+        }
+        fn is_vacant(&self) -> bool {
+            !self.used
+        }
+        fn generation(&self) -> u32 {
+            self.generation
+        }
+        fn set_generation(&mut self, generation: u32) {
+            self.generation = generation;
+        }
+        fn links(&mut self) -> &mut Links {
+            &mut self.links
+        }
+    }
+
+    #[test]
+    fn slots_are_reused_with_another_generation_t2() {
+        let mut slab: Slab<Slot> = Slab::new();
+        let indices: Vec<u32> = (0..SEGMENT + 10)
+            .map(|_| {
+                let index = slab.allocate().unwrap();
+                slab[index].used = true;
+                index
+            })
+            .collect();
+        assert_eq!(slab.len(), SEGMENT + 10);
+        assert_eq!(
+            indices
+                .iter()
+                .collect::<std::collections::BTreeSet<_>>()
+                .len(),
+            indices.len()
+        );
+        slab.release(indices[7]);
+        assert!(slab.get(indices[7]).is_none());
+        assert_eq!(slab.allocate(), Some(indices[7]));
+        assert_eq!(slab[indices[7]].generation, 1);
+    }
+
+    #[test]
+    fn a_slot_whose_generation_wraps_is_retired_t2() {
+        let mut slab: Slab<Slot> = Slab::new();
+        let index = slab.allocate().unwrap();
+        slab[index].used = true;
+        slab[index].generation = GENERATION_MAX;
+        slab.release(index);
+        for _ in 0..SEGMENT - 1 {
+            assert_ne!(slab.allocate(), Some(index));
+        }
+        assert_eq!(
+            slab.allocate(),
+            Some(4_096),
+            "a new segment, not the retired slot"
+        );
+    }
+}

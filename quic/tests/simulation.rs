@@ -304,6 +304,6 @@ fn sizes_t7() {
         common::fake::FakeAead,
     >::connection_sizes();
     assert!(connection <= 512, "{connection}");
-    assert!(connection + ids <= 576 + 16, "{connection} + {ids}");
+    assert!(connection + ids <= 576, "{connection} + {ids}");
     assert!(active <= 1_024, "{active}");
 }

@@ -151,7 +151,9 @@ impl<T: Tls> Connection<T> {
         let side = self.side();
         let active = self.active.as_mut().expect("a handshake is under way");
         let hs = active.hs.as_mut().expect("a handshake is under way");
-        if hs.params_done {
+        // A client's TLS may still show the parameters of an earlier connection, from the ticket
+        // (RFC 9000 7.4.1); those of this one are authentic once the handshake is done.
+        if hs.params_done || (side.is_client() && hs.tls.is_handshaking()) {
             return Ok(());
         }
         let Some(bytes) = hs.tls.peer_params() else {

@@ -3,6 +3,7 @@
 use super::{Connection, Cx, Flags, NotOpen, Path, State};
 use crate::connection::receive::Arrival;
 use crate::crypto::{Aead, Tls};
+use crate::error::TransportError;
 use crate::event::Event;
 use crate::limits::{AMPLIFICATION, CHALLENGES_MAX};
 use crate::packet::Level;
@@ -75,10 +76,14 @@ impl<T> Connection<T> {
 
 impl<T: Tls> Connection<T> {
     /// The peer's newest non-probing packet came on `arrival.path` (RFC 9000 9.2, 9.3).
-    pub(super) fn on_peer_path<A: Aead>(&mut self, cx: &mut Cx<'_, A>, arrival: Arrival) {
+    pub(super) fn on_peer_path<A: Aead>(
+        &mut self,
+        cx: &mut Cx<'_, A>,
+        arrival: Arrival,
+    ) -> Result<(), TransportError> {
         let (current, new) = (self.path(), arrival.path);
         if new == current || self.side().is_client() || !self.flags.has(Flags::CONFIRMED) {
-            return;
+            return Ok(());
         }
         let under_way = self.active.as_ref().and_then(|a| a.path.as_ref());
         let prev = under_way.map_or(current, |p| p.prev);
@@ -86,17 +91,17 @@ impl<T: Tls> Connection<T> {
             // Back on the validated path: the other one was an attack or did not last (9.3.3).
             self.set_path(prev);
             self.active.as_mut().expect("under way").path = None;
-            return;
+            return Ok(());
         }
         // RFC 9000 9.4: another host starts anew; the same host behind a rebinding NAT does not.
         if new.remote.ip() != prev.remote.ip() {
             self.forget_path_estimates(cx);
         }
         self.set_path(new);
-        // RFC 9000 9.5: another id for another path, where the peer gave one. Without a place to
-        // note the retirement the old one goes on.
-        let _ = self.use_spare_peer_id(cx);
+        // RFC 9000 9.5: another id for another path, where the peer gave one.
+        self.use_spare_peer_id(cx)?;
         self.start_validation(cx, prev, arrival.len);
+        Ok(())
     }
 
     fn forget_path_estimates<A: Aead>(&mut self, cx: &mut Cx<'_, A>) {

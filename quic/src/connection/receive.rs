@@ -324,7 +324,7 @@ impl<T: Tls> Connection<T> {
             }
         }
         if level == Level::Data && newest && summary.non_probing {
-            self.on_peer_path(cx, arrival);
+            self.on_peer_path(cx, arrival)?;
         }
         self.pump_tls(cx)?;
         Ok(())
