@@ -1,6 +1,6 @@
 //! A real edge process and a client that can say anything to it.
 
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
 pub(crate) mod client;
 pub(crate) mod edge;
@@ -19,4 +19,22 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
         Ok(value) => value,
         Err(_) => panic!("{what} did not happen within {PATIENCE:?}"),
     }
+}
+
+/// A binary of another package of this workspace, built like the one under test.
+pub(crate) fn sibling(name: &str, package: &str) -> std::path::PathBuf {
+    let path = std::path::Path::new(env!("CARGO_BIN_EXE_roadstead")).with_file_name(name);
+    if !path.exists() {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut build = std::process::Command::new(cargo);
+        build.args(["build", "--package", package]);
+        if cfg!(not(debug_assertions)) {
+            build.arg("--release");
+        }
+        assert!(
+            build.status().expect("cargo runs").success(),
+            "{package} does not build"
+        );
+    }
+    path
 }

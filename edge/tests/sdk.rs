@@ -1,0 +1,106 @@
+//! The client SDK against a real edge.
+
+mod support;
+
+use bytes::Bytes;
+use roadstead_client::{Client, Config, Event, Events, MemoryJournal, Trust};
+use roadstead_proto::{ChatId, DeviceId, UserId};
+use support::{Edge, soon};
+
+async fn connect(edge: &Edge, user: u64) -> (Client, Events) {
+    let trust = Trust::pinned_file(edge.data.join("cert.pem")).expect("the edge made it");
+    let config = Config::new(edge.listen.to_string(), trust)
+        .server_name("localhost")
+        .token(edge.token(user))
+        .journal(MemoryJournal::default())
+        .device(DeviceId::new(u32::try_from(user).expect("small")).expect("not 0"));
+    let (client, events) = Client::connect(config)
+        .await
+        .expect("a valid configuration");
+    soon("the session", client.wait_active())
+        .await
+        .expect("it opens");
+    (client, events)
+}
+
+fn chat(a: u64, b: u64) -> ChatId {
+    let user = |id| UserId::new(id).expect("not 0");
+    ChatId::pair(user(a), user(b))
+}
+
+/// The next event that this picks; everything else is stored, as an application would.
+async fn next<T>(events: &mut Events, what: &str, pick: impl Fn(&Event) -> Option<T>) -> T {
+    let found = async {
+        loop {
+            let event = events.next().await.expect("the client runs");
+            let found = pick(&event);
+            event.stored();
+            if let Some(found) = found {
+                return found;
+            }
+        }
+    };
+    soon(what, found).await
+}
+
+#[tokio::test]
+async fn two_applications_talk_and_ticks_turn() {
+    let edge = Edge::start();
+    let (one, mut at_one) = connect(&edge, 1).await;
+    let (two, mut at_two) = connect(&edge, 2).await;
+    let sent = one.send_confirmed(chat(1, 2), Bytes::from_static(b"hello"));
+    let sent = soon("the first tick", sent)
+        .await
+        .expect("accepted")
+        .expect("committed");
+    let message = next(&mut at_two, "the message", |event| match event {
+        Event::Message(message) => Some(message.clone()),
+        _ => None,
+    });
+    let message = message.await;
+    assert_eq!(
+        (&message.payload[..], message.position),
+        (&b"hello"[..], sent.position)
+    );
+    next(&mut at_one, "the second tick", |event| match event {
+        Event::Receipt(receipt) => (receipt.delivered == sent.position).then_some(()),
+        _ => None,
+    })
+    .await;
+    two.read(chat(1, 2), message.position)
+        .await
+        .expect("the session is open");
+    next(&mut at_one, "the read mark", |event| match event {
+        Event::Receipt(receipt) => (receipt.read == sent.position).then_some(()),
+        _ => None,
+    })
+    .await;
+}
+
+/// T1, R12: the edge crashes; the SDK comes back by itself, and what was sent meanwhile arrives once.
+#[tokio::test]
+async fn a_crash_of_the_edge_is_only_a_pause() {
+    let mut edge = Edge::start();
+    let (one, _at_one) = connect(&edge, 1).await;
+    let (two, mut at_two) = connect(&edge, 2).await;
+    let send = async |text| {
+        let sent = soon(
+            "the commit",
+            one.send_confirmed(chat(1, 2), Bytes::from_static(text)),
+        );
+        sent.await.expect("accepted").expect("committed")
+    };
+    send(b"1").await;
+    edge.kill();
+    let (_, ()) = tokio::join!(send(b"2"), async { edge.restart() });
+    send(b"3").await;
+    // A silent client would learn of the crash with its next heartbeat; anything it sends tells it now.
+    two.typing(chat(1, 2)).await.expect("the client runs");
+    for expected in ["1", "2", "3"] {
+        let payload = next(&mut at_two, "the next message", |event| match event {
+            Event::Message(message) => Some(message.payload.clone()),
+            _ => None,
+        });
+        assert_eq!(payload.await, expected);
+    }
+}
