@@ -13,7 +13,6 @@ cargo xtask <task>
   test            all tests of the workspace
   lint            formatting, clippy with warnings as errors, purity of the sans-IO crates
   smoke           a short verified load run of 2,000 sessions against a real edge process
-  fuzz SECONDS    every fuzz target for so long (needs a nightly toolchain and cargo-fuzz)
   ci              lint, test, smoke: what .ci/run does";
 
 fn main() -> ExitCode {

@@ -13,8 +13,11 @@ pub(crate) fn demo(options: &[String]) -> anyhow::Result<()> {
     run(Command::new(binary("loadgen")).arg("demo").args(options))
 }
 
+/// Everything that the default features leave out and that needs nothing but a compiler.
+const FEATURES: [&str; 2] = ["--features", "roadstead-client/chat"];
+
 pub(crate) fn test() -> anyhow::Result<()> {
-    run(cargo().args(["test", "--workspace"]))
+    run(cargo().args(["test", "--workspace"]).args(FEATURES))
 }
 
 pub(crate) fn lint() -> anyhow::Result<()> {
