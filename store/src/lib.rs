@@ -7,13 +7,17 @@
 //!   anything is visible (R8 to R11).
 //! - [`memory`]: the engine of tests and the simulator, with the semantics of FoundationDB.
 //! - [`conformance`]: what every engine has to do.
+//! - `foundationdb`, with the feature of that name: the engine on a FoundationDB cluster.
 //!
 //! A shard asks by [`roadstead::store::Request`] and is answered by [`roadstead::store::Completion`].
 
-#![forbid(unsafe_code)]
+#![cfg_attr(not(feature = "foundationdb"), forbid(unsafe_code))]
+#![deny(unsafe_code)]
 
 pub mod conformance;
 pub mod embedded;
+#[cfg(feature = "foundationdb")]
+pub mod foundationdb;
 pub mod keys;
 pub mod memory;
 pub mod recent;

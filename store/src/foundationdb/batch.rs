@@ -11,34 +11,25 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use ::foundationdb::Transaction;
 use futures_util::future::join_all;
 use roadstead::store::StoreError;
-use roadstead::time::Time;
 use roadstead_proto::Position;
 use roadstead_proto::position::Stamp;
 
 use crate::records::{Knowledge, Scope, node};
 use crate::txn::{STAMP_INCOMPLETE, TxnError};
 
-use super::cluster::Spent;
 use super::engine::Engine;
 use super::snapshot::Snapshot;
-use super::txn::{Failed, FoundationTxn, Span};
-use super::work::{Trial, Work};
+use super::trx::{Failed, Span, Spent, Trx};
+use super::txn::FoundationTxn;
+use super::work::{Kept, Trial, Work};
 
 /// No command joins a batch whose read version is older: half of what R16 allows.
 const AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Facts that one batch remembers.
 const KNOWN_MAX: usize = 8_192;
-
-/// What became of a batch.
-#[derive(Debug, Default)]
-pub(crate) struct Ended {
-    /// To be put in front of the queue again.
-    pub(crate) put_off: Vec<Work>,
-}
 
 /// A command that was run, and the part of the read set that is its own.
 struct Tried {
@@ -59,7 +50,7 @@ pub(crate) struct Batch<'a> {
     engine: &'a Engine,
     works: Vec<Work>,
     put_off: Vec<Work>,
-    trx: Option<Transaction>,
+    trx: Option<Trx>,
 }
 
 impl<'a> Batch<'a> {
@@ -72,14 +63,12 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Tries until every command is answered or put off.
-    pub(crate) async fn run(mut self) -> Ended {
+    /// Tries until every command is answered or put off; gives what was put off.
+    pub(crate) async fn run(mut self) -> Vec<Work> {
         loop {
             self.drop_late();
             if self.works.is_empty() {
-                return Ended {
-                    put_off: self.put_off,
-                };
+                return self.put_off;
             }
             self.engine.counters().attempts.add(1);
             if let Err(spent) = self.attempt().await {
@@ -154,10 +143,13 @@ impl<'a> Batch<'a> {
         tracing::debug!(%error, "a batch could not read");
         let snapshot = Rc::into_inner(snapshot).expect("rehearsals have ended");
         match snapshot.failure() {
-            Some(cause) => Err(Spent::Before(snapshot.into_transaction(), cause)),
+            Some(cause) => Err(Spent::Before(snapshot.into_trx(), cause)),
             // It was no read: the records themselves can not go on. Without a pause the next try would
             // come at once.
-            None => Err(Spent::Before(snapshot.into_transaction(), super::error::retry_later())),
+            None => Err(Spent::Before(
+                snapshot.into_trx(),
+                super::error::retry_later(),
+            )),
         }
     }
 
@@ -191,9 +183,7 @@ impl<'a> Batch<'a> {
         let now = self.engine.now();
         let bytes_max = self.engine.limits().batch_bytes_max;
         let has_room = |txn: &FoundationTxn, scope: &Scope<'_>| {
-            txn.bytes() < bytes_max
-                && scope.next_index < u16::MAX / 2
-                && began.elapsed() < AGE_MAX
+            txn.bytes() < bytes_max && scope.next_index < u16::MAX / 2 && began.elapsed() < AGE_MAX
         };
         let mut knowledge = Knowledge::of_one_among_many(KNOWN_MAX);
         let mut scope = self.engine.scope(txn.snapshot().stamp(), &mut knowledge);
@@ -212,7 +202,7 @@ impl<'a> Batch<'a> {
                 }
                 // It asks for what an earlier one wrote under the stamp of this commit.
                 Err(TxnError::Unreadable) => left.push(work),
-                Err(TxnError::TooLarge) if tried.is_empty() => self.refuse(work, now),
+                Err(TxnError::TooLarge) if tried.is_empty() => self.refuse(work),
                 Err(TxnError::TooLarge) => left.push(work),
                 Err(error) => {
                     self.works = tried.into_iter().map(|tried| tried.work).collect();
@@ -227,13 +217,18 @@ impl<'a> Batch<'a> {
     }
 
     /// Alone it is larger than any transaction: trying again is no use.
-    fn refuse(&self, work: Work, _: Time) {
+    fn refuse(&self, work: Work) {
         self.engine.counters().refused.add(1);
-        self.engine.answer(work.shard, vec![work.give_up(StoreError::Corrupt)]);
+        self.engine
+            .answer(work.shard, vec![work.give_up(StoreError::Corrupt)]);
     }
 
     async fn commit(&mut self, ran: Ran, began: Instant) -> Result<(), Spent> {
-        let Ran { mut txn, tried, left } = ran;
+        let Ran {
+            mut txn,
+            tried,
+            left,
+        } = ran;
         self.engine.counters().put_off.add(left.len());
         self.put_off.extend(left);
         let reads: Vec<Span> = txn.reads_from(0).to_vec();
@@ -263,8 +258,8 @@ impl<'a> Batch<'a> {
         for tried in tried {
             self.engine.count(&tried.trial);
             match tried.work.keep(tried.trial, stamp, generation) {
-                Ok(completion) => answers.push(completion),
-                Err(unfinished) => self.put_off.push(unfinished),
+                Kept::Answered(answer) => answers.push(answer),
+                Kept::Unfinished(work) => self.put_off.push(work),
             }
         }
         self.engine.answer(shard, answers);
@@ -279,7 +274,10 @@ impl<'a> Batch<'a> {
             }
             TxnError::UnknownResult => {
                 counters.unknown.add(1);
-                for Tried { mut work, trial, .. } in tried {
+                for Tried {
+                    mut work, trial, ..
+                } in tried
+                {
                     work.note_unknown(trial);
                     self.works.push(work);
                 }
@@ -302,11 +300,13 @@ impl<'a> Batch<'a> {
         let overlaps = |read: &Span, other: &Span| read.0 < other.1 && other.0 < read.1;
         let is_named = |tried: &Tried| {
             let own = &reads[tried.reads.clone()];
-            own.iter().any(|read| conflicts.iter().any(|other| overlaps(read, other)))
+            own.iter()
+                .any(|read| conflicts.iter().any(|other| overlaps(read, other)))
         };
         let (named, others): (Vec<_>, Vec<_>) = tried.into_iter().partition(is_named);
         let nobody = named.is_empty();
-        self.works.extend(others.into_iter().map(|tried| tried.work));
+        self.works
+            .extend(others.into_iter().map(|tried| tried.work));
         for Tried { mut work, .. } in named {
             work.conflicts = work.conflicts.saturating_add(1);
             self.put_off.push(work);

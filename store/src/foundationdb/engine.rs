@@ -4,7 +4,6 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
-use ::foundationdb::Transaction;
 use bytes::Bytes;
 use roadstead::ShardId;
 use roadstead::store::{Command, Completion, Outcome, StoreError};
@@ -15,12 +14,13 @@ use crate::keys::Keys;
 use crate::recent::Recent;
 use crate::records::meta::Meta;
 
-use super::cluster::{Cluster, Spent};
+use super::cluster::Cluster;
 use super::config::{FoundationConfig, FoundationLimits};
 use super::counters::FoundationCounters;
 use super::health::Board;
 use super::ledger::Op;
 use super::snapshot::Snapshot;
+use super::trx::{Spent, Trx};
 use super::txn::FoundationTxn;
 use super::work::{Trial, Work};
 
@@ -111,19 +111,19 @@ impl Engine {
     }
 
     /// A snapshot at a fresh read version.
-    pub(crate) async fn snapshot(&self, trx: Option<Transaction>) -> Result<Snapshot, Spent> {
+    pub(crate) async fn snapshot(&self, trx: Option<Trx>) -> Result<Snapshot, Spent> {
         let trx = match trx {
             Some(trx) => trx,
             None => self.fresh().await,
         };
-        let snapshot = Snapshot::of(trx, self.cluster.prefix()).await;
+        let snapshot = Snapshot::of(trx).await;
         snapshot.map_err(|(trx, error)| {
             self.counters.failures.add(1);
             Spent::Before(trx, error)
         })
     }
 
-    async fn fresh(&self) -> Transaction {
+    async fn fresh(&self) -> Trx {
         loop {
             match self.cluster.transaction() {
                 Ok(trx) => return trx,
@@ -161,7 +161,10 @@ impl Engine {
 
     /// Drops expiry notes that are committed already; gives those that are not.
     pub(crate) fn drop_noted(&self, txn: &mut FoundationTxn) -> Vec<Bytes> {
-        let mut noted = self.noted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut noted = self
+            .noted
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut news = Vec::new();
         txn.retain_ops(|op| match op {
             Op::Set(key, value) if key.first() == Some(&EXPIRY_TAG) && value.is_empty() => {
@@ -183,7 +186,10 @@ impl Engine {
         (writes, bytes): (usize, usize),
         began: Instant,
     ) {
-        let mut noted = self.noted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut noted = self
+            .noted
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         for note in notes {
             noted.insert(note, ());
         }
@@ -244,7 +250,11 @@ impl Engine {
     pub(crate) fn depths(&self) -> (usize, usize, usize) {
         let queued = &self.queued;
         let depth = |queue: &AtomicUsize| queue.load(Relaxed);
-        (depth(&queued.sends), depth(&queued.others), depth(&queued.reads))
+        (
+            depth(&queued.sends),
+            depth(&queued.others),
+            depth(&queued.reads),
+        )
     }
 
     fn queue_of(&self, command: &Command) -> (&AtomicUsize, usize, usize) {

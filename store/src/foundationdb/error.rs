@@ -96,7 +96,10 @@ mod tests {
     #[test]
     fn r15_a_commit_that_may_have_arrived_is_unknown() {
         for code in [1021, 1025, 1031, 1039] {
-            assert_eq!(of_commit(FdbError::from_code(code)), TxnError::UnknownResult);
+            assert_eq!(
+                of_commit(FdbError::from_code(code)),
+                TxnError::UnknownResult
+            );
         }
         assert_eq!(of_commit(FdbError::from_code(1020)), TxnError::Conflict);
         assert_eq!(of_commit(FdbError::from_code(2101)), TxnError::TooLarge);

@@ -6,6 +6,9 @@ use bytes::Bytes;
 
 use crate::txn::TxnError;
 
+/// Bytes of a stamp.
+const STAMP: usize = 10;
+
 /// A write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Op {
@@ -17,23 +20,23 @@ pub(crate) enum Op {
     ClearRange(Bytes, Bytes),
     /// Add to a number.
     Add(Bytes, u64),
-    /// Put a value under prefix, stamp and rest.
+    /// Put a value under a key that holds the stamp.
     SetStampedKey {
         /// In front of the stamp.
-        prefix: Bytes,
+        before: Bytes,
         /// Behind it.
-        rest: Bytes,
+        after: Bytes,
         /// The value.
         value: Bytes,
     },
-    /// Put prefix, stamp and rest under a key.
+    /// Put a value that holds the stamp under a key.
     SetStampedValue {
         /// The key.
         key: Bytes,
         /// In front of the stamp.
-        prefix: Bytes,
+        before: Bytes,
         /// Behind it.
-        rest: Bytes,
+        after: Bytes,
     },
 }
 
@@ -45,11 +48,13 @@ impl Op {
             Self::Clear(key) => (key.len(), 0),
             Self::ClearRange(from, to) => (from.len().max(to.len()), 0),
             Self::Add(key, _) => (key.len(), 8),
-            Self::SetStampedKey { prefix, rest, value } => {
-                (prefix.len() + 10 + rest.len(), value.len())
-            }
-            Self::SetStampedValue { key, prefix, rest } => {
-                (key.len(), prefix.len() + 10 + rest.len())
+            Self::SetStampedKey {
+                before,
+                after,
+                value,
+            } => (before.len() + STAMP + after.len(), value.len()),
+            Self::SetStampedValue { key, before, after } => {
+                (key.len(), before.len() + STAMP + after.len())
             }
         }
     }
@@ -152,7 +157,11 @@ impl Ledger {
     }
 
     fn clear_range(&mut self, from: Bytes, to: Bytes) {
-        let within: Vec<Bytes> = self.keys.range(from.clone()..to.clone()).map(|(key, _)| key.clone()).collect();
+        let within: Vec<Bytes> = self
+            .keys
+            .range(from.clone()..to.clone())
+            .map(|(key, _)| key.clone())
+            .collect();
         for key in within {
             self.pend(key, Pending::Cleared);
         }
@@ -207,14 +216,14 @@ impl Ledger {
         if from >= to || (self.keys.is_empty() && self.cleared.is_empty()) {
             return Ok(below);
         }
-        let mut pairs: BTreeMap<Bytes, Bytes> =
-            below.into_iter().filter(|(key, _)| !self.is_cleared(key)).collect();
+        let mut pairs: BTreeMap<Bytes, Bytes> = below
+            .into_iter()
+            .filter(|(key, _)| !self.is_cleared(key))
+            .collect();
         for (key, pending) in self.keys.range(from..to) {
             let value = match pending {
                 Pending::Value(value) => value.clone(),
-                Pending::Added(delta) => {
-                    Self::sum(pairs.get(key).map(|value| &value[..]), *delta)
-                }
+                Pending::Added(delta) => Self::sum(pairs.get(key).map(|value| &value[..]), *delta),
                 Pending::Stamped => return Err(TxnError::Unreadable),
                 Pending::Cleared => {
                     pairs.remove(key);
@@ -239,7 +248,9 @@ mod tests {
     }
 
     fn pairs(keys: &[&'static str]) -> Vec<(Bytes, Bytes)> {
-        keys.iter().map(|key| (bytes(key), bytes("below"))).collect()
+        keys.iter()
+            .map(|key| (bytes(key), bytes("below")))
+            .collect()
     }
 
     fn keys(pairs: &[(Bytes, Bytes)]) -> Vec<&[u8]> {
@@ -282,8 +293,8 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.push(Op::SetStampedValue {
             key: bytes("k"),
-            prefix: bytes(""),
-            rest: bytes(""),
+            before: bytes(""),
+            after: bytes(""),
         });
         assert_eq!(ledger.known(b"k"), Known::Unreadable);
         let over = ledger.over(Vec::new(), (bytes("a"), bytes("z")), false);

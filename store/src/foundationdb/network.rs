@@ -42,7 +42,10 @@ impl Network {
     }
 }
 
-#[allow(unsafe_code, reason = "the library asks for a promise that no type can keep")]
+#[allow(
+    unsafe_code,
+    reason = "the library asks for a promise that no type can keep"
+)]
 fn run(runner: NetworkRunner) {
     // SAFETY: the network must be stopped before the process ends. `Network` stops it when it is
     // dropped, its owner drops it before it returns from `main`, and a panic aborts the process, which

@@ -55,7 +55,13 @@ impl Queue {
         let busy = &self.busy;
         let ahead_max = limits.batch_ahead_max.min(limits.batch_commands_max);
         take(&mut self.ahead, busy, &mut batch, &mut users, ahead_max);
-        take(&mut self.sends, busy, &mut batch, &mut users, limits.batch_commands_max);
+        take(
+            &mut self.sends,
+            busy,
+            &mut batch,
+            &mut users,
+            limits.batch_commands_max,
+        );
         self.busy.extend(&users);
         (batch, users.into_iter().collect())
     }

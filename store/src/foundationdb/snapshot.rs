@@ -7,14 +7,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-use ::foundationdb::options::StreamingMode;
-use ::foundationdb::{FdbError, FdbValues, KeySelector, RangeOption, Transaction};
+use ::foundationdb::FdbError;
 use bytes::{Bytes, BytesMut};
 use roadstead_proto::position::Stamp;
 
 use crate::txn::{Order, RangePage, TxnError};
 
 use super::error::of_read;
+use super::trx::{Piece, Trx};
 
 /// The stamp of everything that a read version shows: commits of that version and before.
 pub(crate) fn stamp_of_version(version: i64) -> Stamp {
@@ -23,20 +23,9 @@ pub(crate) fn stamp_of_version(version: i64) -> Stamp {
     stamp
 }
 
-/// A piece of a range to fetch.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Piece {
-    pub(crate) from: Bytes,
-    pub(crate) to: Bytes,
-    pub(crate) reverse: bool,
-    pub(crate) entries_max: usize,
-    pub(crate) bytes_max: usize,
-}
-
 /// See the [module](self).
 pub(crate) struct Snapshot {
-    trx: Transaction,
-    prefix: Bytes,
+    trx: Trx,
     version: i64,
     values: RefCell<HashMap<Bytes, Option<Bytes>>>,
     pieces: RefCell<HashMap<Piece, RangePage>>,
@@ -46,17 +35,13 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// Takes the read version.
-    pub(crate) async fn of(
-        trx: Transaction,
-        prefix: &Bytes,
-    ) -> Result<Self, (Transaction, FdbError)> {
-        let version = match trx.get_read_version().await {
+    pub(crate) async fn of(trx: Trx) -> Result<Self, (Trx, FdbError)> {
+        let version = match trx.read_version().await {
             Ok(version) => version,
             Err(error) => return Err((trx, error)),
         };
         Ok(Self {
             trx,
-            prefix: prefix.clone(),
             version,
             values: RefCell::default(),
             pieces: RefCell::default(),
@@ -70,18 +55,8 @@ impl Snapshot {
         stamp_of_version(self.version)
     }
 
-    /// The deployment's prefix.
-    pub(crate) fn prefix(&self) -> &Bytes {
-        &self.prefix
-    }
-
-    /// The transaction below.
-    pub(crate) fn transaction(&self) -> &Transaction {
-        &self.trx
-    }
-
     /// The transaction below, to be committed or reset.
-    pub(crate) fn into_transaction(self) -> Transaction {
+    pub(crate) fn into_trx(self) -> Trx {
         self.trx
     }
 
@@ -95,14 +70,6 @@ impl Snapshot {
         self.fetched.get()
     }
 
-    /// A key of the deployment as the cluster knows it.
-    pub(crate) fn full(&self, key: &[u8]) -> BytesMut {
-        let mut full = BytesMut::with_capacity(self.prefix.len() + key.len() + 16);
-        full.extend_from_slice(&self.prefix);
-        full.extend_from_slice(key);
-        full
-    }
-
     fn fail(&self, error: FdbError) -> TxnError {
         self.failure.set(Some(error));
         of_read(error)
@@ -113,9 +80,7 @@ impl Snapshot {
             return Ok(value.clone());
         }
         self.fetched.set(self.fetched.get() + 1);
-        let fetched = self.trx.get(&self.full(key), true).await;
-        let value = fetched.map_err(|error| self.fail(error))?;
-        let value = value.map(|value| Bytes::copy_from_slice(&value));
+        let value = self.trx.get(key).await.map_err(|error| self.fail(error))?;
         let key = Bytes::copy_from_slice(key);
         self.values.borrow_mut().insert(key, value.clone());
         Ok(value)
@@ -127,32 +92,13 @@ impl Snapshot {
             return Ok(page.clone());
         }
         self.fetched.set(self.fetched.get() + 1);
-        let (from, to) = (self.full(&piece.from), self.full(&piece.to));
-        let option = RangeOption {
-            begin: KeySelector::first_greater_or_equal(&from[..]),
-            end: KeySelector::first_greater_or_equal(&to[..]),
-            limit: (piece.entries_max < i32::MAX as usize).then_some(piece.entries_max),
-            target_bytes: piece.bytes_max.min(i32::MAX as usize),
-            mode: StreamingMode::WantAll,
-            reverse: piece.reverse,
-            ..RangeOption::default()
-        };
-        let fetched = self.trx.get_range(&option, 1, true).await;
-        let page = self.page(&fetched.map_err(|error| self.fail(error))?);
+        let page = self
+            .trx
+            .piece(&piece)
+            .await
+            .map_err(|error| self.fail(error))?;
         self.pieces.borrow_mut().insert(piece, page.clone());
         Ok(page)
-    }
-
-    fn page(&self, values: &FdbValues) -> RangePage {
-        let skip = self.prefix.len();
-        let pairs = values.iter().map(|pair| {
-            let key = Bytes::copy_from_slice(&pair.key()[skip..]);
-            (key, Bytes::copy_from_slice(pair.value()))
-        });
-        RangePage {
-            pairs: pairs.collect(),
-            more: values.more(),
-        }
     }
 }
 

@@ -9,8 +9,6 @@
 
 use std::rc::Rc;
 
-use ::foundationdb::options::{ConflictRangeType, MutationType};
-use ::foundationdb::{FdbError, Transaction, TransactionCommitError};
 use bytes::Bytes;
 use roadstead_proto::position::Stamp;
 
@@ -18,13 +16,9 @@ use crate::txn::{
     KEY_BYTES_MAX, RangePage, RangeQuery, Read, TXN_BYTES_MAX, Txn, TxnError, VALUE_BYTES_MAX,
 };
 
-use super::cluster::Spent;
-use super::error::of_commit;
 use super::ledger::{Known, Ledger, Op};
-use super::snapshot::{Piece, Snapshot, is_reverse, next_piece, successor};
-
-/// A range of keys, without the deployment's prefix.
-pub(crate) type Span = (Bytes, Bytes);
+use super::snapshot::{Snapshot, is_reverse, next_piece, successor};
+use super::trx::{Failed, Piece, Span};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -34,17 +28,6 @@ pub struct FoundationTxn {
     /// The read set, in the order in which it was read.
     reads: Vec<Span>,
     error: Option<TxnError>,
-}
-
-/// A commit that did not succeed, or may have.
-pub(crate) struct Failed {
-    /// What it means.
-    pub(crate) error: TxnError,
-    /// What of the read set was written by others; empty unless it is a conflict, and if the library
-    /// does not say.
-    pub(crate) conflicts: Vec<Span>,
-    /// To back off with.
-    pub(crate) spent: Spent,
 }
 
 impl FoundationTxn {
@@ -122,89 +105,18 @@ impl FoundationTxn {
         self.ledger.push(op);
     }
 
-    /// Gives the library what was read and written, and commits. All other users of the snapshot must
-    /// be gone.
+    /// Commits. All other users of the snapshot must be gone.
     pub(crate) async fn commit_or(self) -> Result<Stamp, Failed> {
-        let snapshot = Rc::try_unwrap(self.snapshot).expect("rehearsals end before the commit");
-        let told = tell(&snapshot, self.ledger.ops(), self.reads);
-        let prefix = snapshot.prefix().len();
-        let trx = snapshot.into_transaction();
-        if let Err(cause) = told {
-            return Err(Failed {
-                error: of_commit(cause),
-                conflicts: Vec::new(),
-                spent: Spent::Before(trx, cause),
-            });
-        }
-        let stamp = trx.get_versionstamp();
-        if let Err(error) = trx.commit().await {
-            return Err(Failed {
-                error: of_commit(*error),
-                conflicts: conflicts(&error, prefix).await,
-                spent: Spent::Commit(error),
-            });
-        }
-        let stamp = stamp.await.ok().and_then(|stamp| Stamp::try_from(&*stamp).ok());
-        Ok(stamp.expect("a commit that wrote has a stamp"))
+        let snapshot = Rc::into_inner(self.snapshot).expect("rehearsals end before the commit");
+        snapshot
+            .into_trx()
+            .commit(self.reads, self.ledger.ops())
+            .await
     }
-}
-
-/// What the library reports to have been written by others, without the deployment's prefix.
-async fn conflicts(error: &TransactionCommitError, prefix: usize) -> Vec<Span> {
-    let strip = |key: &[u8]| Bytes::copy_from_slice(key.get(prefix..).unwrap_or_default());
-    let reported = error.conflicting_keys().await.unwrap_or_default();
-    let spans = reported.iter().map(|span| (strip(span.begin()), strip(span.end())));
-    spans.collect()
-}
-
-/// Tells the library the read set and the writes.
-fn tell(snapshot: &Snapshot, ops: &[Op], mut reads: Vec<Span>) -> Result<(), FdbError> {
-    let trx = snapshot.transaction();
-    reads.sort_unstable();
-    reads.dedup();
-    for (from, to) in &reads {
-        let (from, to) = (snapshot.full(from), snapshot.full(to));
-        trx.add_conflict_range(&from, &to, ConflictRangeType::Read)?;
-    }
-    for op in ops {
-        tell_op(snapshot, trx, op);
-    }
-    Ok(())
-}
-
-fn tell_op(snapshot: &Snapshot, trx: &Transaction, op: &Op) {
-    match op {
-        Op::Set(key, value) => trx.set(&snapshot.full(key), value),
-        Op::Clear(key) => trx.clear(&snapshot.full(key)),
-        Op::ClearRange(from, to) => trx.clear_range(&snapshot.full(from), &snapshot.full(to)),
-        Op::Add(key, delta) => {
-            trx.atomic_op(&snapshot.full(key), &delta.to_le_bytes(), MutationType::Add);
-        }
-        Op::SetStampedKey { prefix, rest, value } => {
-            let at = snapshot.full(prefix).len();
-            let mut key = snapshot.full(prefix);
-            put_stamped(&mut key, at, rest);
-            trx.atomic_op(&key, value, MutationType::SetVersionstampedKey);
-        }
-        Op::SetStampedValue { key, prefix, rest } => {
-            let mut value = bytes::BytesMut::from(&prefix[..]);
-            put_stamped(&mut value, prefix.len(), rest);
-            let key = snapshot.full(key);
-            trx.atomic_op(&key, &value, MutationType::SetVersionstampedValue);
-        }
-    }
-}
-
-/// Leaves room for the stamp, and says where it is, as the library wants to be told.
-fn put_stamped(bytes: &mut bytes::BytesMut, at: usize, rest: &[u8]) {
-    let at = u32::try_from(at).expect("keys and values are short");
-    bytes.extend_from_slice(&crate::txn::STAMP_INCOMPLETE);
-    bytes.extend_from_slice(rest);
-    bytes.extend_from_slice(&at.to_le_bytes());
 }
 
 /// What follows the stamp.
-fn rest(index: u16, suffix: &[u8]) -> Bytes {
+fn after(index: u16, suffix: &[u8]) -> Bytes {
     [&index.to_be_bytes()[..], suffix].concat().into()
 }
 
@@ -270,8 +182,8 @@ impl Txn for FoundationTxn {
 
     fn set_versionstamped_key(&mut self, prefix: &[u8], index: u16, suffix: &[u8], value: Bytes) {
         self.write(Op::SetStampedKey {
-            prefix: Bytes::copy_from_slice(prefix),
-            rest: rest(index, suffix),
+            before: Bytes::copy_from_slice(prefix),
+            after: after(index, suffix),
             value,
         });
     }
@@ -279,8 +191,8 @@ impl Txn for FoundationTxn {
     fn set_versionstamped_value(&mut self, key: &[u8], prefix: &[u8], index: u16, suffix: &[u8]) {
         self.write(Op::SetStampedValue {
             key: Bytes::copy_from_slice(key),
-            prefix: Bytes::copy_from_slice(prefix),
-            rest: rest(index, suffix),
+            before: Bytes::copy_from_slice(prefix),
+            after: after(index, suffix),
         });
     }
 
@@ -305,7 +217,10 @@ impl FoundationTxn {
     fn note_page(&mut self, query: &RangeQuery<'_>, page: &RangePage) {
         let last = page.pairs.last().filter(|_| page.more);
         let (from, to) = match last {
-            None => (Bytes::copy_from_slice(query.from), Bytes::copy_from_slice(query.to)),
+            None => (
+                Bytes::copy_from_slice(query.from),
+                Bytes::copy_from_slice(query.to),
+            ),
             Some((last, _)) if is_reverse(query.order) => {
                 (last.clone(), Bytes::copy_from_slice(query.to))
             }

@@ -10,7 +10,7 @@ use roadstead::time::Time;
 use roadstead_proto::position::Stamp;
 use roadstead_proto::{DeviceId, Position, UserId};
 
-use crate::records::{self, RecordError, Scope, device, flush, inbox, read_mark, send};
+use crate::records::{self, RecordError, Scope, command, send};
 use crate::txn::TxnError;
 
 use super::txn::FoundationTxn;
@@ -26,6 +26,8 @@ pub(crate) struct Work {
     grown: Vec<Grown>,
     /// After this, a command other than a send is answered.
     give_up_at: Instant,
+    /// It has a place in the queue.
+    is_queued: bool,
     /// Conflicts that named it (R16).
     pub(crate) conflicts: u8,
     /// An attempt had an unknown outcome: it can not be called uncommitted any more (R15).
@@ -44,8 +46,22 @@ pub(crate) enum Trial {
     Other(Result<Outcome, StoreError>),
 }
 
+/// What is left of a command after a commit.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// Nothing but to say so.
+    Answered(Completion),
+    /// Sends that found no room.
+    Unfinished(Work),
+}
+
 impl Work {
-    pub(crate) fn new(shard: ShardId, id: RequestId, command: Command, give_up_at: Instant) -> Self {
+    pub(crate) fn new(
+        shard: ShardId,
+        id: RequestId,
+        command: Command,
+        give_up_at: Instant,
+    ) -> Self {
         Self {
             shard,
             id,
@@ -53,6 +69,7 @@ impl Work {
             answers: Vec::new(),
             grown: Vec::new(),
             give_up_at,
+            is_queued: true,
             conflicts: 0,
             is_unknown: false,
             hints: Vec::new(),
@@ -70,6 +87,11 @@ impl Work {
             Command::MarkRead(mark) => mark.user,
             Command::CheckInbox(check) => check.user,
         }
+    }
+
+    /// It goes under way. Tells whether it had a place in the queue: one that was put off has none.
+    pub(crate) fn leave_queue(&mut self) -> bool {
+        std::mem::take(&mut self.is_queued)
     }
 
     /// How many places it takes in a batch.
@@ -105,7 +127,8 @@ impl Work {
         let sender = (sends.user, sends.device);
         let (mut answers, mut grown) = (Vec::new(), Vec::new());
         // A retryable failure fails all behind it (R16).
-        let failed = |answer: &Result<Sent, StoreError>| answer.is_err_and(StoreError::is_retryable);
+        let failed =
+            |answer: &Result<Sent, StoreError>| answer.is_err_and(StoreError::is_retryable);
         let mut has_failed = self.answers.last().is_some_and(failed);
         for item in &sends.items[self.answers.len()..] {
             if !answers.is_empty() && !has_room(txn, scope) {
@@ -157,22 +180,20 @@ impl Work {
     pub(crate) fn note_unknown(&mut self, trial: Trial) {
         let grown = match trial {
             Trial::Sends(_, grown) => grown,
-            Trial::Other(Ok(mut outcome)) => growth(&mut outcome).map(std::mem::take).unwrap_or_default(),
+            Trial::Other(Ok(mut outcome)) => {
+                growth(&mut outcome).map(std::mem::take).unwrap_or_default()
+            }
             Trial::Other(Err(_)) => Vec::new(),
         };
         self.is_unknown = true;
-        self.hints.extend(grown.iter().map(|grown| (grown.user, grown.device)));
+        self.hints
+            .extend(grown.iter().map(|grown| (grown.user, grown.device)));
         self.hints.sort_unstable();
         self.hints.dedup();
     }
 
     /// A trial is durable under this stamp. Gives the answer if nothing is left to do.
-    pub(crate) fn keep(
-        mut self,
-        trial: Trial,
-        stamp: Stamp,
-        generation: u32,
-    ) -> Result<Completion, Self> {
+    pub(crate) fn keep(mut self, trial: Trial, stamp: Stamp, generation: u32) -> Kept {
         let mut outcome = match trial {
             Trial::Sends(answers, grown) => Ok(Outcome::Sent { answers, grown }),
             Trial::Other(outcome) => outcome,
@@ -190,17 +211,17 @@ impl Work {
             self.grown.extend(grown);
             return self.finish_sends();
         }
-        Ok(Completion {
+        Kept::Answered(Completion {
             id: self.id,
             outcome,
         })
     }
 
-    fn finish_sends(self) -> Result<Completion, Self> {
+    fn finish_sends(self) -> Kept {
         if self.places() > 0 {
-            return Err(self);
+            return Kept::Unfinished(self);
         }
-        Ok(Completion {
+        Kept::Answered(Completion {
             id: self.id,
             outcome: Ok(Outcome::Sent {
                 answers: self.answers,
@@ -301,31 +322,7 @@ async fn run_other(
     command: &Command,
 ) -> Result<Result<Outcome, StoreError>, TxnError> {
     txn.savepoint();
-    let outcome = run_record(scope, txn, command).await;
+    let done = command::run(scope, txn, command).await;
+    let outcome = done.map(|done| done.outcome);
     settle(txn, outcome)
-}
-
-async fn run_record(
-    scope: &mut Scope<'_>,
-    txn: &mut FoundationTxn,
-    command: &Command,
-) -> Result<Outcome, RecordError> {
-    Ok(match command {
-        Command::OpenDevice(open) => {
-            Outcome::DeviceOpened(device::open(scope, txn, open).await?.answer)
-        }
-        Command::Flush(flush) => {
-            let (stored_ack, grown) = flush::flush(scope, txn, flush).await?;
-            Outcome::Flushed { stored_ack, grown }
-        }
-        Command::MarkRead(mark) => Outcome::MarkedRead {
-            grown: read_mark::mark(scope, txn, mark).await?,
-        },
-        Command::CheckInbox(check) => {
-            let (suspended, grown) = inbox::check(scope, txn, check).await?;
-            Outcome::InboxChecked { suspended, grown }
-        }
-        Command::ReadInbox(read) => Outcome::Inbox(inbox::read(scope, txn, read).await?),
-        Command::Send(_) => unreachable!("sends are run one by one"),
-    })
 }

@@ -1,0 +1,203 @@
+//! What the process itself asks: rare, and each a transaction of its own.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::Sender;
+use roadstead::store::StoreError;
+use roadstead_proto::{DeviceId, MessageId, UserId};
+
+use crate::records::expiry::{self, minute_of};
+use crate::records::minutes::{self, MINUTES_AHEAD_MAX, Stamped};
+use crate::records::{Knowledge, RecordError, Scope, device, node};
+use crate::txn::TxnError;
+
+use super::engine::Engine;
+use super::error::retry_later;
+use super::trx::Spent;
+use super::txn::FoundationTxn;
+
+type Answer<R> = Sender<Result<R, StoreError>>;
+
+/// Answers. Who asked may be gone.
+fn tell<R>(answer: &Answer<R>, result: Result<R, StoreError>) {
+    let _ = answer.send(result);
+}
+
+/// A command of the process itself.
+#[derive(Debug)]
+pub(crate) enum Admin {
+    /// Until this Unix time in ms.
+    ReserveMessageIds(u64, Answer<(u64, u64)>),
+    /// At this Unix time in ms.
+    StampMinute(u64, Answer<bool>),
+    /// As of this Unix time in ms.
+    Expire(u64, Answer<u64>),
+    /// For good.
+    RemoveDevice(UserId, DeviceId, Answer<bool>),
+}
+
+impl Admin {
+    /// Answers that the engine does not serve.
+    pub(crate) fn refuse(self) {
+        let error = StoreError::Unavailable;
+        match self {
+            Self::ReserveMessageIds(_, answer) => tell(&answer, Err(error)),
+            Self::StampMinute(_, answer) | Self::RemoveDevice(_, _, answer) => {
+                tell(&answer, Err(error));
+            }
+            Self::Expire(_, answer) => tell(&answer, Err(error)),
+        }
+    }
+}
+
+/// What is remembered from one command to the next.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct State {
+    /// A minute that was too far ahead of the last one.
+    minute_refused: Rc<Cell<Option<u32>>>,
+    /// An expiry job is under way.
+    expiring: Rc<Cell<bool>>,
+}
+
+/// Runs one command.
+pub(crate) async fn run(engine: Arc<Engine>, state: State, admin: Admin) {
+    if !engine.may_answer() {
+        return admin.refuse();
+    }
+    match admin {
+        Admin::ReserveMessageIds(until, answer) => {
+            tell(&answer, reserve_ids(&engine, until).await);
+        }
+        Admin::StampMinute(unix_ms, answer) => {
+            tell(
+                &answer,
+                stamp_minute(&engine, &state, minute_of(unix_ms)).await,
+            );
+        }
+        Admin::Expire(now, answer) => tell(&answer, expire(&engine, &state, now).await),
+        Admin::RemoveDevice(user, id, answer) => {
+            let removed = transact(&engine, give_up_at(&engine), async |scope, txn| {
+                device::remove(scope, txn, (user, id)).await
+            });
+            tell(&answer, removed.await);
+        }
+    }
+}
+
+fn give_up_at(engine: &Engine) -> Instant {
+    Instant::now() + engine.limits().patience
+}
+
+async fn reserve_ids(engine: &Engine, until_unix_ms: u64) -> Result<(u64, u64), StoreError> {
+    let until = until_unix_ms.saturating_sub(MessageId::EPOCH_UNIX_MS);
+    // After an unknown outcome this reserves another block: the first is never used, which is no harm.
+    transact(engine, give_up_at(engine), async |_, txn| {
+        node::reserve_ids(txn, engine.lease(), until).await
+    })
+    .await
+}
+
+/// A jump of the clock is refused once and believed when the next call confirms it (R25).
+async fn stamp_minute(engine: &Engine, state: &State, minute: u32) -> Result<bool, StoreError> {
+    let before = state.minute_refused.get();
+    let agreed =
+        before.is_some_and(|before| (before..=before + MINUTES_AHEAD_MAX).contains(&minute));
+    let stamped = transact(engine, give_up_at(engine), async |scope, txn| {
+        minutes::stamp(scope, txn, minute, agreed).await
+    });
+    let stamped = stamped.await?;
+    state
+        .minute_refused
+        .set((stamped == Stamped::Refused).then_some(minute));
+    Ok(stamped == Stamped::Yes)
+}
+
+/// One at a time; a second one would find what the first does.
+async fn expire(engine: &Engine, state: &State, now_unix_ms: u64) -> Result<u64, StoreError> {
+    if state.expiring.replace(true) {
+        return Ok(0);
+    }
+    let removed = remove_old(engine, now_unix_ms).await;
+    state.expiring.set(false);
+    removed
+}
+
+async fn remove_old(engine: &Engine, now_unix_ms: u64) -> Result<u64, StoreError> {
+    let begun = transact(engine, give_up_at(engine), async |scope, txn| {
+        expiry::begin(scope, txn, now_unix_ms).await
+    });
+    let mut progress = begun.await?;
+    while !progress.is_done() {
+        let step = transact(engine, give_up_at(engine), async |scope, txn| {
+            expiry::step(scope, txn, progress).await
+        });
+        progress = step.await?;
+    }
+    engine.counters().expired.add_u64(progress.removed);
+    Ok(progress.removed)
+}
+
+/// Runs a transaction alone, again after conflicts and unknown outcomes, until it is committed. At least
+/// once, and not after `give_up_at`. Everything that is run so can be run twice.
+pub(crate) async fn transact<R>(
+    engine: &Engine,
+    give_up_at: Instant,
+    mut run: impl AsyncFnMut(&mut Scope<'_>, &mut FoundationTxn) -> Result<R, RecordError>,
+) -> Result<R, StoreError> {
+    let mut trx = None;
+    loop {
+        let spent = match engine.snapshot(trx.take()).await {
+            Err(spent) => spent,
+            Ok(snapshot) => match attempt(engine, Rc::new(snapshot), &mut run).await {
+                Ok(result) => return result,
+                Err(spent) => spent,
+            },
+        };
+        if Instant::now() >= give_up_at {
+            return Err(StoreError::Unavailable);
+        }
+        trx = engine.cluster().back_off(spent).await.ok();
+    }
+}
+
+async fn attempt<R>(
+    engine: &Engine,
+    snapshot: Rc<super::snapshot::Snapshot>,
+    run: &mut impl AsyncFnMut(&mut Scope<'_>, &mut FoundationTxn) -> Result<R, RecordError>,
+) -> Result<Result<R, StoreError>, Spent> {
+    let mut knowledge = Knowledge::of_one_among_many(2);
+    let mut scope = engine.scope(snapshot.stamp(), &mut knowledge);
+    let mut txn = FoundationTxn::new(snapshot.clone());
+    let fenced = match node::load(&mut txn, engine.lease().0).await {
+        Ok(lease) => lease.incarnation != engine.lease().1,
+        Err(_) => false,
+    };
+    if fenced {
+        return Ok(Err(StoreError::Unavailable));
+    }
+    let result = run(&mut scope, &mut txn).await;
+    let result = match (result, txn.error()) {
+        (Ok(result), None) => result,
+        (Err(RecordError::Refused(error)), _) => return Ok(Err(error)),
+        (Err(RecordError::Txn(TxnError::TooLarge)), _) | (_, Some(_)) => {
+            return Ok(Err(StoreError::Corrupt));
+        }
+        (Err(RecordError::Txn(_)), None) => {
+            drop(txn);
+            let cause = snapshot.failure().unwrap_or_else(retry_later);
+            let snapshot = Rc::into_inner(snapshot).expect("nobody else reads it");
+            return Err(Spent::Before(snapshot.into_trx(), cause));
+        }
+    };
+    drop(snapshot);
+    if txn.ops().is_empty() {
+        return Ok(Ok(result));
+    }
+    match txn.commit_or().await {
+        Ok(_) => Ok(Ok(result)),
+        Err(failed) => Err(failed.spent),
+    }
+}
