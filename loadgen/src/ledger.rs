@@ -9,18 +9,22 @@
 //! a long run does not grow. What is left at the end is what is wrong. Per session and chat partner a
 //! [`View`] holds the positions that only grow, so order and receipts are checked without a list.
 
+mod delivery;
+mod receipts;
+
 use std::collections::VecDeque;
 use std::ops::Range;
 
 use bytes::Bytes;
 use roadstead_proto::v1;
-use roadstead_proto::{ChatId, ErrorCode, MessageId, Position, UserId};
+use roadstead_proto::{ChatId, ErrorCode, MessageId, Position};
 
 use crate::clock::Micros;
 use crate::findings::{Findings, Kind};
-use crate::payload::{self, Header, PayloadError};
-use crate::rng::chosen;
+use crate::payload::{self, Header};
 use crate::topology::{DEVICES_MAX, Roster};
+
+pub(crate) use delivery::{Arrival, Delivery};
 
 /// What a ledger must know of its run.
 #[derive(Debug, Clone)]
@@ -35,10 +39,6 @@ pub(crate) struct Rules {
     /// Findings of each kind that are told in words.
     pub(crate) details_max: usize,
 }
-
-/// Names of the two receipts.
-const DELIVERED: &str = "delivered";
-const READ: &str = "read";
 
 /// The messages of one thread.
 #[derive(Debug)]
@@ -136,41 +136,6 @@ struct View {
 pub(crate) struct Timing {
     pub(crate) intended: Micros,
     pub(crate) written: Micros,
-}
-
-/// A message that reached a session.
-#[derive(Debug)]
-pub(crate) struct Arrival<'a> {
-    pub(crate) session: u32,
-    pub(crate) position: Position,
-    pub(crate) envelope: &'a v1::Envelope,
-    /// The session reads its inbox again (R3).
-    pub(crate) resynced: bool,
-}
-
-/// Where a delivered message belongs.
-enum Place {
-    Open {
-        peer: u32,
-        bit: u8,
-    },
-    /// Every device had it.
-    Retired,
-}
-
-/// What a delivery was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Delivery {
-    /// New to this device.
-    Fresh {
-        timing: Timing,
-        /// The session that sent it.
-        sender: u32,
-        /// Mark the chat read up to this message.
-        read: Option<ChatId>,
-    },
-    /// Nothing to be done: a repeat, somebody else's, or a finding.
-    Settled,
 }
 
 impl Ledger {
@@ -291,75 +256,6 @@ impl Ledger {
         );
     }
 
-    /// A message reached a session.
-    pub(crate) fn delivered(&mut self, arrival: &Arrival<'_>) -> Delivery {
-        let session = arrival.session;
-        let header = match payload::decode(&arrival.envelope.payload) {
-            Ok(header) if header.run == self.rules.run => header,
-            Ok(_) | Err(PayloadError::Foreign) => {
-                self.tally.foreign += 1;
-                return Delivery::Settled;
-            }
-            Err(PayloadError::Damaged) => {
-                self.note(Kind::Damaged, session, arrival);
-                return Delivery::Settled;
-            }
-        };
-        match self.place(&header, arrival) {
-            Ok(Place::Open { peer, bit }) => self.take(header.message, peer, bit, arrival),
-            Ok(Place::Retired) => self.repeated(header.message, arrival),
-            Err(kind) => {
-                self.note(kind, session, arrival);
-                Delivery::Settled
-            }
-        }
-    }
-
-    /// How far this session has read its chats; said again in every new session, as a Read has no answer.
-    pub(crate) fn read_marks(&self, session: u32) -> Vec<(ChatId, Position)> {
-        let user = self.roster.user(session);
-        let Some(account) = &self.accounts[session as usize] else {
-            return Vec::new();
-        };
-        self.roster
-            .circle(user)
-            .zip(&account.views)
-            .filter(|(_, view)| view.marked > Position::ZERO)
-            .map(|(peer, view)| (self.chat(user, peer), view.marked))
-            .collect()
-    }
-
-    /// A receipt reached a session.
-    pub(crate) fn receipt(&mut self, session: u32, update: &v1::ReceiptUpdate) {
-        let user = self.roster.user(session);
-        let fields = (
-            Position::from_field(&update.delivered),
-            Position::from_field(&update.read),
-        );
-        let chat = ChatId::from_slice(&update.chat).ok();
-        let (Some(chat), (Some(delivered), Some(read))) = (chat, fields) else {
-            return self.note(
-                Kind::ProtocolBroken,
-                session,
-                "a ReceiptUpdate with a bad field",
-            );
-        };
-        if update.user == self.roster.user_id(user).get() {
-            // Another device of this user has read: nothing is expected of that.
-            return;
-        }
-        let peer = UserId::new(update.user)
-            .ok()
-            .and_then(|id| self.roster.user_of(id));
-        match peer.filter(|peer| chat == self.chat(user, *peer)) {
-            Some(peer) if self.roster.circle(user).contains(&peer) => {
-                self.book_receipt(session, peer, delivered, read);
-            }
-            // Of a chat of another run.
-            _ => self.tally.foreign += 1,
-        }
-    }
-
     /// Whether all that is expected has come.
     pub(crate) fn is_complete(&self) -> bool {
         self.messages.iter().all(|message| self.is_settled(message))
@@ -414,99 +310,6 @@ impl Ledger {
         }
     }
 
-    fn take(&mut self, message: u64, peer: u32, bit: u8, arrival: &Arrival<'_>) -> Delivery {
-        let (session, position) = (arrival.session, arrival.position);
-        self.learn(
-            message,
-            MessageId::new(arrival.envelope.message_id),
-            position,
-        );
-        let entry = self.get_mut(message).expect("found by place");
-        if entry.delivered & bit != 0 {
-            return self.repeated(message, arrival);
-        }
-        entry.delivered |= bit;
-        let (timing, sender, refused) = (entry.timing(), entry.sender, entry.refused);
-        if refused {
-            self.note(
-                Kind::Contradicted,
-                session,
-                format_args!("refused, and delivered: {arrival}"),
-            );
-            return Delivery::Settled;
-        }
-        self.tally.delivered += 1;
-        self.check_order(message, peer, arrival);
-        let from_peer = self.roster.user_id(peer).get() == arrival.envelope.sender;
-        let read = (from_peer && self.reads(session, peer)).then(|| {
-            let view = self.view(session, peer);
-            view.marked = position.max(view.marked);
-            self.chat(self.roster.user(session), peer)
-        });
-        Delivery::Fresh {
-            timing,
-            sender,
-            read,
-        }
-    }
-
-    fn check_order(&mut self, message: u64, peer: u32, arrival: &Arrival<'_>) {
-        let view = self.view(arrival.session, peer);
-        let before = view.delivered;
-        view.delivered = arrival.position.max(before);
-        if arrival.position <= before {
-            let what = format!("{} after {before:?}", self.describe(message));
-            self.note(Kind::Reordered, arrival.session, what);
-        }
-    }
-
-    fn repeated(&mut self, message: u64, arrival: &Arrival<'_>) -> Delivery {
-        if arrival.resynced {
-            self.tally.repeats_filtered += 1;
-        } else {
-            let what = self.describe(message);
-            self.note(Kind::Duplicated, arrival.session, what);
-        }
-        Delivery::Settled
-    }
-
-    /// Which partner's chat a delivered message belongs to, and the bit of this device in it.
-    fn place(&self, header: &Header, arrival: &Arrival<'_>) -> Result<Place, Kind> {
-        let envelope = arrival.envelope;
-        if header.thread != self.rules.thread || header.sender != envelope.sender {
-            return Err(Kind::Misdelivered);
-        }
-        if header.number != envelope.number {
-            return Err(Kind::Contradicted);
-        }
-        if header.message < self.first {
-            // Only what every device had was forgotten.
-            return Ok(Place::Retired);
-        }
-        let entry = self.get(header.message).ok_or(Kind::Contradicted)?;
-        let author = self.roster.user(entry.sender);
-        if self.roster.device_id(entry.sender).get() != envelope.sender_device
-            || self.roster.user_id(author).get() != envelope.sender
-            || entry.number != header.number
-            || *envelope.chat != self.chat(author, entry.recipient).as_bytes()[..]
-        {
-            return Err(Kind::Contradicted);
-        }
-        let device = self.roster.device(arrival.session);
-        match self.roster.user(arrival.session) {
-            _ if arrival.session == entry.sender => Err(Kind::Misdelivered),
-            user if user == entry.recipient => Ok(Place::Open {
-                peer: author,
-                bit: device_bit(device),
-            }),
-            user if user == author => Ok(Place::Open {
-                peer: entry.recipient,
-                bit: sibling_bit(device),
-            }),
-            _ => Err(Kind::Misdelivered),
-        }
-    }
-
     /// Remembers the identity of a message, or compares it with what was said before.
     fn learn(&mut self, message: u64, id: MessageId, position: Position) {
         self.began = self.began.min(position);
@@ -530,101 +333,11 @@ impl Ledger {
         }
     }
 
-    fn book_receipt(&mut self, session: u32, peer: u32, delivered: Position, read: Position) {
-        let (delivered, read) = (self.of_this_run(delivered), self.of_this_run(read));
-        let user = self.roster.user(session);
-        let own_seat = self.roster.seat(user);
-        let furthest = |field: fn(&View) -> Position| {
-            let views = self
-                .roster
-                .sessions_of(peer)
-                .filter_map(|s| self.accounts[s as usize].as_ref());
-            views
-                .map(|account| field(&account.views[own_seat]))
-                .max()
-                .unwrap_or_default()
-        };
-        let (had, marked) = (
-            furthest(|view| view.delivered),
-            furthest(|view| view.marked),
-        );
-        let view = self.view(session, peer);
-        let before = (view.receipt_delivered, view.receipt_read);
-        view.receipt_delivered = before.0.max(delivered);
-        view.receipt_read = before.1.max(read);
-        let went_back = |new: Position, old: Position| new != Position::ZERO && new < old;
-        let peer = self.roster.user_id(peer);
-        if delivered > had || read > marked {
-            let what = format!(
-                "user {peer} delivered {delivered:?} of {had:?}, read {read:?} of {marked:?}"
-            );
-            self.note(Kind::ReceiptFalse, session, what);
-        } else if went_back(delivered, before.0) || went_back(read, before.1) {
-            let what = format!("user {peer} back to {delivered:?}, {read:?} from {before:?}");
-            self.note(Kind::ReceiptFalse, session, what);
-        }
-    }
-
-    fn of_this_run(&self, position: Position) -> Position {
-        if position < self.began {
-            Position::ZERO
-        } else {
-            position
-        }
-    }
-
-    /// Whether this session marks its chat with `peer` read: one device of the chosen users does.
-    fn reads(&self, session: u32, peer: u32) -> bool {
-        self.roster.device(session) == 0 && self.is_read_chat(self.roster.user(session), peer)
-    }
-
-    fn is_read_chat(&self, reader: u32, writer: u32) -> bool {
-        let pair =
-            self.roster.user_id(reader).get().rotate_left(32) ^ self.roster.user_id(writer).get();
-        chosen(self.roster.seed(), pair, self.rules.read_fraction)
-    }
-
     fn is_settled(&self, message: &Message) -> bool {
         message.refused
             || (message.answered
                 && message.delivered == message.expected
                 && self.receipts_missing(message).next().is_none())
-    }
-
-    fn receipts_missing(&self, message: &Message) -> impl Iterator<Item = (u32, &'static str)> {
-        self.receipts(message)
-            .filter(|(_, _, came)| !came)
-            .map(|(session, name, _)| (session, name))
-    }
-
-    /// The receipts that are expected, for each device of the sender, and whether they came.
-    fn receipts(&self, message: &Message) -> impl Iterator<Item = (u32, &'static str, bool)> {
-        let author = self.roster.user(message.sender);
-        let seat = self.roster.seat(message.recipient);
-        let is_read = self.is_read_chat(message.recipient, author);
-        let position = message.position;
-        self.roster.sessions_of(author).flat_map(move |session| {
-            let view = self.accounts[session as usize]
-                .as_ref()
-                .map(|account| account.views[seat]);
-            let view = view.unwrap_or_default();
-            let delivered = (session, DELIVERED, view.receipt_delivered >= position);
-            let read = is_read.then_some((session, READ, view.receipt_read >= position));
-            [Some(delivered), read].into_iter().flatten()
-        })
-    }
-
-    fn count_receipts(&mut self, message: &Message) {
-        if message.answered {
-            let came: Vec<_> = self
-                .receipts(message)
-                .filter(|(_, _, came)| *came)
-                .collect();
-            let read = came.iter().filter(|(_, name, _)| *name == READ).count();
-            let delivered = came.len() - read;
-            self.tally.receipts_delivered += delivered as u64;
-            self.tally.receipts_read += read as u64;
-        }
     }
 
     fn sessions_of_bits(&self, message: &Message, bits: u8) -> Vec<u32> {
@@ -700,18 +413,6 @@ impl Ledger {
         format!(
             "number {} of {sender} to user {recipient} ({identity})",
             entry.number
-        )
-    }
-}
-
-impl std::fmt::Display for Arrival<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let envelope = self.envelope;
-        let id = MessageId::new(envelope.message_id);
-        write!(
-            f,
-            "{id:?}, number {} of user {}",
-            envelope.number, envelope.sender
         )
     }
 }

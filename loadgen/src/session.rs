@@ -10,7 +10,7 @@
 //! needs beside is in a box that most held sessions never get. What a message says and what becomes of
 //! it is the ledger's business: here it is a number.
 
-use std::collections::VecDeque;
+mod chatter;
 
 use bytes::{Bytes, BytesMut};
 use roadstead_proto::v1::{self, client_frame, hello, server_frame};
@@ -20,12 +20,7 @@ use roadstead_proto::{
 
 use crate::clock::Micros;
 use crate::rng::Rng;
-
-/// Longest wait before a refused send is tried again, whatever the number of refusals.
-const RETRY_WAIT_MAX: Micros = 10_000_000;
-
-/// Wait before a retry if the server names none.
-const RETRY_WAIT_DEFAULT: Micros = 200_000;
+use chatter::{Chatter, Unconfirmed};
 
 /// What a session is waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,25 +59,6 @@ pub(crate) struct Session {
     ack_due: bool,
     /// The stream takes no more bytes (R26).
     blocked: bool,
-}
-
-/// What only a sender or reader needs.
-#[derive(Debug, Default)]
-struct Chatter {
-    /// In order of number. The first `on_wire` were sent in this session.
-    unconfirmed: VecDeque<Unconfirmed>,
-    on_wire: usize,
-    /// Nothing is sent before this: a retryable error asked to wait.
-    retry_at: Micros,
-    refusals: u32,
-    /// Chats read further than the server was told.
-    reads: Vec<(ChatId, Position)>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Unconfirmed {
-    number: u64,
-    message: u64,
 }
 
 /// What a connection attempt must know of the device.
@@ -494,55 +470,6 @@ impl Session {
 
     fn chatter_mut(&mut self) -> &mut Chatter {
         self.chatter.get_or_insert_default()
-    }
-}
-
-impl Chatter {
-    /// The next message to put on the wire, if one may go now. All unanswered numbers stay within the span
-    /// of `in_flight_max`, so that no answer is pushed out by a later one (P37).
-    fn next(&mut self, now: Micros, in_flight_max: u64) -> Option<Unconfirmed> {
-        let next = *self.unconfirmed.get(self.on_wire)?;
-        let lowest = self.unconfirmed.front()?.number;
-        if now < self.retry_at || next.number - lowest >= in_flight_max {
-            return None;
-        }
-        self.on_wire += 1;
-        Some(next)
-    }
-
-    /// Takes out an answered number and returns its message.
-    fn confirm(&mut self, number: u64) -> Option<u64> {
-        let at = self.place(number)?;
-        let message = self.unconfirmed.remove(at)?.message;
-        if at < self.on_wire {
-            self.on_wire -= 1;
-        }
-        self.refusals = 0;
-        Some(message)
-    }
-
-    /// A number was refused for now: it and all above it must be sent again, in order (R16). Returns
-    /// how long to wait.
-    fn postpone(&mut self, number: u64, retry_after_ms: u32) -> Option<Micros> {
-        let at = self.place(number)?;
-        if at >= self.on_wire {
-            // It failed because of a lower one that is waiting already.
-            return None;
-        }
-        self.on_wire = at;
-        let wait = match retry_after_ms {
-            0 => RETRY_WAIT_DEFAULT,
-            ms => u64::from(ms) * 1_000,
-        };
-        let factor = 1 << self.refusals.min(6);
-        self.refusals += 1;
-        Some((wait * factor).min(RETRY_WAIT_MAX))
-    }
-
-    fn place(&self, number: u64) -> Option<usize> {
-        self.unconfirmed
-            .binary_search_by_key(&number, |entry| entry.number)
-            .ok()
     }
 }
 

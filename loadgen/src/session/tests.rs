@@ -1,3 +1,4 @@
+use super::chatter::RETRY_WAIT_MAX;
 use super::*;
 
 const TOKEN: &str = "signed";
