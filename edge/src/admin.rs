@@ -7,11 +7,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::{Json, Router, routing};
+use roadstead_store::Health;
 use roadstead_store::embedded::{Count, ReadCounters};
-use roadstead_store::{Handle, Health};
 use serde_json::json;
 
 use crate::metrics::{self, ShardMetrics, Text};
+use crate::store::Handle;
 
 /// What the handlers read.
 pub(crate) struct Admin {
@@ -107,6 +108,20 @@ fn write_store(text: &mut Text, store: &Handle) {
     ] {
         text.sample(&[("kind", kind)], u64::try_from(depth).unwrap_or(u64::MAX));
     }
+    match store {
+        Handle::Embedded(store) => write_embedded(text, store),
+        #[cfg(feature = "foundationdb")]
+        Handle::Foundation(store) => {
+            for (name, value) in store.counters().snapshot() {
+                let help = name.replace('_', " ");
+                text.family(&format!("roadstead_store_{name}"), "counter", &help);
+                text.sample(&[], value);
+            }
+        }
+    }
+}
+
+fn write_embedded(text: &mut Text, store: &roadstead_store::Handle) {
     let commit = &store.counters().commit;
     let counters = [
         ("commits", "Commits, each with one sync.", &commit.commits),
@@ -166,7 +181,7 @@ fn write_store(text: &mut Text, store: &Handle) {
     write_readers(text, store);
 }
 
-fn write_readers(text: &mut Text, store: &Handle) {
+fn write_readers(text: &mut Text, store: &roadstead_store::Handle) {
     type Pick = fn(&ReadCounters) -> &Count;
     let counters: [(&str, &str, Pick); 4] = [
         ("reads", "Inboxes read.", |reader| &reader.reads),

@@ -43,6 +43,18 @@ pub(crate) struct Serve {
     /// Address of the admin HTTP: /metrics, /healthz, /readyz.
     #[arg(long, value_name = "ADDR")]
     pub(crate) admin: Option<SocketAddr>,
+    /// Where messages are kept. Default: in the data directory.
+    #[cfg(feature = "foundationdb")]
+    #[arg(long, value_name = "ENGINE")]
+    pub(crate) store: Option<config::Engine>,
+    /// Cluster file of FoundationDB. Default: the client library's.
+    #[cfg(feature = "foundationdb")]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cluster_file: Option<PathBuf>,
+    /// Name of this deployment in the cluster; several may share it.
+    #[cfg(feature = "foundationdb")]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) deployment: Option<String>,
 }
 
 /// Options of `token`.

@@ -63,6 +63,24 @@ pub(crate) struct Sessions {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Store {
     pub(crate) block_cache_mib: u32,
+    #[cfg(feature = "foundationdb")]
+    pub(crate) engine: Engine,
+    #[cfg(feature = "foundationdb")]
+    pub(crate) cluster_file: Option<PathBuf>,
+    #[cfg(feature = "foundationdb")]
+    pub(crate) deployment: String,
+}
+
+/// Where messages are kept.
+#[cfg(feature = "foundationdb")]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Engine {
+    /// In the data directory.
+    #[default]
+    Embedded,
+    /// In a FoundationDB cluster.
+    Foundationdb,
 }
 
 impl Default for Config {
@@ -121,6 +139,25 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             block_cache_mib: 64,
+            #[cfg(feature = "foundationdb")]
+            engine: Engine::default(),
+            #[cfg(feature = "foundationdb")]
+            cluster_file: None,
+            #[cfg(feature = "foundationdb")]
+            deployment: "default".into(),
+        }
+    }
+}
+
+#[cfg(feature = "foundationdb")]
+impl Store {
+    fn take_arguments(&mut self, arguments: &cli::Serve) {
+        self.engine = arguments.store.unwrap_or(self.engine);
+        if let Some(file) = &arguments.cluster_file {
+            self.cluster_file = Some(file.clone());
+        }
+        if let Some(deployment) = &arguments.deployment {
+            self.deployment.clone_from(deployment);
         }
     }
 }
@@ -140,6 +177,8 @@ impl Config {
         }
         config.shards = arguments.shards.unwrap_or(config.shards);
         config.admin = arguments.admin.unwrap_or(config.admin);
+        #[cfg(feature = "foundationdb")]
+        config.store.take_arguments(arguments);
         config.check()?;
         Ok(config)
     }

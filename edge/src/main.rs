@@ -9,6 +9,7 @@ mod metrics;
 mod reservation;
 mod resume;
 mod serve;
+mod store;
 mod token;
 mod worker;
 

@@ -5,9 +5,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use roadstead_net::Mailbox;
-use roadstead_store::Handle;
 
 use crate::clock;
+use crate::store::Handle;
 use crate::worker::Message;
 
 /// How far ahead message ids are reserved. A clock that jumps back by less is not noticed.

@@ -10,7 +10,6 @@ use anyhow::Context;
 use roadstead::{Placement, Shard, ShardConfig, ShardId};
 use roadstead_net::tls::ServerTls;
 use roadstead_net::{Mailbox, SecretKeys, Seed, Server, ServerConfig, Transport};
-use roadstead_store::{EmbeddedConfig, EmbeddedLimits, EmbeddedStore};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc as async_mpsc;
 
@@ -19,6 +18,7 @@ use crate::config::Config;
 use crate::files::{self, Files};
 use crate::metrics::ShardMetrics;
 use crate::resume::ResumeTokens;
+use crate::store::Store;
 use crate::token::Verifier;
 use crate::worker::{Message, Parts, Report, ShardOutbox, Worker};
 use crate::{cli, clock, reservation, worker};
@@ -84,26 +84,14 @@ fn bind(config: &ServerConfig) -> Result<Server<Message>, roadstead_net::Error> 
     }
 }
 
-fn open_store(config: &Config, mailboxes: Vec<Mailbox<Message>>) -> anyhow::Result<EmbeddedStore> {
-    let mut placement_key = [0; 16];
-    aws_lc_rs::rand::fill(&mut placement_key).map_err(|_| anyhow::anyhow!("no randomness"))?;
-    let embedded = EmbeddedConfig {
-        path: config.data.join("store"),
-        node: config.node,
-        placement_key,
-        clock: Arc::new(clock::time),
-        limits: EmbeddedLimits {
-            block_cache_bytes: u64::from(config.store.block_cache_mib) << 20,
-            ..EmbeddedLimits::default()
-        },
-    };
+fn open_store(config: &Config, mailboxes: Vec<Mailbox<Message>>) -> anyhow::Result<Store> {
     let deliver = move |shard: ShardId, completions| {
         deliver(
             &mailboxes[usize::from(shard.0)],
             Message::Store(completions),
         );
     };
-    EmbeddedStore::open(embedded, Arc::new(deliver)).context("the store")
+    Store::open(config, Arc::new(deliver))
 }
 
 /// Hands an answer of the store to its shard. Answers are bounded by what shards ask, and a shard never
@@ -119,7 +107,7 @@ fn start_shards(
     config: &Config,
     files: &Files,
     server: &mut Server<Message>,
-    store: &EmbeddedStore,
+    store: &Store,
 ) -> anyhow::Result<Shards> {
     let verifier = Arc::new(Verifier::new(&files.jwks, &config.tokens)?);
     let resume = Arc::new(ResumeTokens::new(
@@ -198,7 +186,7 @@ fn start_shard(
 fn run(
     config: &Config,
     server: &Server<Message>,
-    store: &EmbeddedStore,
+    store: &Store,
     mut shards: Shards,
 ) -> anyhow::Result<()> {
     let mailboxes = server.mailboxes();
@@ -290,7 +278,7 @@ fn announce(config: &Config, server: &Server<Message>, admin: SocketAddr) {
 }
 
 fn start_upkeep(
-    store: &EmbeddedStore,
+    store: &Store,
     mailboxes: Vec<Mailbox<Message>>,
 ) -> anyhow::Result<(mpsc::Sender<()>, JoinHandle<()>)> {
     let (sender, receiver) = mpsc::channel();

@@ -73,7 +73,11 @@ impl Connections {
             }
             match io.read(id) {
                 Some(chunk) => connection.chunk = chunk,
-                None => return Ok(None),
+                None => {
+                    // Even an empty slice keeps the packet that it came in.
+                    connection.chunk = Bytes::new();
+                    return Ok(None);
+                }
             }
         }
     }

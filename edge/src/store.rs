@@ -1,0 +1,136 @@
+//! The store behind the server: an engine that is chosen when the server starts.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use roadstead::ShardId;
+use roadstead::store::{Completion, Request, StoreError};
+use roadstead_store::embedded::QueueDepths;
+#[cfg(feature = "foundationdb")]
+use roadstead_store::foundationdb::{FoundationConfig, FoundationStore, Network};
+use roadstead_store::{EmbeddedConfig, EmbeddedLimits, EmbeddedStore, Health, Sink};
+
+use crate::clock;
+use crate::config::Config;
+
+/// An open store.
+pub(crate) enum Store {
+    Embedded(EmbeddedStore),
+    /// The store is stopped before the client's network, which can not be started again.
+    #[cfg(feature = "foundationdb")]
+    Foundation(FoundationStore, Network),
+}
+
+/// Asks a store; cheap to clone, for any thread.
+#[derive(Clone)]
+pub(crate) enum Handle {
+    Embedded(roadstead_store::Handle),
+    #[cfg(feature = "foundationdb")]
+    Foundation(roadstead_store::foundationdb::Handle),
+}
+
+/// Does the same with the handle of any engine.
+macro_rules! on {
+    ($self:expr, $handle:ident => $body:expr) => {
+        match $self {
+            Handle::Embedded($handle) => $body,
+            #[cfg(feature = "foundationdb")]
+            Handle::Foundation($handle) => $body,
+        }
+    };
+}
+
+impl Store {
+    pub(crate) fn open(config: &Config, sink: Sink) -> anyhow::Result<Self> {
+        let mut placement_key = [0; 16];
+        aws_lc_rs::rand::fill(&mut placement_key).map_err(|_| anyhow::anyhow!("no randomness"))?;
+        #[cfg(feature = "foundationdb")]
+        if config.store.engine == crate::config::Engine::Foundationdb {
+            return open_foundation(config, placement_key, sink).context("the store");
+        }
+        let embedded = EmbeddedConfig {
+            path: config.data.join("store"),
+            node: config.node,
+            placement_key,
+            clock: Arc::new(clock::time),
+            limits: EmbeddedLimits {
+                block_cache_bytes: u64::from(config.store.block_cache_mib) << 20,
+                ..EmbeddedLimits::default()
+            },
+        };
+        let store = EmbeddedStore::open(embedded, sink).context("the store")?;
+        Ok(Self::Embedded(store))
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        match self {
+            Self::Embedded(store) => Handle::Embedded(store.handle()),
+            #[cfg(feature = "foundationdb")]
+            Self::Foundation(store, _) => Handle::Foundation(store.handle()),
+        }
+    }
+
+    pub(crate) fn placement_key(&self) -> [u8; 16] {
+        match self {
+            Self::Embedded(store) => store.placement_key(),
+            #[cfg(feature = "foundationdb")]
+            Self::Foundation(store, _) => store.placement_key(),
+        }
+    }
+
+    pub(crate) fn stop(self) {
+        match self {
+            Self::Embedded(store) => store.stop(),
+            #[cfg(feature = "foundationdb")]
+            Self::Foundation(store, network) => {
+                store.stop();
+                network.stop();
+            }
+        }
+    }
+}
+
+#[cfg(feature = "foundationdb")]
+fn open_foundation(
+    config: &Config,
+    placement_key: [u8; 16],
+    sink: Sink,
+) -> Result<Store, roadstead_store::foundationdb::FoundationError> {
+    let network = Network::start()?;
+    let foundation = FoundationConfig {
+        cluster_file: config.store.cluster_file.clone(),
+        deployment: config.store.deployment.clone(),
+        node: config.node,
+        placement_key,
+        clock: Arc::new(clock::time),
+        limits: roadstead_store::foundationdb::FoundationLimits::default(),
+    };
+    let store = FoundationStore::open(&network, foundation, sink)?;
+    Ok(Store::Foundation(store, network))
+}
+
+impl Handle {
+    pub(crate) fn submit(&self, shard: ShardId, requests: Vec<Request>) -> Vec<Completion> {
+        on!(self, handle => handle.submit(shard, requests))
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        on!(self, handle => handle.health())
+    }
+
+    pub(crate) fn queue_depths(&self) -> QueueDepths {
+        on!(self, handle => handle.queue_depths())
+    }
+
+    pub(crate) fn reserve_message_ids(&self, until_unix_ms: u64) -> Result<(u64, u64), StoreError> {
+        on!(self, handle => handle.reserve_message_ids(until_unix_ms))
+    }
+
+    pub(crate) fn stamp_minute(&self, unix_ms: u64) -> Result<bool, StoreError> {
+        on!(self, handle => handle.stamp_minute(unix_ms))
+    }
+
+    pub(crate) fn expire(&self, now_unix_ms: u64) -> Result<u64, StoreError> {
+        on!(self, handle => handle.expire(now_unix_ms))
+    }
+}
