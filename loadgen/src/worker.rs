@@ -266,6 +266,11 @@ impl Worker {
             }
             Happened::GoAway { after } => self.go_away(io, session, now + after),
             Happened::Broken(what) => {
+                *self
+                    .status
+                    .closes
+                    .entry("protocol broken".into())
+                    .or_default() += 1;
                 self.ledger.note(Kind::ProtocolBroken, session, what);
                 self.hang_up(io, session);
             }

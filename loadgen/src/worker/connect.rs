@@ -19,8 +19,10 @@ const HANDSHAKES_MAX: u32 = 400;
 /// When to look again if that many are under way.
 pub(super) const LIMIT_POLL: Micros = 2_000;
 
-/// From the end of the handshake to Welcome. The server itself gives up on a Hello after 10 s.
-const LOGIN_TIMEOUT: Micros = 20_000_000;
+/// From the end of the handshake to Welcome. A server that dies in between leaves a client that can not
+/// notice: before the handshake is confirmed nothing of the session is sent again (RFC 9002, 6.2.1), so
+/// no stateless reset comes either.
+const LOGIN_TIMEOUT: Micros = 12_000_000;
 
 /// The first wait before connecting again; doubles with every failure up to the longest. A phone waits up
 /// to a minute (P46); a run ends before that, and jitter spreads its sessions well enough.
@@ -168,6 +170,7 @@ impl Worker {
     /// The server asks to come back at `at`.
     pub(super) fn go_away<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32, at: Micros) {
         self.status.goaways += 1;
+        self.count_close("go_away".into());
         self.slot(session).not_before = at;
         self.hang_up(io, session);
     }
@@ -186,7 +189,6 @@ impl Worker {
         slot.conn = None;
         slot.unsent = None;
         let (away, resumed_login) = (slot.away, slot.resumed_login);
-        let went_on_request = *reason == CloseReason::Local && slot.not_before > now;
         match phase {
             Phase::ExpectOpen => self.handshakes -= 1,
             Phase::Active => self.status.active -= 1,
@@ -195,10 +197,10 @@ impl Worker {
         if away || self.stage == Stage::Stopped {
             return;
         }
-        self.count_close(match went_on_request {
-            true => "go_away".into(),
-            false => describe(reason),
-        });
+        // What this end closed it has counted already, under the reason for closing.
+        if *reason != CloseReason::Local {
+            self.count_close(describe(reason));
+        }
         if phase == Phase::Active {
             self.cut(session, reason, now);
         }
