@@ -1,4 +1,4 @@
-//! CPU time of the whole process per message: what a message costs the store, background work included.
+//! CPU time of the store's threads per message: what a message costs, background work included.
 //!
 //! `cargo bench -p roadstead-store --bench cpu -- [users] [rounds]`. Wall time is no measure here: the
 //! committer waits for the disk, and flushes and compactions run beside it.
@@ -16,6 +16,10 @@ use roadstead::store::{
 };
 use roadstead_proto::{ChatId, DeviceId, Position, UserId};
 
+/// As the server has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Who = (UserId, DeviceId);
 
 struct Load {
@@ -26,10 +30,14 @@ struct Load {
     payload: Vec<u8>,
 }
 
-/// Nanoseconds of CPU that this process has used.
+/// Nanoseconds of CPU that the threads of the store have used. The thread that asks is not counted.
 fn cpu_ns() -> u64 {
     let tasks = std::fs::read_dir("/proc/self/task").expect("procfs");
+    let main = std::process::id().to_string();
     let spent = tasks.filter_map(|task| {
+        if task.as_ref().is_ok_and(|task| *task.file_name() == *main) {
+            return None;
+        }
         let stat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
         stat.split(' ').next()?.parse::<u64>().ok()
     });

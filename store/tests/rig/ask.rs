@@ -7,7 +7,7 @@ use roadstead::store::{
 use roadstead_proto::v1::ReceiptUpdate;
 use roadstead_proto::{ChatId, DeviceId, Position, UserId};
 use roadstead_store::keys::Keys;
-use roadstead_store::memory::MemoryEngine;
+use roadstead_store::memory::{MemoryEngine, MemoryTxn};
 use roadstead_store::records::{Knowledge, RecordError, Scope, command, meta, resolve};
 use roadstead_store::txn::{STAMP_INCOMPLETE, Txn, TxnError, ready};
 
@@ -147,7 +147,7 @@ impl Ask for Rig {
 /// Records on the engine in memory: one command, one transaction, tried again on a conflict.
 pub(crate) struct Memory {
     pub(crate) engine: MemoryEngine,
-    keys: Keys,
+    pub(crate) keys: Keys,
     pub(crate) generation: u32,
 }
 
@@ -173,6 +173,19 @@ impl Memory {
         &self,
         command: &Command,
     ) -> Result<Result<Outcome, StoreError>, TxnError> {
+        let (txn, outcome) = self.prepare(command)?;
+        let Ok(mut outcome) = outcome else {
+            return Ok(outcome);
+        };
+        resolve(&mut outcome, ready(txn.commit())?);
+        Ok(Ok(outcome))
+    }
+
+    /// Runs a command in a transaction and does not commit it yet.
+    pub(crate) fn prepare(
+        &self,
+        command: &Command,
+    ) -> Result<(MemoryTxn, Result<Outcome, StoreError>), TxnError> {
         let committed = Position::end_of(self.generation, self.engine.last_stamp());
         let mut txn = self.engine.begin();
         let mut knowledge = Knowledge::of_one_among_many(2);
@@ -185,11 +198,8 @@ impl Memory {
             knowledge: &mut knowledge,
         };
         match ready(command::run(&mut scope, &mut txn, command)) {
-            Ok(mut done) => {
-                resolve(&mut done.outcome, ready(txn.commit())?);
-                Ok(Ok(done.outcome))
-            }
-            Err(RecordError::Refused(error)) => Ok(Err(error)),
+            Ok(done) => Ok((txn, Ok(done.outcome))),
+            Err(RecordError::Refused(error)) => Ok((txn, Err(error))),
             Err(RecordError::Txn(error)) => Err(error),
         }
     }

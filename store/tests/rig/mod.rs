@@ -27,7 +27,7 @@ pub(crate) const SHARD: ShardId = ShardId(0);
 pub(crate) struct Rig {
     pub(crate) store: EmbeddedStore,
     pub(crate) clock: Arc<AtomicU64>,
-    answers: Receiver<Completion>,
+    pub(crate) answers: Receiver<Completion>,
     next: u64,
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn item(from: (UserId, DeviceId), to: UserId, number: u64, payload: &
         number,
         request_hash: payload
             .iter()
-            .fold(7, |hash, byte| hash * 31 + u64::from(*byte)),
+            .fold(7u64, |hash, byte| hash.rotate_left(5) ^ u64::from(*byte)),
         chat,
         recipient: to,
         envelope: Envelope {
