@@ -10,7 +10,7 @@
 //! bits reject a forged id with probability 255/256, the rest falls to generation, sequence and
 //! epoch, and then to packet protection.
 
-use crate::crypto::{Aead, Suite};
+use crate::crypto::Aead;
 use crate::packet::ConnectionId;
 
 /// How this endpoint's own ids look.
@@ -87,27 +87,27 @@ pub(crate) struct Place {
 }
 
 /// Makes and reads this endpoint's ids.
-#[derive(Clone)]
-pub(crate) struct CidCodec {
+pub(crate) struct CidCodec<A: Aead> {
     pub(crate) format: CidFormat,
-    key: [u8; 16],
+    key: A::MaskKey,
     epoch: u16,
 }
 
-impl CidCodec {
-    pub(crate) const fn new(format: CidFormat, key: [u8; 16], epoch: u16) -> Self {
+impl<A: Aead> CidCodec<A> {
+    pub(crate) fn new(aead: &A, format: CidFormat, key: &[u8; 16], epoch: u16) -> Self {
+        let key = aead.mask_key(key);
         Self { format, key, epoch }
     }
 
     /// A prefix inside the shard's range: pseudo-random, and the same whenever the same id is made
     /// again, so that a retransmitted NEW_CONNECTION_ID repeats its id.
-    fn prefix<A: Aead>(&self, aead: &A, plain: u128) -> [u8; 2] {
+    fn prefix(&self, aead: &A, plain: u128) -> [u8; 2] {
         let CidFormat::Steered { first, last } = self.format else {
             return [0; 2];
         };
         let mut sample = [0xff; 16];
         sample[6..].copy_from_slice(&plain.to_be_bytes()[6..]);
-        let mask = aead.header_mask(Suite::Aes128Gcm, &self.key, &sample);
+        let mask = aead.mask(&self.key, &sample);
         in_range(
             first,
             last,
@@ -117,7 +117,7 @@ impl CidCodec {
 
     /// The id of a place. Twelve-byte ids are made from the whole generation, eight-byte ones from
     /// its low 16 bits.
-    pub(crate) fn encode<A: Aead>(&self, aead: &A, place: Place) -> ConnectionId {
+    pub(crate) fn encode(&self, aead: &A, place: Place) -> ConnectionId {
         let (index, generation) = (u128::from(place.index), u128::from(place.generation));
         let sequence = u128::from(place.sequence);
         match self.format {
@@ -142,7 +142,7 @@ impl CidCodec {
 
     /// Reads an id; `None` when it cannot be one of ours. Generations of the compact format are cut
     /// to 16 bits; the slab compares them likewise.
-    pub(crate) fn decode<A: Aead>(&self, aead: &A, id: &[u8]) -> Option<Place> {
+    pub(crate) fn decode(&self, aead: &A, id: &[u8]) -> Option<Place> {
         let mut word = [0u8; 16];
         let (half, tweak) = match (self.format, id.len()) {
             (CidFormat::Compact, 8) => {
@@ -186,18 +186,18 @@ impl CidCodec {
         }
     }
 
-    fn round<A: Aead>(&self, aead: &A, round: u8, half: u64, bits: u32, tweak: [u8; 2]) -> u64 {
+    fn round(&self, aead: &A, round: u8, half: u64, bits: u32, tweak: [u8; 2]) -> u64 {
         let mut sample = [0; 16];
         sample[0] = round;
         sample[1..3].copy_from_slice(&tweak);
         sample[8..].copy_from_slice(&half.to_be_bytes());
-        let mask = aead.header_mask(Suite::Aes128Gcm, &self.key, &sample);
+        let mask = aead.mask(&self.key, &sample);
         let mut word = [0; 8];
         word[3..].copy_from_slice(&mask);
         u64::from_be_bytes(word) & ((1 << bits) - 1)
     }
 
-    fn permute<A: Aead>(&self, aead: &A, plain: u128, bits: u32, tweak: [u8; 2]) -> u128 {
+    fn permute(&self, aead: &A, plain: u128, bits: u32, tweak: [u8; 2]) -> u128 {
         let (mut left, mut right) = halves(plain, bits);
         for round in 0..4 {
             (left, right) = (right, left ^ self.round(aead, round, right, bits, tweak));
@@ -205,7 +205,7 @@ impl CidCodec {
         u128::from(left) << bits | u128::from(right)
     }
 
-    fn invert<A: Aead>(&self, aead: &A, word: u128, bits: u32, tweak: [u8; 2]) -> u128 {
+    fn invert(&self, aead: &A, word: u128, bits: u32, tweak: [u8; 2]) -> u128 {
         let (mut left, mut right) = halves(word, bits);
         for round in (0..4).rev() {
             (left, right) = (right ^ self.round(aead, round, left, bits, tweak), left);
@@ -227,7 +227,7 @@ fn halves(word: u128, bits: u32) -> (u64, u64) {
     (half(word >> bits), half(word))
 }
 
-impl std::fmt::Debug for CidCodec {
+impl<A: Aead> std::fmt::Debug for CidCodec<A> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CidCodec")
             .field("format", &self.format)
@@ -244,6 +244,7 @@ pub(crate) fn reset_token<A: Aead>(aead: &A, key: &[u8; 32], id: &ConnectionId) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crypto::Suite;
 
     #[test]
     fn shard_ranges_partition_the_prefixes_t1() {
@@ -267,6 +268,14 @@ mod tests {
     struct Mask;
 
     impl Aead for Mask {
+        type MaskKey = [u8; 16];
+
+        fn mask_key(&self, key: &[u8; 16]) -> [u8; 16] {
+            *key
+        }
+        fn mask(&self, key: &[u8; 16], sample: &[u8; 16]) -> [u8; 5] {
+            self.header_mask(Suite::Aes128Gcm, key, sample)
+        }
         fn seal(&self, _: Suite, _: &[u8], _: &[u8; 12], _: &[u8], _: &mut [u8]) -> [u8; 16] {
             unreachable!()
         }
@@ -296,7 +305,7 @@ mod tests {
     fn ids_lead_back_and_others_do_not_t2() {
         let formats = [CidFormat::of_shard(2, 7), CidFormat::Compact];
         for format in formats {
-            let codec = CidCodec::new(format, [3; 16], 9);
+            let codec = CidCodec::new(&Mask, format, &[3; 16], 9);
             let mut seen = std::collections::BTreeSet::new();
             for n in 0..2_000u32 {
                 let place = Place {
@@ -312,10 +321,10 @@ mod tests {
                 // Another process start, another key, a flipped bit.
                 let mut bytes = id.as_slice().to_vec();
                 if matches!(format, CidFormat::Steered { .. }) {
-                    let epoch = CidCodec::new(format, [3; 16], 10);
+                    let epoch = CidCodec::new(&Mask, format, &[3; 16], 10);
                     assert_eq!(epoch.decode(&Mask, &bytes), None);
                 }
-                let other = CidCodec::new(format, [4; 16], 9);
+                let other = CidCodec::new(&Mask, format, &[4; 16], 9);
                 assert_ne!(other.decode(&Mask, &bytes), Some(place));
                 bytes[5] ^= 1;
                 assert_ne!(codec.decode(&Mask, &bytes), Some(place));

@@ -38,6 +38,8 @@ pub struct Transport {
     pub key_update_after: u64,
     /// Spread a full window over the round trip (RFC 9002 7.7).
     pub pacing: bool,
+    /// How long a handshake may take: slow ones hold half-open state.
+    pub handshake_timeout_ms: u32,
 }
 
 impl Default for Transport {
@@ -58,6 +60,7 @@ impl Default for Transport {
             new_tokens: false,
             key_update_after: 1 << 22,
             pacing: true,
+            handshake_timeout_ms: crate::limits::HANDSHAKE_TIMEOUT_MS,
         }
     }
 }
@@ -107,6 +110,8 @@ pub struct Config {
     pub half_open_max: usize,
     /// Handshakes from unvalidated addresses under way before Retry is asked of new ones (T11).
     pub retry_above: usize,
+    /// Stateless resets a second (T1); zero sends none.
+    pub resets_per_s: u32,
     /// Limits of connections.
     pub transport: Transport,
 }
@@ -125,6 +130,7 @@ impl Config {
             wall_clock_s: 0,
             half_open_max: 4_096,
             retry_above: 1_000,
+            resets_per_s: crate::limits::RESETS_PER_S,
             transport: Transport::default(),
         }
     }

@@ -59,6 +59,16 @@ impl Suite {
 
 /// Primitives of the crypto provider. Stateless: keys come as bytes with every call.
 pub trait Aead {
+    /// A header-protection key of AES-128 made ready for use: the permutation behind connection ids
+    /// runs four times for each packet, so it must not expand its key each time (T2).
+    type MaskKey;
+
+    /// Makes such a key ready.
+    fn mask_key(&self, key: &[u8; 16]) -> Self::MaskKey;
+
+    /// The same mask as [`Aead::header_mask`] with AES-128 under a ready key.
+    fn mask(&self, key: &Self::MaskKey, sample: &[u8; 16]) -> [u8; 5];
+
     /// Encrypts `data` in place and returns the tag.
     fn seal(
         &self,

@@ -102,6 +102,10 @@ pub struct Stats {
     pub resets_sent: u64,
     pub refused: u64,
     pub version_negotiations_sent: u64,
+    /// Of those refused, the ones whose Retry token was stale or used before.
+    pub tokens_refused: u64,
+    /// Stateless resets not sent for want of budget (T1).
+    pub resets_suppressed: u64,
     /// Datagrams that no connection took and nothing answered.
     pub dropped: u64,
     /// Datagrams for another shard, which the caller should have forwarded (T1).
@@ -122,14 +126,14 @@ pub struct Memory {
 }
 
 /// All connections of one shard.
-pub struct Endpoint<T: Tls, A> {
+pub struct Endpoint<T: Tls, A: Aead> {
     config: Config,
     server: Option<T::ServerConfig>,
     aead: A,
     slab: Slab<Connection<T>>,
     wheel: Wheel,
     rng: Rng,
-    codec: CidCodec,
+    codec: CidCodec<A>,
     tokens: Tokens,
     /// Connections by the client's first id and its address (T11).
     initials: BTreeMap<(ConnectionId, SocketAddr), Handle>,
@@ -150,7 +154,7 @@ pub struct Endpoint<T: Tls, A> {
     stats: Stats,
 }
 
-impl<T: Tls, A> fmt::Debug for Endpoint<T, A> {
+impl<T: Tls, A: Aead> fmt::Debug for Endpoint<T, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Endpoint")
             .field("connections", &self.slab.len())
@@ -186,6 +190,10 @@ macro_rules! parts {
     }};
 }
 
+mod caller;
+
+pub use caller::Sending;
+
 impl<T: Tls, A: Aead> Endpoint<T, A> {
     /// An endpoint; with a server configuration it accepts connections.
     ///
@@ -197,17 +205,19 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             server.is_none() || !config.cid_format.is_empty(),
             "a server's ids are not empty"
         );
+        let reset_tokens = limits::RESET_BURST.min(config.resets_per_s.into());
         let retry_range = match config.cid_format {
             CidFormat::Steered { first, last } => (first, last),
             _ => (0, u16::MAX),
         };
+        let codec = CidCodec::new(&aead, config.cid_format, &config.cid_key, config.epoch);
         Self {
             server,
             aead,
             slab: Slab::new(),
             wheel: Wheel::new(now.tick_down()),
             rng: Rng::new(config.seed),
-            codec: CidCodec::new(config.cid_format, config.cid_key, config.epoch),
+            codec,
             tokens: Tokens::new(config.token_key, config.wall_clock_s),
             config,
             initials: BTreeMap::new(),
@@ -217,7 +227,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             ready: VecDeque::new(),
             events: VecDeque::new(),
             stateless: VecDeque::new(),
-            reset_tokens: limits::RESET_BURST,
+            reset_tokens,
             reset_refill: now,
             retry_range,
             half_open: 0,
@@ -415,8 +425,12 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         // at least 21 bytes.
         let len = (len - 1).min(42);
         let answers = self.server.is_some() && !self.codec.format.is_empty();
-        if !answers || len < 21 || !self.spend_reset(now) {
+        if !answers || len < 21 {
             self.stats.dropped += 1;
+            return;
+        }
+        if !self.spend_reset(now) {
+            self.stats.resets_suppressed += 1;
             return;
         }
         let mut bytes = vec![0; len];
@@ -429,9 +443,11 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
     }
 
     fn spend_reset(&mut self, now: Time) -> bool {
-        let earned = now.since(self.reset_refill) * limits::RESETS_PER_S / 1_000_000;
+        let per_s = u64::from(self.config.resets_per_s);
+        let earned = now.since(self.reset_refill) * per_s / 1_000_000;
         if earned > 0 {
-            self.reset_tokens = (self.reset_tokens + earned).min(limits::RESET_BURST);
+            let burst = limits::RESET_BURST.min(per_s);
+            self.reset_tokens = (self.reset_tokens + earned).min(burst);
             self.reset_refill = now;
         }
         let has = self.reset_tokens > 0;
@@ -462,6 +478,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         };
         match verdict {
             Verdict::Spent => {
+                self.stats.tokens_refused += 1;
                 self.refuse(path, packet, Code::INVALID_TOKEN);
                 return None;
             }
@@ -581,7 +598,8 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             return None;
         };
         let keys = initial_level(cx.aead, Side::Server, &packet.dcid);
-        let hs = Handshake::new(tls, keys, odcid, retry_scid, now);
+        let timeout_us = u64::from(cx.transport.handshake_timeout_ms) * 1_000;
+        let hs = Handshake::new(tls, keys, odcid, retry_scid, (now, timeout_us));
         conn.peer_cid = packet.scid;
         conn.start(&mut cx, Side::Server, path, hs);
         conn.flags.set(Flags::HALF_OPEN, true);
@@ -641,7 +659,8 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             }
         };
         let keys = initial_level(cx.aead, Side::Client, &dcid);
-        let mut hs = Handshake::new(tls, keys, dcid, None, now);
+        let timeout_us = u64::from(cx.transport.handshake_timeout_ms) * 1_000;
+        let mut hs = Handshake::new(tls, keys, dcid, None, (now, timeout_us));
         hs.token = connect.token;
         conn.app = connect.app;
         conn.peer_cid = dcid;
@@ -944,9 +963,14 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
 
     /// Closes with an application's code (RFC 9000 10.2).
     pub fn close(&mut self, now: Time, handle: Handle, code: u64) {
+        self.close_with_reason(now, handle, code, b"");
+    }
+
+    /// Closes with an application's code and a phrase for the peer, of which 128 bytes are sent.
+    pub fn close_with_reason(&mut self, now: Time, handle: Handle, code: u64, reason: &[u8]) {
         if let Some(index) = self.find(handle) {
             let (conn, mut cx) = parts!(self, now, index);
-            conn.close_by_application(&mut cx, code);
+            conn.close_by_application(&mut cx, code, reason);
             self.settle(now, index, true);
         }
     }
@@ -1104,7 +1128,7 @@ impl<T> Handshake<T> {
         keys: crate::crypto::LevelKeys,
         odcid: ConnectionId,
         retry_scid: Option<ConnectionId>,
-        now: Time,
+        (now, timeout_us): (Time, u64),
     ) -> Self {
         Self {
             tls,
@@ -1119,7 +1143,7 @@ impl<T> Handshake<T> {
             received: 0,
             sent: 0,
             handshake_acked: false,
-            deadline: now + limits::HANDSHAKE_TIMEOUT_US,
+            deadline: now + timeout_us,
             undecryptable: None,
         }
     }

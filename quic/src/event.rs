@@ -18,6 +18,18 @@ impl Handle {
     pub const fn index(self) -> u32 {
         self.index
     }
+
+    /// How often the index was used before.
+    #[must_use]
+    pub const fn generation(self) -> u32 {
+        self.generation
+    }
+
+    /// The handle of these parts. One that no connection has finds nothing.
+    #[must_use]
+    pub const fn of(index: u32, generation: u32) -> Self {
+        Self { index, generation }
+    }
 }
 
 /// What the handshake found out, copied before TLS is dropped (T6).

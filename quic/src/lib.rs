@@ -40,7 +40,7 @@ mod wheel;
 pub use cid::CidFormat;
 pub use config::{Config, Transport};
 pub use connection::{NotOpen, Path};
-pub use endpoint::{Connect, ConnectError, Endpoint, Memory, Stats, Transmit};
+pub use endpoint::{Connect, ConnectError, Endpoint, Memory, Sending, Stats, Transmit};
 pub use error::{CloseReason, Code, TransportError};
 pub use event::{Connected, Event, Handle};
 pub use frame::Dir;

@@ -46,8 +46,8 @@ pub const BURST_PACKETS: u64 = 16;
 /// The longest reason phrase kept from a peer's close.
 pub const CLOSE_REASON_MAX: usize = 128;
 
-/// Handshakes that take longer are dropped: slow handshakes hold half-open state.
-pub const HANDSHAKE_TIMEOUT_US: u64 = 10_000_000;
+/// Handshakes that take longer are dropped, unless configured otherwise.
+pub const HANDSHAKE_TIMEOUT_MS: u32 = 10_000;
 
 /// Retry tokens live this long: a flood's tokens must not be collected.
 pub const RETRY_TOKEN_LIFE_S: u64 = 15;
@@ -58,9 +58,9 @@ pub const NEW_TOKEN_LIFE_S: u64 = 24 * 3_600;
 /// Used Retry tokens remembered for single use; when full, Retry tokens are refused (T11).
 pub const USED_TOKENS_MAX: usize = 65_536;
 
-/// Stateless resets a second, per endpoint, and how many may come at once (T1): a restarted server
+/// Stateless resets a second, per endpoint, unless configured otherwise (T1): a restarted server
 /// must tell a whole shard's clients within seconds, and no more traffic leaves than came in.
-pub const RESETS_PER_S: u64 = 20_000;
+pub const RESETS_PER_S: u32 = 20_000;
 /// Burst of the stateless reset budget.
 pub const RESET_BURST: u64 = 4_000;
 

@@ -16,7 +16,7 @@ pub(crate) struct CloseState {
     /// The code, and the frame type unless an application closed.
     pub(crate) code: u64,
     pub(crate) frame: Option<u64>,
-    pub(crate) reason: &'static str,
+    pub(crate) reason: Box<[u8]>,
     /// A CONNECTION_CLOSE is to be sent, to this path.
     pub(crate) send: Option<Path>,
     repeats: u8,
@@ -40,16 +40,23 @@ impl<T: Tls> Connection<T> {
             return;
         }
         cx.event(Event::Closed(local_error(error)));
-        self.enter_closing(cx, error.code.0, Some(error.frame), error.reason);
+        let reason = error.reason.as_bytes();
+        self.enter_closing(cx, error.code.0, Some(error.frame), reason);
     }
 
-    /// Closes because the application asked.
-    pub(crate) fn close_by_application<A: Aead>(&mut self, cx: &mut Cx<'_, A>, code: u64) {
+    /// Closes because the application asked. Of the phrase, what a peer of this crate keeps is sent.
+    pub(crate) fn close_by_application<A: Aead>(
+        &mut self,
+        cx: &mut Cx<'_, A>,
+        code: u64,
+        reason: &[u8],
+    ) {
         if !matches!(self.state, State::ExpectFinished | State::Open) {
             return;
         }
         cx.event(Event::Closed(CloseReason::LocalApplication(code)));
-        self.enter_closing(cx, code, None, "");
+        let reason = &reason[..reason.len().min(CLOSE_REASON_MAX)];
+        self.enter_closing(cx, code, None, reason);
     }
 
     fn enter_closing<A: Aead>(
@@ -57,7 +64,7 @@ impl<T: Tls> Connection<T> {
         cx: &mut Cx<'_, A>,
         code: u64,
         frame: Option<u64>,
-        reason: &'static str,
+        reason: &[u8],
     ) {
         let until = cx.now + 3 * self.pto(cx, Level::Data);
         let path = self.path();
@@ -68,7 +75,7 @@ impl<T: Tls> Connection<T> {
             until,
             code,
             frame,
-            reason,
+            reason: reason.into(),
             send: Some(path),
             repeats: 0,
             since: 0,
@@ -125,17 +132,25 @@ impl<T: Tls> Connection<T> {
     }
 
     /// Nothing is sent any more; the slot stays for three PTO, so that late packets of the peer do
-    /// not meet a stranger.
+    /// not meet a stranger. What arrived on stream 0 before the end can still be read.
     fn drain<A: Aead>(&mut self, cx: &mut Cx<'_, A>) {
         let until = cx.now + 3 * self.pto(cx, Level::Data);
+        let unread = self.active.as_mut().map(|active| {
+            let buf = &mut active.buf0;
+            (std::mem::take(&mut buf.rx), buf.final_size, active.rx_sum)
+        });
         self.strip(cx);
         let active = self.thaw(cx);
         active.hs = None;
+        if let Some((rx, final_size, rx_sum)) = unread {
+            (active.buf0.rx, active.buf0.final_size) = (rx, final_size);
+            active.rx_sum = rx_sum;
+        }
         active.close = Some(Box::new(CloseState {
             until,
             code: 0,
             frame: None,
-            reason: "",
+            reason: Box::default(),
             send: None,
             repeats: 0,
             since: 0,

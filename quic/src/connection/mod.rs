@@ -47,12 +47,12 @@ pub struct Path {
 }
 
 /// What a connection borrows from its endpoint for one call.
-pub(crate) struct Cx<'a, A> {
+pub(crate) struct Cx<'a, A: Aead> {
     pub(crate) now: Time,
     pub(crate) handle: Handle,
     pub(crate) aead: &'a A,
     pub(crate) transport: &'a Transport,
-    pub(crate) codec: &'a CidCodec,
+    pub(crate) codec: &'a CidCodec<A>,
     pub(crate) reset_key: &'a [u8; 32],
     pub(crate) tokens: &'a Tokens,
     pub(crate) rng: &'a mut Rng,

@@ -594,7 +594,7 @@ impl<T: Tls> Connection<T> {
     }
 
     /// The limit up to which a stream may send now.
-    pub(super) fn send_limit(
+    pub(crate) fn send_limit(
         flow: &crate::streams::Flow,
         state: &StreamState,
         buf: &StreamBuf,

@@ -709,13 +709,13 @@ impl<T: Tls> Connection<T> {
             // RFC 9000 10.2.3: an application's code is not shown before the handshake is done.
             (None, _) => (ty::CONNECTION_CLOSE, Code::APPLICATION_ERROR.0, 0),
         };
-        let reason = close.reason;
+        let reason = close.reason.clone();
         let room = buf.len() - TAG_LEN;
         let mut w = Writer::new(&mut buf[..room]);
         let Some(head) = self.write_head(cx, level, &mut w) else {
             return 0;
         };
-        frame::write_close(&mut w, kind, code, frame, reason.as_bytes());
+        frame::write_close(&mut w, kind, code, frame, &reason);
         let end = w.len();
         // A client's Initials are full-sized always (RFC 9000 14.1); a close fits one datagram.
         let pad = match level {

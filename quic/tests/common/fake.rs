@@ -67,6 +67,16 @@ fn stream(key: &[u8], nonce: &[u8; 12], data: &mut [u8]) {
 }
 
 impl Aead for FakeAead {
+    type MaskKey = [u8; 16];
+
+    fn mask_key(&self, key: &[u8; 16]) -> [u8; 16] {
+        *key
+    }
+
+    fn mask(&self, key: &[u8; 16], sample: &[u8; 16]) -> [u8; 5] {
+        self.header_mask(Suite::Aes128Gcm, key, sample)
+    }
+
     fn seal(
         &self,
         _: Suite,

@@ -12,7 +12,7 @@ use super::fake::{FakeAead, FakeConfig, FakeTls};
 use super::net::{Dice, Node, Note, Packet};
 
 /// An endpoint with the connection that the test looks at.
-pub struct Own<T: Tls, A> {
+pub struct Own<T: Tls, A: Aead> {
     pub endpoint: Endpoint<T, A>,
     pub handle: Option<Handle>,
     pub addresses: Vec<SocketAddr>,

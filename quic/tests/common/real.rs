@@ -41,6 +41,16 @@ impl hkdf::KeyType for Len {
 }
 
 impl Aead for AwsAead {
+    type MaskKey = aead::quic::HeaderProtectionKey;
+
+    fn mask_key(&self, key: &[u8; 16]) -> aead::quic::HeaderProtectionKey {
+        aead::quic::HeaderProtectionKey::new(&aead::quic::AES_128, key).unwrap()
+    }
+
+    fn mask(&self, key: &aead::quic::HeaderProtectionKey, sample: &[u8; 16]) -> [u8; 5] {
+        key.new_mask(sample).unwrap()
+    }
+
     fn seal(
         &self,
         suite: Suite,
