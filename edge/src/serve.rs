@@ -21,7 +21,7 @@ use crate::resume::ResumeTokens;
 use crate::store::Store;
 use crate::token::Verifier;
 use crate::worker::{Message, Parts, Report, ShardOutbox, Worker};
-use crate::{cli, clock, reservation, worker};
+use crate::{cli, reservation, worker};
 
 type WorkerThread = JoinHandle<Result<(), roadstead_net::Error>>;
 

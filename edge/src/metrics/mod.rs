@@ -59,6 +59,8 @@ pub(crate) struct ShardMetrics {
     logins_by_resume: Number,
     login_micros: Number,
     outbox_waiting: Number,
+    held_bytes: Number,
+    pub(crate) shed: Number,
     /// From the request of a commit to its answer.
     pub(crate) send_latency: Histogram,
     /// The same of inbox reads.
@@ -109,6 +111,7 @@ core_metrics! {
     counter inbox_reads "Inbox reads.",
     counter flushes "Acknowledgements flushed to the store.",
     counter read_marks "Read marks.",
+    counter read_marks_dropped "Read marks dropped because too many chats waited.",
     counter acks_of_other_generation "Acks of another store generation.",
     counter replaced "Sessions that a later connection of the device took over.",
     counter typing_dropped "Typing frames above their rate.",
@@ -119,10 +122,11 @@ core_metrics! {
 }
 
 impl ShardMetrics {
-    pub(crate) fn publish(&self, counters: &Counters, outbox_waiting: usize) {
+    pub(crate) fn publish(&self, counters: &Counters, outbox_waiting: usize, held_bytes: usize) {
         self.core.publish(counters);
         self.outbox_waiting
             .set(u64::try_from(outbox_waiting).unwrap_or(u64::MAX));
+        self.held_bytes.set(u64::try_from(held_bytes).unwrap_or(u64::MAX));
     }
 
     pub(crate) fn closed(&self, reason: &CloseReason) {
@@ -187,7 +191,19 @@ pub(crate) fn write_shards(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
 
 fn write_worker(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
     type Pick = fn(&ShardMetrics) -> &Number;
-    let families: [(&str, &str, &str, Pick); 7] = [
+    let families: [(&str, &str, &str, Pick); 9] = [
+        (
+            "shed",
+            "counter",
+            "Sessions closed because the shard held too much for peers.",
+            |m| &m.shed,
+        ),
+        (
+            "held_bytes",
+            "gauge",
+            "Incomplete frames, and what peers have not read.",
+            |m| &m.held_bytes,
+        ),
         (
             "closed_unread",
             "counter",

@@ -4,6 +4,7 @@
 //! frames, requests to the store and messages to other shards. Requests and messages are collected
 //! during a turn of the loop and leave at its end, a batch for each destination.
 
+mod budget;
 mod connection;
 mod outbox;
 
@@ -57,9 +58,6 @@ const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 
 /// How long a drain waits for connections that do not end.
 pub(crate) const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Connection window of a session that has authenticated itself (T8): two frames of the largest size.
-const WINDOW_AUTHENTICATED: u32 = 128 * 1024;
 
 pub(crate) struct Worker {
     shard: Shard,
@@ -153,7 +151,7 @@ impl Worker {
                     credential,
                     device,
                 } => {
-                    self.authenticate(io, session, &credential, device);
+                    self.authenticate(session, &credential, device);
                 }
                 Output::Shard(shard, message) => self.outbox.push(shard, message),
                 Output::Store(request) => self.ask(io.now(), request),
@@ -162,13 +160,7 @@ impl Worker {
     }
 
     /// The answer is an input of its own, handled once what is being polled has been.
-    fn authenticate<E: Engine>(
-        &mut self,
-        io: &mut Io<'_, E>,
-        session: SessionId,
-        credential: &Credential,
-        device: DeviceId,
-    ) {
+    fn authenticate(&mut self, session: SessionId, credential: &Credential, device: DeviceId) {
         let unix_s = clock::unix_ms() / 1_000;
         let started = Instant::now();
         let user = match credential {
@@ -179,12 +171,9 @@ impl Worker {
             matches!(credential, Credential::Token(_)),
             started.elapsed(),
         );
-        let result = user.map(|user| {
-            io.raise_receive_window(conn(session), WINDOW_AUTHENTICATED);
-            Identity {
-                user,
-                resume_token: self.resume.issue(user, device, unix_s),
-            }
+        let result = user.map(|user| Identity {
+            user,
+            resume_token: self.resume.issue(user, device, unix_s),
         });
         self.connections.authenticated.push_back((session, result));
     }
@@ -243,6 +232,18 @@ impl Worker {
         }
     }
 
+    /// Closes the connection that holds most of the shard's memory while that is too much (T8).
+    fn shed<E: Engine>(&mut self, io: &mut Io<'_, E>) {
+        if let Some(id) = self.connections.to_shed() {
+            self.metrics.shed.add(1);
+            io.close(
+                id,
+                ErrorCode::Overloaded.as_close_code(),
+                b"out of memory for peers",
+            );
+        }
+    }
+
     fn read_waiting<E: Engine>(&mut self, io: &mut Io<'_, E>) {
         for _ in 0..self.waiting.len() {
             if self.shard.is_congested() {
@@ -272,13 +273,17 @@ impl Worker {
         }
     }
 
+    fn publish_now(&self) {
+        let (waiting, held) = (self.outbox.waiting(), self.connections.held());
+        self.metrics.publish(&self.shard.counters(), waiting, held);
+    }
+
     fn publish(&mut self, now: Instant) {
         let due = self.published_at.is_none_or(|at| at + PUBLISH_EVERY <= now);
         if due {
             self.published_at = Some(now);
             self.unpublished = false;
-            self.metrics
-                .publish(&self.shard.counters(), self.outbox.waiting());
+            self.publish_now();
         }
     }
 
@@ -345,8 +350,7 @@ impl<E: Engine> App<E> for Worker {
                 self.input(io, Input::Drain);
             }
             Message::Stop => {
-                self.metrics
-                    .publish(&self.shard.counters(), self.outbox.waiting());
+                self.publish_now();
                 io.stop();
             }
         }
@@ -362,6 +366,7 @@ impl<E: Engine> App<E> for Worker {
             self.poll(io);
         }
         self.read_waiting(io);
+        self.shed(io);
         self.submit(io);
         let blocked = !self.outbox.flush();
         self.publish(io.now());
