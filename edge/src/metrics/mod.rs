@@ -126,7 +126,8 @@ impl ShardMetrics {
         self.core.publish(counters);
         self.outbox_waiting
             .set(u64::try_from(outbox_waiting).unwrap_or(u64::MAX));
-        self.held_bytes.set(u64::try_from(held_bytes).unwrap_or(u64::MAX));
+        self.held_bytes
+            .set(u64::try_from(held_bytes).unwrap_or(u64::MAX));
     }
 
     pub(crate) fn closed(&self, reason: &CloseReason) {
