@@ -113,8 +113,6 @@ struct Message {
 /// What a session knows of its chats.
 #[derive(Debug)]
 struct Account {
-    /// The highest number answered, and its position: later numbers have later positions (R1).
-    answered: (u64, Position),
     /// By the partner's seat in the circle.
     views: Box<[View]>,
 }
@@ -124,6 +122,8 @@ struct Account {
 struct View {
     /// The last message delivered to this session.
     delivered: Position,
+    /// The highest number answered, and its position: in a chat, later numbers have later positions (R2).
+    answered: (u64, Position),
     /// The last message that this session marked read.
     marked: Position,
     /// The partner's receipts.
@@ -226,15 +226,15 @@ impl Ledger {
         let entry = self.get_mut(message)?;
         entry.answered = true;
         let timing = entry.timing();
-        let (sender, number) = (entry.sender, entry.number);
+        let (sender, recipient, number) = (entry.sender, entry.recipient, entry.number);
         self.tally.acknowledged += 1;
-        let account = self.account(sender);
-        let (last, at) = account.answered;
+        let view = self.view(sender, recipient);
+        let (last, at) = view.answered;
         if (number > last) != (position > at) {
             let what = format!("number {number} is at {position:?}, number {last} at {at:?}");
             self.note(Kind::Reordered, sender, what);
         } else if number > last {
-            account.answered = (number, position);
+            view.answered = (number, position);
         }
         Some(timing)
     }
@@ -359,7 +359,6 @@ impl Ledger {
         let seats = self.roster.circle(self.roster.user(session)).len();
         self.accounts[session as usize].get_or_insert_with(|| {
             Box::new(Account {
-                answered: (0, Position::ZERO),
                 views: vec![View::default(); seats].into(),
             })
         })

@@ -27,8 +27,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// needs and a session does not is gone by then.
 const SETTLE: Micros = 2_000_000;
 
-/// A ramp may take twice its time and this.
-const RAMP_GRACE: Micros = 60_000_000;
+/// A ramp goes on as long as sessions are established; without any for so long it is over.
+const RAMP_PATIENCE: Micros = 30_000_000;
+
+/// An exchange may end so much late.
+const EXCHANGE_GRACE: Micros = 60_000_000;
 
 /// Nobody home: a run ends if no session at all is established in this time.
 const FIRST_SESSION_TIMEOUT: Micros = 15_000_000;
@@ -180,14 +183,22 @@ impl<'a> Conductor<'a> {
 
     fn ramp(&mut self) -> Result<Micros> {
         let began = self.clock.now();
-        let wanted = f64::from(self.plan.topology.sessions()) / self.plan.ramp * 2e6;
+        let ramp = f64::from(self.plan.topology.sessions()) / self.plan.ramp * 1e6;
         #[allow(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
             reason = "a positive time"
         )]
-        let deadline = began + wanted as Micros + RAMP_GRACE;
-        self.watch(Stage::Ramp, deadline)?;
+        let planned = began + ramp as Micros;
+        loop {
+            let last = planned.max(self.sum().last_established_at);
+            if self.watch(Stage::Ramp, last + RAMP_PATIENCE)? {
+                break;
+            }
+            if self.clock.now() > self.sum().last_established_at + RAMP_PATIENCE {
+                break;
+            }
+        }
         self.server.sessions_held = self.sum().active;
         Ok(self.sum().last_established_at.saturating_sub(began))
     }
@@ -212,7 +223,7 @@ impl<'a> Conductor<'a> {
             Who::Anyone => until,
             Who::Sample(size) => from + sample_time(size, self.plan.exchange.rate),
         };
-        self.watch(Stage::Exchange, deadline + RAMP_GRACE)?;
+        self.watch(Stage::Exchange, deadline + EXCHANGE_GRACE)?;
         self.server.exchange_ended = self.target.sample();
         let took = self.clock.now() - from;
         let after = self.statuses();

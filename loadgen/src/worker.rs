@@ -61,8 +61,10 @@ pub(crate) struct Worker {
     dirty: Vec<u32>,
     ramp: Schedule,
     ramped: u32,
-    /// Handshakes under way.
-    handshakes: u32,
+    /// Sessions between their first packet and their Welcome, and how many there may be.
+    opening: u32,
+    opening_max: u32,
+    opening_cut_at: Micros,
     heartbeats: Sweep,
     probe: Sweep,
     probed_at: Micros,
@@ -140,7 +142,9 @@ impl Worker {
             alarms: BinaryHeap::new(),
             dirty: Vec::new(),
             ramped: 0,
-            handshakes: 0,
+            opening: 0,
+            opening_max: connect::OPENING_START,
+            opening_cut_at: 0,
             heartbeats: Sweep::none(),
             probe: Sweep::none(),
             probed_at: 0,

@@ -12,11 +12,18 @@ use crate::control::Stage;
 use crate::findings::Kind;
 use crate::session::{Login, Phase, Welcomed};
 
-/// Handshakes of one thread under way at once. More would only queue in the server, which asks
-/// newcomers to prove their address from 1,000 on (T11).
-const HANDSHAKES_MAX: u32 = 400;
+/// Sessions that one thread may be opening at once, from the first packet to the Welcome. It starts low,
+/// grows with every Welcome and halves when a server is too slow, so that a ramp that asks for too much is
+/// slowed down instead of failing; the report's handshakes per second tell. More than the most would only
+/// queue in the server, which asks newcomers to prove their address from 1,000 on (T11).
+const OPENING_MIN: u32 = 16;
+pub(super) const OPENING_START: u32 = 64;
+const OPENING_MAX: u32 = 400;
 
-/// When to look again if that many are under way.
+/// Timeouts within this time of each other halve the limit once: they have one cause.
+const OPENING_PAUSE: Micros = 1_000_000;
+
+/// When to look again if as many are under way.
 pub(super) const LIMIT_POLL: Micros = 2_000;
 
 /// From the end of the handshake to Welcome. A server that dies in between leaves a client that can not
@@ -38,7 +45,7 @@ const PROBE_PAUSE: Micros = 10_000_000;
 
 impl Worker {
     pub(super) fn may_connect(&self) -> bool {
-        self.handshakes < HANDSHAKES_MAX
+        self.opening < self.opening_max
     }
 
     /// Opens the sessions of the ramp that are due.
@@ -72,7 +79,7 @@ impl Worker {
                 slot.session.connecting();
                 slot.conn = Some(conn);
                 slot.connecting_since = now;
-                self.handshakes += 1;
+                self.opening += 1;
                 let index = conn.index as usize;
                 if self.sessions_by_conn.len() <= index {
                     self.sessions_by_conn.resize(index + 1, u32::MAX);
@@ -89,7 +96,6 @@ impl Worker {
     /// The handshake is complete: says Hello, with a token signed now and not kept (T14).
     pub(super) fn opened<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32, resumed: bool) {
         let now = self.clock.now();
-        self.handshakes -= 1;
         match resumed {
             true => self.status.handshakes_resumed += 1,
             false => self.status.handshakes_full += 1,
@@ -146,6 +152,8 @@ impl Worker {
             self.status.established += 1;
             self.status.last_established_at = now;
         }
+        self.opening -= 1;
+        self.opening_max = OPENING_MAX.min(self.opening_max + 1);
         self.status.active += 1;
         self.status.heartbeat = welcomed.heartbeat;
         self.latencies.login.record(since, since, now);
@@ -190,9 +198,12 @@ impl Worker {
         slot.unsent = None;
         let (away, resumed_login) = (slot.away, slot.resumed_login);
         match phase {
-            Phase::ExpectOpen => self.handshakes -= 1,
+            Phase::ExpectOpen | Phase::ExpectWelcome => {
+                self.opening -= 1;
+                self.open_fewer(now);
+            }
             Phase::Active => self.status.active -= 1,
-            Phase::Offline | Phase::ExpectWelcome => {}
+            Phase::Offline => {}
         }
         if away || self.stage == Stage::Stopped {
             return;
@@ -244,6 +255,13 @@ impl Worker {
         slot.failures = slot.failures.saturating_add(1);
         let at = (now + self.rng.jitter(wait)).max(slot.not_before);
         self.set_alarm(at, session, Alarm::Connect);
+    }
+
+    fn open_fewer(&mut self, now: Micros) {
+        if now > self.opening_cut_at + OPENING_PAUSE {
+            self.opening_max = OPENING_MIN.max(self.opening_max / 2);
+            self.opening_cut_at = now;
+        }
     }
 
     fn count_close(&mut self, reason: String) {

@@ -139,15 +139,24 @@ impl Worker {
     fn pick_anyone(&mut self) -> Option<(u32, u32)> {
         for _ in 0..PICKS_MAX {
             let sender = self.rng.below(self.roster.sessions());
-            if self.slots[sender as usize].can_send() {
-                let user = self.roster.user(sender);
-                let circle = self.roster.circle(user);
-                let others = circle.end - circle.start - 1;
-                let other = circle.start + self.rng.below(others);
-                return Some((sender, if other >= user { other + 1 } else { other }));
+            let user = self.roster.user(sender);
+            let circle = self.roster.circle(user);
+            let others = circle.end - circle.start - 1;
+            let other = circle.start + self.rng.below(others);
+            let recipient = if other >= user { other + 1 } else { other };
+            if self.slots[sender as usize].can_send() && self.is_known(recipient) {
+                return Some((sender, recipient));
             }
         }
         None
+    }
+
+    /// Whether all devices of a user have been registered: each of them has to get the message.
+    fn is_known(&self, user: u32) -> bool {
+        let slots = &self.slots;
+        self.roster
+            .sessions_of(user)
+            .all(|session| slots[session as usize].welcomed)
     }
 
     /// The next user of the sample gets a message from a neighbour in the circle.
@@ -161,7 +170,8 @@ impl Worker {
         let neighbours = (recipient + 1..circle.end).chain(circle.start..recipient);
         for user in neighbours {
             let mut sessions = self.roster.sessions_of(user);
-            if let Some(sender) = sessions.find(|s| self.slots[*s as usize].can_send()) {
+            let sender = sessions.find(|s| self.slots[*s as usize].can_send());
+            if let Some(sender) = sender.filter(|_| self.is_known(recipient)) {
                 return Some((sender, recipient));
             }
         }
