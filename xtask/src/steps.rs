@@ -30,7 +30,22 @@ pub(crate) fn lint() -> anyhow::Result<()> {
         "-D",
         "warnings",
     ]))?;
-    purity::check()
+    purity::check()?;
+    deny()
+}
+
+/// Licences, bans and sources; advisories need a database from outside. Skipped, in words, without the
+/// tool: installing it costs more than everything else here.
+fn deny() -> anyhow::Result<()> {
+    let installed = cargo().args(["deny", "--version"]).output();
+    if !installed.is_ok_and(|output| output.status.success()) {
+        say("cargo-deny is not installed: licences, bans and sources were not checked");
+        return Ok(());
+    }
+    let checks = ["licenses", "bans", "sources"];
+    run(cargo()
+        .args(["deny", "--workspace", "--log-level", "error", "check"])
+        .args(checks))
 }
 
 /// Fewer sessions than the demo, the same checks.
