@@ -147,7 +147,11 @@ impl Committer {
             Some(engine) => (engine.lease.0, engine.lease.1.incarnation),
             None => return Err(StoreError::Unavailable),
         };
-        self.transact(|_, txn| ready(node::reserve_ids(txn, holder, until)))
+        let reserved = self.transact(|_, txn| ready(node::reserve_ids(txn, holder, until)))?;
+        if let Some(engine) = &mut self.engine {
+            engine.lease.1.ids_below_ms = reserved.1;
+        }
+        Ok(reserved)
     }
 
     /// This node holds the only lease, so its clock is what most leases agree on, if it stays: a jump is

@@ -11,7 +11,7 @@ use roadstead_proto::{DeviceId, Position, UserId};
 
 use crate::recent::Recent;
 use crate::records::command::{self, Done};
-use crate::records::{RecordError, Scope};
+use crate::records::{RecordError, Scope, node};
 use crate::txn::{TxnError, ready};
 
 use super::admin::{Admin, Expiry};
@@ -104,7 +104,13 @@ impl Committer {
     pub(crate) fn run(mut self) {
         loop {
             if self.engine.is_none() {
+                if self.stopping {
+                    self.refuse_waiting();
+                    self.refuse_admins();
+                    break;
+                }
                 self.serve_nothing();
+                continue;
             }
             let idle = self.is_idle();
             if self.stopping && idle {
@@ -195,6 +201,7 @@ impl Committer {
         let engine = self.engine.as_mut().expect("open while there is work");
         let now = (self.config.clock)();
         let limits = &self.config.limits;
+        let lease = engine.lease;
         let Begun {
             tables,
             hot,
@@ -205,6 +212,10 @@ impl Committer {
         } = engine.begin();
         let committed = committed_end(generation, &tables);
         let mut txn = BatchTxn::new(&tables, hot, stamp);
+        if ready(node::load(&mut txn, lease.0)) != Ok(lease.1) {
+            // Somebody else is this node now (R24).
+            return Err(TxnError::Conflict);
+        }
         let mut scope = Scope {
             keys,
             generation,

@@ -88,6 +88,7 @@ impl Engine {
     pub(crate) fn open(config: &EmbeddedConfig) -> Result<Self, OpenError> {
         let disk = Disk::open(&config.path.join("tables"), config.limits.block_cache_bytes)?;
         let log_folder = config.path.join("log");
+        log::sync_parent(&config.path)?;
         let (mut tables, was_written) = replay(&disk, &log_folder)?;
         let mut hot = Hot::new(config.limits.cached_keys_max);
         let ceiling = read_ceiling(&tables)?;

@@ -91,9 +91,7 @@ impl Log {
 /// Reads all log files of a folder in order; makes the folder if it is not there.
 pub(crate) fn read_all(folder: &Path) -> io::Result<(Vec<PathBuf>, Vec<Record>)> {
     std::fs::create_dir_all(folder)?;
-    if let Some(parent) = folder.parent() {
-        sync_folder(parent)?;
-    }
+    sync_parent(folder)?;
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
@@ -116,6 +114,15 @@ pub(crate) fn remove(folder: &Path, paths: &[PathBuf]) -> io::Result<()> {
         std::fs::remove_file(path)?;
     }
     sync_folder(folder)
+}
+
+/// Makes the name of a folder durable.
+pub(crate) fn sync_parent(folder: &Path) -> io::Result<()> {
+    match folder.parent() {
+        Some(parent) if parent != Path::new("") => sync_folder(parent),
+        Some(_) => sync_folder(Path::new(".")),
+        None => Ok(()),
+    }
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {

@@ -31,8 +31,13 @@ impl Committer {
             select! {
                 recv(engines) -> engine => match engine {
                     Ok(engine) => self.resume(engine),
-                    // The thread could not be started: try again with the next job.
-                    Err(_) => break,
+                    // The thread could not be started, or it panicked: try again a little later.
+                    Err(_) => {
+                        if let Ok(job) = jobs.recv_timeout(BACKOFF_MAX) {
+                            self.refuse(job);
+                        }
+                        break;
+                    }
                 },
                 recv(jobs) -> job => self.refuse(job.unwrap_or(Job::Stop)),
             }
