@@ -43,6 +43,9 @@ pub(crate) struct Serve {
     /// Address of the admin HTTP: /metrics, /healthz, /readyz.
     #[arg(long, value_name = "ADDR")]
     pub(crate) admin: Option<SocketAddr>,
+    /// QUIC engine of the sessions. Default: quinn.
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    pub(crate) quic_engine: Option<config::QuicEngine>,
     /// Where messages are kept. Default: in the data directory.
     #[cfg(feature = "foundationdb")]
     #[arg(long, value_name = "ENGINE")]

@@ -26,10 +26,21 @@ pub(crate) struct Config {
     pub(crate) node: u16,
     pub(crate) pin: bool,
     pub(crate) log: String,
+    pub(crate) quic_engine: QuicEngine,
     pub(crate) tls: Tls,
     pub(crate) tokens: Tokens,
     pub(crate) sessions: Sessions,
     pub(crate) store: Store,
+}
+
+/// A QUIC implementation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum QuicEngine {
+    /// quinn-proto: proven elsewhere.
+    Quinn,
+    /// The project's own, built for idle sessions.
+    Lean,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -93,6 +104,7 @@ impl Default for Config {
             node: 0,
             pin: true,
             log: "info".into(),
+            quic_engine: QuicEngine::Quinn,
             tls: Tls::default(),
             tokens: Tokens::default(),
             sessions: Sessions::default(),
@@ -177,6 +189,7 @@ impl Config {
         }
         config.shards = arguments.shards.unwrap_or(config.shards);
         config.admin = arguments.admin.unwrap_or(config.admin);
+        config.quic_engine = arguments.quic_engine.unwrap_or(config.quic_engine);
         #[cfg(feature = "foundationdb")]
         config.store.take_arguments(arguments);
         config.check()?;
@@ -243,8 +256,11 @@ mod tests {
     fn the_command_line_wins() {
         let arguments = cli::Serve {
             shards: Some(3),
+            quic_engine: Some(QuicEngine::Lean),
             ..cli::Serve::default()
         };
-        assert_eq!(Config::load(&arguments).expect("valid").shard_count(), 3);
+        let config = Config::load(&arguments).expect("valid");
+        assert_eq!(config.shard_count(), 3);
+        assert_eq!(config.quic_engine, QuicEngine::Lean);
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct Files {
     pub(crate) tickets: TicketKeys,
     pub(crate) reset: [u8; 32],
     pub(crate) retry: [u8; 32],
+    /// How often a server started with this data directory: connection ids never recur (T2).
+    pub(crate) epoch: u16,
     pub(crate) resume: [u8; 32],
     /// Name and path of each, for the operator.
     pub(crate) paths: Vec<(&'static str, PathBuf)>,
@@ -42,6 +44,7 @@ pub(crate) fn load(config: &Config) -> anyhow::Result<Files> {
         tickets: TicketKeys::from_bytes(&read(&tickets)?)?,
         reset: secret(&data.join("reset.key"))?,
         retry: secret(&data.join("retry.key"))?,
+        epoch: next_epoch(&data.join("epoch"))?,
         resume: secret(&data.join("resume.key"))?,
         certificate: read(&certificate)?,
         key: read(&key)?,
@@ -120,6 +123,20 @@ fn secret(path: &Path) -> anyhow::Result<[u8; 32]> {
     })
 }
 
+/// Counts the file up before the number is used, so that a crash skips numbers and repeats none. After
+/// 65,536 starts they begin again: the ids of then are long forgotten.
+fn next_epoch(path: &Path) -> anyhow::Result<u16> {
+    ensure(path, || Ok(b"0\n".to_vec()))?;
+    let text = String::from_utf8(read(path)?).unwrap_or_default();
+    let last: u16 = text
+        .trim()
+        .parse()
+        .with_context(|| format!("{} holds no number: it is damaged", path.display()))?;
+    let next = last.wrapping_add(1);
+    write_secret(path, format!("{next}\n").as_bytes())?;
+    Ok(next)
+}
+
 fn ensure(path: &Path, make: impl FnOnce() -> anyhow::Result<Vec<u8>>) -> anyhow::Result<()> {
     if path.exists() {
         Ok(())
@@ -171,6 +188,7 @@ mod tests {
         let first = load(&config(data.path())).expect("made");
         let second = load(&config(data.path())).expect("read");
         assert_eq!(first.reset, second.reset);
+        assert_eq!((first.epoch, second.epoch), (1, 2), "T2");
         assert_eq!(first.certificate, second.certificate);
         assert_ne!(first.reset, first.resume);
         for (name, path) in first.paths {

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use roadstead::{Placement, Shard, ShardConfig, ShardId};
 use roadstead_net::tls::ServerTls;
-use roadstead_net::{Mailbox, SecretKeys, Seed, Server, ServerConfig, Transport};
+use roadstead_net::{
+    Engine, Lean, Mailbox, Quinn, SecretKeys, Seed, Server, ServerConfig, Transport,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc as async_mpsc;
 
 use crate::admin::{self, Admin};
-use crate::config::Config;
+use crate::config::{Config, QuicEngine};
 use crate::files::{self, Files};
 use crate::metrics::ShardMetrics;
 use crate::resume::ResumeTokens;
@@ -37,10 +39,18 @@ pub(crate) fn serve(arguments: &cli::Serve) -> anyhow::Result<()> {
     for (name, path) in &files.paths {
         tracing::info!(path = %path.display(), "{name}");
     }
-    let mut server = bind(&server_config(&config, &files)?)?;
-    let store = open_store(&config, server.mailboxes())?;
-    let shards = start_shards(&config, &files, &mut server, &store)?;
-    let result = run(&config, &server, &store, shards);
+    match config.quic_engine {
+        QuicEngine::Quinn => serve_with::<Quinn>(&config, &files),
+        QuicEngine::Lean => serve_with::<Lean>(&config, &files),
+    }
+}
+
+/// The one place where the engine is chosen: from here on it is a type.
+fn serve_with<E: Engine + 'static>(config: &Config, files: &Files) -> anyhow::Result<()> {
+    let mut server = bind::<E>(&server_config(config, files)?)?;
+    let store = open_store(config, server.mailboxes())?;
+    let shards = start_shards(config, files, &mut server, &store)?;
+    let result = run(config, &server, &store, shards);
     store.stop();
     tracing::info!("stopped");
     result
@@ -64,6 +74,7 @@ fn server_config(config: &Config, files: &Files) -> anyhow::Result<ServerConfig>
     let keys = SecretKeys {
         reset: files.reset,
         token: files.retry,
+        epoch: files.epoch,
     };
     let listen = config.listen.clone();
     let mut server = ServerConfig::new(listen, config.shard_count(), Arc::new(tls), keys);
@@ -72,10 +83,10 @@ fn server_config(config: &Config, files: &Files) -> anyhow::Result<ServerConfig>
     Ok(server)
 }
 
-fn bind(config: &ServerConfig) -> Result<Server<Message>, roadstead_net::Error> {
+fn bind<E: Engine>(config: &ServerConfig) -> Result<Server<Message, E>, roadstead_net::Error> {
     let until = Instant::now() + PORT_PATIENCE;
     loop {
-        match Server::bind(config.clone()) {
+        match Server::bind_with_engine(config.clone()) {
             Err(roadstead_net::Error::PortInUse { .. }) if Instant::now() < until => {
                 std::thread::sleep(Duration::from_millis(50));
             }
@@ -103,10 +114,10 @@ fn deliver(mailbox: &Mailbox<Message>, mut message: Message) {
     }
 }
 
-fn start_shards(
+fn start_shards<E: Engine + 'static>(
     config: &Config,
     files: &Files,
-    server: &mut Server<Message>,
+    server: &mut Server<Message, E>,
     store: &Store,
 ) -> anyhow::Result<Shards> {
     let verifier = Arc::new(Verifier::new(&files.jwks, &config.tokens)?);
@@ -159,9 +170,9 @@ fn shard_config(config: &Config, id: ShardId, placement: Placement) -> ShardConf
     }
 }
 
-fn start_shard(
+fn start_shard<E: Engine + 'static>(
     config: &Config,
-    seed: Seed<Message>,
+    seed: Seed<Message, E>,
     parts: Parts,
     report: async_mpsc::UnboundedSender<Report>,
 ) -> anyhow::Result<WorkerThread> {
@@ -183,9 +194,9 @@ fn start_shard(
 }
 
 /// Serves until a signal asks to stop or a shard fails, then drains.
-fn run(
+fn run<E: Engine>(
     config: &Config,
-    server: &Server<Message>,
+    server: &Server<Message, E>,
     store: &Store,
     mut shards: Shards,
 ) -> anyhow::Result<()> {
@@ -241,9 +252,9 @@ async fn drain(
         .for_each(|mailbox| deliver(mailbox, Message::Stop));
 }
 
-async fn serve_until_told(
+async fn serve_until_told<E: Engine>(
     config: &Config,
-    server: &Server<Message>,
+    server: &Server<Message, E>,
     admin: SocketAddr,
     shards: &mut Shards,
 ) -> anyhow::Result<()> {
@@ -263,7 +274,7 @@ async fn serve_until_told(
     }
 }
 
-fn announce(config: &Config, server: &Server<Message>, admin: SocketAddr) {
+fn announce<E: Engine>(config: &Config, server: &Server<Message, E>, admin: SocketAddr) {
     let listen: Vec<String> = server
         .addresses()
         .iter()

@@ -39,6 +39,9 @@ pub struct SecretKeys {
     pub reset: [u8; 32],
     /// Seals Retry tokens.
     pub token: [u8; 32],
+    /// How often a process started with these keys. Kept in a file and counted up, so that a
+    /// connection id never recurs under its key (T2, RFC 9000 section 10.3.2).
+    pub epoch: u16,
 }
 
 impl std::fmt::Debug for SecretKeys {
@@ -53,6 +56,7 @@ impl SecretKeys {
         Self {
             reset: crate::tls::random_bytes(),
             token: crate::tls::random_bytes(),
+            epoch: 0,
         }
     }
 }

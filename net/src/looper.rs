@@ -126,14 +126,14 @@ impl<M: Send + 'static, E: Engine> Looper<M, E> {
 
     fn take_strays(&mut self, now: Instant) {
         for _ in 0..MESSAGES_PER_TURN {
-            let Some(stray) = self.strays.pop() else {
+            let Some(mut stray) = self.strays.pop() else {
                 break;
             };
             self.io.counters.strays_taken.add(1);
             let datagram = Datagram {
                 socket: stray.socket,
                 peer: stray.peer,
-                data: &stray.data,
+                data: &mut stray.data,
             };
             self.engine.receive(now, datagram, &mut self.io.sender());
         }
@@ -379,16 +379,17 @@ impl Sockets {
             user_data: SEND,
             failed: &mut self.failed,
         };
-        for data in bytes.chunks(segment) {
+        for data in bytes.chunks_mut(segment) {
             self.counters.packets_received.add(1);
+            let queue = owner(&self.shards, self.own, data);
             let datagram = Datagram {
                 socket,
                 peer: received.peer,
                 data,
             };
-            match owner(&self.shards, self.own, data) {
+            match queue {
                 None => engine.receive(now, datagram, &mut out),
-                Some(queue) => forward(queue, &datagram, &self.counters),
+                Some(queue) => forward(queue, datagram, &self.counters),
             }
         }
     }
@@ -404,13 +405,13 @@ fn owner<'a>(shards: &'a Shards, own: u16, packet: &[u8]) -> Option<&'a Queue<St
     Some(&shards[usize::from(shard)])
 }
 
-fn forward(queue: &Queue<Stray>, datagram: &Datagram<'_>, counters: &Counters) {
+fn forward(queue: &Queue<Stray>, datagram: Datagram<'_>, counters: &Counters) {
     counters.strays_received.add(1);
-    let Datagram { socket, peer, data } = *datagram;
+    let Datagram { socket, peer, data } = datagram;
     match queue.push(Stray {
         socket,
         peer,
-        data: data.into(),
+        data: (&*data).into(),
     }) {
         Ok(()) => counters.strays_forwarded.add(1),
         Err(_) => counters.drop_stray_queue_full.add(1),

@@ -76,7 +76,7 @@ pub(crate) struct Received<'a> {
     pub(crate) peer: SocketAddr,
     /// Size of the segments of a GRO train; 0 if there is only one.
     pub(crate) segment: usize,
-    pub(crate) data: &'a [u8],
+    pub(crate) data: &'a mut [u8],
 }
 
 /// The provided buffers of one ring.
@@ -133,21 +133,23 @@ impl Receiver {
     }
 
     /// What the kernel put into a buffer, or `None` if it was cut short or makes no sense.
-    pub(crate) fn read(&self, buffer: u16, length: i32) -> Option<Received<'_>> {
+    pub(crate) fn read(&mut self, buffer: u16, length: i32) -> Option<Received<'_>> {
         let length = usize::try_from(length).ok()?.min(BUFFER_BYTES);
         // SAFETY: the kernel gave the buffer to us and writes to it no more; it lies inside the pages,
         // and its first `length` bytes were written.
-        let bytes = unsafe { std::slice::from_raw_parts(self.buffer(buffer), length) };
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.buffer(buffer), length) };
         let message = RecvMsgOut::parse(bytes, &self.header).ok()?;
         if message.is_payload_truncated() || message.is_name_data_truncated() {
             return None;
         }
         let payload = message.payload_data().len();
+        let peer = address::Storage::decode_bytes(message.name_data())?;
+        let segment = gro_segment(message.control_data());
         Some(Received {
-            peer: address::Storage::decode_bytes(message.name_data())?,
-            segment: gro_segment(message.control_data()),
+            peer,
+            segment,
             // The payload comes last, after fields of fixed length.
-            data: &bytes[length - payload..],
+            data: &mut bytes[length - payload..],
         })
     }
 

@@ -3,6 +3,8 @@
 mod store;
 mod tickets;
 
+pub(crate) mod carriers;
+
 use std::{fmt, sync::Arc};
 
 use rustls::{
@@ -26,6 +28,8 @@ pub const ALPN: &[u8] = b"roadstead/1";
 /// would be a replayed session.
 pub struct ServerTls {
     pub(crate) config: Arc<rustls::ServerConfig>,
+    /// The same for the engine that takes raw keys (T4).
+    pub(crate) lean: Arc<rustls::ServerConfig>,
     tickets: Option<Arc<tickets::Ticketer>>,
 }
 
@@ -41,23 +45,26 @@ impl ServerTls {
         let chain = certificates(chain)?;
         let key = PrivateKeyDer::from_pem_slice(key)
             .map_err(|e| Error::Tls(format!("private key: {e}")))?;
-        let mut config = rustls::ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_no_client_auth()
-            .with_single_cert(chain, key)?;
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        config.max_early_data_size = 0;
         let tickets = tickets.map(|keys| Arc::new(tickets::Ticketer::new(&keys)));
-        match &tickets {
-            Some(ticketer) => {
+        let config = |provider| -> Result<rustls::ServerConfig, Error> {
+            let mut config = rustls::ServerConfig::builder_with_provider(provider)
+                .with_protocol_versions(&[&rustls::version::TLS13])?
+                .with_no_client_auth()
+                .with_single_cert(chain.clone(), key.clone_key())?;
+            config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+            config.max_early_data_size = 0;
+            // One is enough for one connection at a time (T6).
+            config.send_tls13_tickets = usize::from(tickets.is_some());
+            if let Some(ticketer) = &tickets {
                 config.ticketer = ticketer.clone();
-                // One is enough for one connection at a time (T6).
-                config.send_tls13_tickets = 1;
             }
-            None => config.send_tls13_tickets = 0,
-        }
+            Ok(config)
+        };
+        let mut lean = config(carriers::provider())?;
+        lean.key_log = carriers::key_log();
         Ok(Self {
-            config: Arc::new(config),
+            config: Arc::new(config(provider())?),
+            lean: Arc::new(lean),
             tickets,
         })
     }
@@ -81,6 +88,8 @@ impl fmt::Debug for ServerTls {
 /// A client's side of TLS.
 pub struct ClientTls {
     pub(crate) config: Arc<rustls::ClientConfig>,
+    /// The same for the engine that takes raw keys (T4).
+    pub(crate) lean: Arc<rustls::ClientConfig>,
     pub(crate) resumption: bool,
 }
 
@@ -92,36 +101,49 @@ impl ClientTls {
         for certificate in certificates(roots)? {
             store.add(certificate)?;
         }
-        let config = rustls::ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(store)
-            .with_no_client_auth();
-        Ok(Self::finish(config, alpn, resumption))
+        let config = |provider| -> Result<_, Error> {
+            Ok(rustls::ClientConfig::builder_with_provider(provider)
+                .with_protocol_versions(&[&rustls::version::TLS13])?
+                .with_root_certificates(store.clone())
+                .with_no_client_auth())
+        };
+        Self::finish(config, alpn, resumption)
     }
 
     /// Accepts any certificate. For tests, where the peer is known by other means.
     pub fn dangerous_accept_any(alpn: &[&[u8]]) -> Result<Self, Error> {
-        let provider = provider();
-        let verifier = AcceptAny(provider.signature_verification_algorithms);
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
-        Ok(Self::finish(config, alpn, false))
+        let config = |provider: Arc<CryptoProvider>| -> Result<_, Error> {
+            let verifier = AcceptAny(provider.signature_verification_algorithms);
+            Ok(rustls::ClientConfig::builder_with_provider(provider)
+                .with_protocol_versions(&[&rustls::version::TLS13])?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(verifier))
+                .with_no_client_auth())
+        };
+        Self::finish(config, alpn, false)
     }
 
-    fn finish(mut config: rustls::ClientConfig, alpn: &[&[u8]], resumption: bool) -> Self {
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        config.enable_early_data = false;
-        config.resumption = match resumption {
-            true => Resumption::store(Arc::new(store::TicketStore::default())),
-            false => Resumption::disabled(),
+    fn finish(
+        config: impl Fn(Arc<CryptoProvider>) -> Result<rustls::ClientConfig, Error>,
+        alpn: &[&[u8]],
+        resumption: bool,
+    ) -> Result<Self, Error> {
+        let set = |mut config: rustls::ClientConfig| {
+            config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+            config.enable_early_data = false;
+            config.resumption = match resumption {
+                true => Resumption::store(Arc::new(store::TicketStore::default())),
+                false => Resumption::disabled(),
+            };
+            config
         };
-        Self {
-            config: Arc::new(config),
+        let mut lean = set(config(carriers::provider())?);
+        lean.key_log = carriers::key_log();
+        Ok(Self {
+            config: Arc::new(set(config(provider())?)),
+            lean: Arc::new(lean),
             resumption,
-        }
+        })
     }
 }
 

@@ -8,6 +8,7 @@
 //! 3. `flush` once, which emits every packet that is due and re-arms the timers;
 //! 4. `deadline` says when to come back if nothing arrives.
 
+pub mod lean;
 pub mod quinn;
 
 pub(crate) mod ids;
@@ -35,8 +36,8 @@ pub struct Datagram<'a> {
     pub socket: u16,
     /// Who sent it.
     pub peer: SocketAddr,
-    /// Its payload.
-    pub data: &'a [u8],
+    /// Its payload, which an engine may decrypt in place.
+    pub data: &'a mut [u8],
 }
 
 /// Where an engine puts its packets.

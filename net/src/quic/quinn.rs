@@ -116,13 +116,13 @@ impl Engine for Quinn {
         }
         self.expired = expired;
         for _ in 0..crate::config::INITIALS_PER_TURN {
-            let Some(waiting) = self.door.as_mut().and_then(Door::next_waiting) else {
+            let Some(mut waiting) = self.door.as_mut().and_then(Door::next_waiting) else {
                 break;
             };
             let datagram = Datagram {
                 socket: waiting.socket,
                 peer: waiting.peer,
-                data: &waiting.data,
+                data: &mut waiting.data,
             };
             self.handle(now, &datagram, out);
         }

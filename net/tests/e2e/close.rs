@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use roadstead_net::{CloseReason, ConnectError, ConnectParams, Event};
 
-use crate::rig;
+use super::rig;
 
 #[test]
 fn the_server_closes_with_a_code() {

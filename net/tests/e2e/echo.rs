@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use roadstead_net::{CloseReason, ConnId, ConnectParams, Event};
 
-use crate::rig::{self, NAME, Report};
+use super::rig::{self, NAME, Report};
 
 /// Handshakes under way at once. A busy machine must finish them before they time out.
 const CONNECTING_MAX: usize = 200;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use roadstead_net::{CloseReason, ConnectParams};
 
-use crate::rig;
+use super::rig;
 
 /// A client that sends `count` first packets and is never heard of again.
 fn half_open(remote: std::net::SocketAddr, count: usize) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::rig::{self, RunningClient, RunningServer};
+use super::rig::{self, RunningClient, RunningServer};
 
 /// Longer than a delayed acknowledgement and a probe timeout on loopback.
 const QUIET: Duration = Duration::from_millis(150);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use roadstead_net::{CloseReason, Transport};
 
-use crate::rig;
+use super::rig;
 
 #[test]
 fn both_ends_notice_the_idle_timeout() {

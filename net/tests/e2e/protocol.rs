@@ -7,7 +7,7 @@ use roadstead_net::{
     tls::{ALPN, ClientTls, ServerTls},
 };
 
-use crate::rig;
+use super::rig;
 
 #[test]
 fn a_wrong_protocol_name_is_told_to_both() {

@@ -6,7 +6,7 @@ use roadstead_net::{
     CloseReason, ConnectParams, Error, Event, SecretKeys, Server, ServerConfig, tls::TicketKeys,
 };
 
-use crate::rig::{self, RunningServer};
+use super::rig::{self, RunningServer};
 
 /// The kernel frees the port of the old server a moment after its rings are gone.
 fn serve_again(address: SocketAddr, make: impl Fn() -> ServerConfig) -> RunningServer {
@@ -28,6 +28,14 @@ fn serve_again(address: SocketAddr, make: impl Fn() -> ServerConfig) -> RunningS
     }
 }
 
+/// The keys of the next start: the epoch is counted up (T2).
+fn later(keys: &SecretKeys) -> SecretKeys {
+    SecretKeys {
+        epoch: keys.epoch + 1,
+        ..keys.clone()
+    }
+}
+
 fn config(keys: &SecretKeys) -> ServerConfig {
     ServerConfig {
         keys: keys.clone(),
@@ -45,7 +53,7 @@ fn the_same_key_resets_old_sessions() {
         client.echo(*conn, b"before");
     }
     server.kill();
-    let server = serve_again(remote, || config(&keys));
+    let server = serve_again(remote, || config(&later(&keys)));
     for conn in &sessions {
         let conn = *conn;
         client.running.tell(0, move |_, io| io.ping(conn));
@@ -73,7 +81,7 @@ fn resets_have_a_budget() {
     server.kill();
     let server = serve_again(remote, || ServerConfig {
         resets_per_second: 0,
-        ..config(&keys)
+        ..config(&later(&keys))
     });
     client.running.tell(0, move |_, io| io.ping(conn));
     server.until("one is suppressed", |s| {
@@ -88,12 +96,12 @@ fn resets_have_a_budget() {
 #[test]
 fn tickets_survive_a_restart() {
     let (keys, tickets) = (SecretKeys::random(), TicketKeys::random());
-    let with_tickets = || ServerConfig {
+    let with_tickets = |keys: &SecretKeys| ServerConfig {
         tls: rig::server_tls(Some(tickets.clone())),
         keys: keys.clone(),
         ..rig::server_config(1)
     };
-    let (server, remote) = rig::serve(with_tickets());
+    let (server, remote) = rig::serve(with_tickets(&keys));
     let mut config = rig::client_config(1, 1);
     config.tls = rig::client_tls(&[roadstead_net::tls::ALPN], true);
     let client = rig::start(config);
@@ -112,7 +120,7 @@ fn tickets_survive_a_restart() {
     open(true);
     assert_eq!(server.sum(|c| c.handshakes_resumed.get()), 1);
     server.kill();
-    let server = serve_again(remote, with_tickets);
+    let server = serve_again(remote, || with_tickets(&later(&keys)));
     open(true);
     let counts = (
         server.sum(|c| c.handshakes_full.get()),

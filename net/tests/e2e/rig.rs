@@ -14,9 +14,11 @@ use std::{
 use bytes::Bytes;
 use roadstead_net::{
     App, Client, ClientConfig, CloseReason, ConnId, ConnectParams, Counters, Event, Io, Mailbox,
-    Quinn, SecretKeys, Server, ServerConfig,
+    SecretKeys, Server, ServerConfig,
     tls::{ALPN, ClientTls, ServerTls, TicketKeys},
 };
+
+use super::Engine;
 
 /// Guards against a test that hangs; nothing waits for it to pass.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -70,7 +72,7 @@ pub(crate) fn client_config(threads: u16, sockets: u16) -> ClientConfig {
     config
 }
 
-type Task<A> = Box<dyn FnOnce(&mut A, &mut Io<'_, Quinn>) + Send>;
+type Task<A> = Box<dyn FnOnce(&mut A, &mut Io<'_, Engine>) + Send>;
 
 /// Echoes everything, and keeps what its peers do not take.
 #[derive(Default)]
@@ -85,7 +87,7 @@ pub(crate) struct Echo {
 }
 
 impl Echo {
-    fn pump(&mut self, io: &mut Io<'_, Quinn>, conn: ConnId) {
+    fn pump(&mut self, io: &mut Io<'_, Engine>, conn: ConnId) {
         let carry = self.carry.entry(conn).or_default();
         let accepted = io.write(conn, carry);
         carry.drain(..accepted);
@@ -100,10 +102,10 @@ impl Echo {
     }
 }
 
-impl App<Quinn> for Echo {
+impl App<Engine> for Echo {
     type Message = Task<Self>;
 
-    fn event(&mut self, io: &mut Io<'_, Quinn>, event: Event) {
+    fn event(&mut self, io: &mut Io<'_, Engine>, event: Event) {
         if let Some(watcher) = &self.watcher {
             let _ = watcher.send(event.clone());
         }
@@ -134,11 +136,11 @@ impl App<Quinn> for Echo {
         }
     }
 
-    fn message(&mut self, io: &mut Io<'_, Quinn>, task: Task<Self>) {
+    fn message(&mut self, io: &mut Io<'_, Engine>, task: Task<Self>) {
         task(self, io);
     }
 
-    fn turn(&mut self, _io: &mut Io<'_, Quinn>) -> Option<Instant> {
+    fn turn(&mut self, _io: &mut Io<'_, Engine>) -> Option<Instant> {
         None
     }
 }
@@ -156,10 +158,10 @@ pub(crate) struct Puppet {
     reports: Sender<Report>,
 }
 
-impl App<Quinn> for Puppet {
+impl App<Engine> for Puppet {
     type Message = Task<Self>;
 
-    fn event(&mut self, io: &mut Io<'_, Quinn>, event: Event) {
+    fn event(&mut self, io: &mut Io<'_, Engine>, event: Event) {
         if let Event::Readable { conn } = event {
             while let Some(data) = io.read(conn) {
                 let _ = self.reports.send(Report::Data(self.thread, conn, data));
@@ -168,28 +170,28 @@ impl App<Quinn> for Puppet {
         let _ = self.reports.send(Report::Event(self.thread, event));
     }
 
-    fn message(&mut self, io: &mut Io<'_, Quinn>, task: Task<Self>) {
+    fn message(&mut self, io: &mut Io<'_, Engine>, task: Task<Self>) {
         task(self, io);
     }
 
-    fn turn(&mut self, _io: &mut Io<'_, Quinn>) -> Option<Instant> {
+    fn turn(&mut self, _io: &mut Io<'_, Engine>) -> Option<Instant> {
         None
     }
 }
 
 /// Threads that run apps of one kind, with a way to each.
-pub(crate) struct Running<A: App<Quinn, Message = Task<A>>> {
+pub(crate) struct Running<A: App<Engine, Message = Task<A>>> {
     pub(crate) counters: Vec<Arc<Counters>>,
     mailboxes: Vec<Mailbox<Task<A>>>,
     threads: Vec<JoinHandle<A>>,
 }
 
-impl<A: App<Quinn, Message = Task<A>> + Send + 'static> Running<A> {
+impl<A: App<Engine, Message = Task<A>> + Send + 'static> Running<A> {
     /// Runs `task` inside a thread's loop.
     pub(crate) fn tell(
         &self,
         thread: usize,
-        task: impl FnOnce(&mut A, &mut Io<'_, Quinn>) + Send + 'static,
+        task: impl FnOnce(&mut A, &mut Io<'_, Engine>) + Send + 'static,
     ) {
         let mut task: Task<A> = Box::new(task);
         while let Err(back) = self.mailboxes[thread].send(task) {
@@ -202,7 +204,7 @@ impl<A: App<Quinn, Message = Task<A>> + Send + 'static> Running<A> {
     pub(crate) fn ask<T: Send + 'static>(
         &self,
         thread: usize,
-        task: impl FnOnce(&mut A, &mut Io<'_, Quinn>) -> T + Send + 'static,
+        task: impl FnOnce(&mut A, &mut Io<'_, Engine>) -> T + Send + 'static,
     ) -> T {
         let (answer, answers) = channel();
         self.tell(thread, move |app, io| answer.send(task(app, io)).unwrap());
@@ -244,7 +246,7 @@ pub(crate) fn serve_with(
     config: ServerConfig,
     app: impl Fn(u16) -> Echo,
 ) -> (RunningServer, Vec<SocketAddr>) {
-    let mut server = Server::bind(config).unwrap();
+    let mut server = Server::<_, Engine>::bind_with_engine(config).unwrap();
     let (addresses, counters, mailboxes) = (
         server.addresses().to_vec(),
         server.counters(),
@@ -280,7 +282,7 @@ pub(crate) struct RunningClient {
 }
 
 pub(crate) fn start(config: ClientConfig) -> RunningClient {
-    let mut client = Client::open(config).unwrap();
+    let mut client = Client::<_, Engine>::open_with_engine(config).unwrap();
     let (counters, mailboxes) = (client.counters(), client.mailboxes());
     let (sender, reports) = channel();
     let threads = client

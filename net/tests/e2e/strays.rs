@@ -2,7 +2,7 @@
 
 use roadstead_net::Event;
 
-use crate::rig;
+use super::rig;
 
 #[test]
 fn sessions_live_without_steering_by_forwarding() {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use roadstead_net::{ConnId, Event};
 
-use crate::rig::{self, Report, RunningClient};
+use super::rig::{self, Report, RunningClient};
 
 const TOTAL: usize = 600_000;
 

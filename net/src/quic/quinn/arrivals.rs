@@ -20,8 +20,8 @@ impl Quinn {
         datagram: &Datagram<'_>,
         out: &mut impl Outbound,
     ) {
-        let Datagram { socket, peer, data } = *datagram;
-        let bytes = BytesMut::from(data);
+        let Datagram { socket, peer, .. } = *datagram;
+        let bytes = BytesMut::from(&*datagram.data);
         match self
             .endpoint
             .handle(now, peer, None, None, bytes, out.buffer())

@@ -89,11 +89,11 @@ impl Door {
     pub(super) fn put_aside(&mut self, datagram: &Datagram<'_>) -> bool {
         let room = self.waiting.len() < INITIAL_BACKLOG_MAX;
         if room {
-            let Datagram { socket, peer, data } = *datagram;
+            let Datagram { socket, peer, .. } = *datagram;
             self.waiting.push_back(Waiting {
                 socket,
                 peer,
-                data: data.into(),
+                data: (&*datagram.data).into(),
             });
         }
         room

@@ -1,0 +1,126 @@
+//! aws-lc-rs behind the engine's `Aead` seam: primitives on raw keys (T3, T4).
+//!
+//! A key is expanded for each packet, which costs a fraction of the packet's encryption, and spares an
+//! idle session the half kilobyte of an expanded key.
+
+use aws_lc_rs::{aead, hkdf, hmac};
+use roadstead_quic::crypto::{Aead, Suite};
+
+/// The provider's primitives.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct AwsLc;
+
+/// How long an output of HKDF is to be.
+struct Length(usize);
+
+impl hkdf::KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+fn packet_key(suite: Suite, key: &[u8]) -> aead::LessSafeKey {
+    let algorithm = match suite {
+        Suite::Aes128Gcm => &aead::AES_128_GCM,
+        Suite::Aes256Gcm => &aead::AES_256_GCM,
+        Suite::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
+    };
+    let key = aead::UnboundKey::new(algorithm, key).expect("the engine knows the length of keys");
+    aead::LessSafeKey::new(key)
+}
+
+fn header_key(suite: Suite, key: &[u8]) -> aead::quic::HeaderProtectionKey {
+    let algorithm = match suite {
+        Suite::Aes128Gcm => &aead::quic::AES_128,
+        Suite::Aes256Gcm => &aead::quic::AES_256,
+        Suite::ChaCha20Poly1305 => &aead::quic::CHACHA20,
+    };
+    aead::quic::HeaderProtectionKey::new(algorithm, key)
+        .expect("the engine knows the length of keys")
+}
+
+fn mask_of(key: &aead::quic::HeaderProtectionKey, sample: &[u8; 16]) -> [u8; 5] {
+    key.new_mask(sample).expect("a sample has 16 bytes")
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().expect("the length of the primitive")
+}
+
+impl Aead for AwsLc {
+    type MaskKey = aead::quic::HeaderProtectionKey;
+
+    fn mask_key(&self, key: &[u8; 16]) -> Self::MaskKey {
+        header_key(Suite::Aes128Gcm, key)
+    }
+
+    fn mask(&self, key: &Self::MaskKey, sample: &[u8; 16]) -> [u8; 5] {
+        mask_of(key, sample)
+    }
+
+    fn seal(
+        &self,
+        suite: Suite,
+        key: &[u8],
+        nonce: &[u8; 12],
+        aad: &[u8],
+        data: &mut [u8],
+    ) -> [u8; 16] {
+        let nonce = aead::Nonce::assume_unique_for_key(*nonce);
+        let tag = packet_key(suite, key)
+            .seal_in_place_separate_tag(nonce, aead::Aad::from(aad), data)
+            .expect("a packet is shorter than any limit of the cipher");
+        array(tag.as_ref())
+    }
+
+    fn open(
+        &self,
+        suite: Suite,
+        key: &[u8],
+        nonce: &[u8; 12],
+        aad: &[u8],
+        data: &mut [u8],
+    ) -> bool {
+        let nonce = aead::Nonce::assume_unique_for_key(*nonce);
+        packet_key(suite, key)
+            .open_in_place(nonce, aead::Aad::from(aad), data)
+            .is_ok()
+    }
+
+    fn header_mask(&self, suite: Suite, key: &[u8], sample: &[u8; 16]) -> [u8; 5] {
+        mask_of(&header_key(suite, key), sample)
+    }
+
+    fn hkdf_extract(&self, salt: &[u8], secret: &[u8]) -> [u8; 32] {
+        // RFC 5869 section 2.2: extraction is HMAC with the salt as its key.
+        let key = hmac::Key::new(hmac::HMAC_SHA256, salt);
+        array(hmac::sign(&key, secret).as_ref())
+    }
+
+    fn hkdf_expand_label(&self, suite: Suite, secret: &[u8], label: &[u8], out: &mut [u8]) {
+        let hash = match suite {
+            Suite::Aes256Gcm => hkdf::HKDF_SHA384,
+            Suite::Aes128Gcm | Suite::ChaCha20Poly1305 => hkdf::HKDF_SHA256,
+        };
+        // RFC 8446 section 7.1.
+        let length = u16::try_from(out.len()).expect("some dozen bytes");
+        let label_length = u8::try_from(6 + label.len()).expect("a short label");
+        let info: [&[u8]; 5] = [
+            &length.to_be_bytes(),
+            &[label_length],
+            b"tls13 ",
+            label,
+            &[0],
+        ];
+        hkdf::Prk::new_less_safe(hash, secret)
+            .expand(&info, Length(out.len()))
+            .and_then(|okm| okm.fill(out))
+            .expect("some dozen bytes");
+    }
+
+    fn hmac(&self, key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+        parts.iter().for_each(|part| context.update(part));
+        array(context.sign().as_ref())
+    }
+}

@@ -1,0 +1,151 @@
+//! Datagrams come in: newcomers wait until the established sessions are served (T11).
+
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+
+use super::{Lean, Mark};
+use crate::{
+    config::{INITIAL_BACKLOG_MAX, INITIALS_PER_TURN},
+    counters::Counters,
+    quic::{Datagram, ServerSide},
+    steer,
+};
+
+/// An Initial that waits for its turn.
+struct Waiting {
+    socket: u16,
+    peer: SocketAddr,
+    data: Box<[u8]>,
+}
+
+/// Where a server's newcomers wait.
+pub(super) struct Lobby {
+    retry_half_open: usize,
+    /// Counters of all shards, by shard.
+    all: Vec<Arc<Counters>>,
+    waiting: VecDeque<Waiting>,
+}
+
+impl Lobby {
+    pub(super) fn new(side: &ServerSide, all: Vec<Arc<Counters>>) -> Self {
+        Self {
+            retry_half_open: side.retry_half_open,
+            all,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Puts an Initial aside, or answers that too many wait.
+    pub(super) fn put_aside(&mut self, datagram: &Datagram<'_>) -> bool {
+        let room = self.waiting.len() < INITIAL_BACKLOG_MAX;
+        if room {
+            self.waiting.push_back(Waiting {
+                socket: datagram.socket,
+                peer: datagram.peer,
+                data: (&*datagram.data).into(),
+            });
+        }
+        room
+    }
+
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// A backlog means that handshakes take all the CPU there is, so it counts like half-open ones: a
+    /// Retry costs a fiftieth of a handshake.
+    fn retry_above(&self) -> usize {
+        match self.waiting.len() >= self.retry_half_open {
+            true => 0,
+            false => self.retry_half_open,
+        }
+    }
+
+    /// The prefixes of the shard with the fewest handshakes: where a Retry sends the newcomer.
+    fn least_loaded(&self) -> (u16, u16) {
+        let loads = (0_u16..)
+            .zip(&self.all)
+            .map(|(shard, c)| (c.half_open.get(), shard));
+        let shard = loads.min().map_or(0, |(_, shard)| shard);
+        let shards = u16::try_from(self.all.len()).unwrap_or(u16::MAX).max(1);
+        let (first, count) = steer::prefixes_of(shard, shards);
+        let narrow = |prefix: u32| u16::try_from(prefix).unwrap_or(u16::MAX);
+        (narrow(first), narrow(first + count - 1))
+    }
+}
+
+impl Lean {
+    /// Whether a datagram begins with the Initial of a newcomer. A handshake costs as much as a hundred
+    /// messages, so established sessions are served first.
+    pub(super) fn must_wait(&self, datagram: &Datagram<'_>) -> bool {
+        self.lobby.is_some() && is_initial(datagram.data) && {
+            let socket = narrow(datagram.socket);
+            !self.endpoint.expects(socket, datagram.peer, datagram.data)
+        }
+    }
+
+    /// Begins some of the handshakes that wait.
+    pub(super) fn admit(&mut self) {
+        for _ in 0..INITIALS_PER_TURN {
+            let Some(lobby) = &mut self.lobby else { return };
+            let Some(mut waiting) = lobby.waiting.pop_front() else {
+                return;
+            };
+            let (first, last) = lobby.least_loaded();
+            self.endpoint.set_retry_above(lobby.retry_above());
+            self.endpoint.steer_retries(first, last);
+            self.take(Datagram {
+                socket: waiting.socket,
+                peer: waiting.peer,
+                data: &mut waiting.data,
+            });
+        }
+    }
+
+    /// Gives a datagram to the endpoint and tells what came of it.
+    pub(super) fn take(&mut self, datagram: Datagram<'_>) {
+        let now = self.present();
+        let accepted = self.endpoint.stats().accepted;
+        let Datagram { socket, peer, data } = datagram;
+        let handle = self
+            .endpoint
+            .handle_datagram(now, narrow(socket), peer, data);
+        if let Some(handle) = handle
+            && self.endpoint.stats().accepted != accepted
+        {
+            self.marks.clear(handle);
+        }
+        self.translate();
+        if let Some(handle) = handle
+            && self.marks.of(handle).has(Mark::ShortWrite)
+        {
+            self.tell_writable(handle);
+        }
+    }
+}
+
+/// A server has a socket per address, and a client's sockets are checked when it connects.
+fn narrow(socket: u16) -> u8 {
+    u8::try_from(socket).unwrap_or(u8::MAX)
+}
+
+/// RFC 9000 section 17.2.2: long header, type 0, version 1.
+fn is_initial(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first & 0xb0 == 0x80)
+        && packet.get(1..5) == Some(&[0, 0, 0, 1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_initials_of_version_1_wait() {
+        let initial = [0xc3, 0, 0, 0, 1, 8];
+        assert!(is_initial(&initial));
+        assert!(is_initial(&[0x83, 0, 0, 0, 1, 8]), "without the fixed bit");
+        assert!(!is_initial(&[0xe3, 0, 0, 0, 1, 8]), "a Handshake packet");
+        assert!(!is_initial(&[0xc3, 0, 0, 0, 2, 8]), "another version");
+        assert!(!is_initial(&[0x43, 0, 0, 0, 1, 8]), "a short header");
+        assert!(!is_initial(&[0xc3, 0, 0]) && !is_initial(&[]));
+    }
+}
