@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::schedule::Arrivals;
@@ -78,6 +78,9 @@ pub(crate) struct Server {
     /// The edge's process, if there is no --admin.
     #[arg(long, value_name = "PID")]
     pub(crate) target_pid: Option<u32>,
+    /// Its QUIC engine, where this end started it.
+    #[arg(skip)]
+    pub(crate) quic_engine: Option<QuicEngine>,
 }
 
 /// The load. Defaults depend on the scenario.
@@ -129,6 +132,10 @@ pub(crate) struct Load {
     #[arg(long, value_name = "N")]
     #[serde(skip)]
     pub(crate) threads: Option<u16>,
+    /// QUIC engine of this end; demo: of the edge too.
+    #[arg(long, value_enum, value_name = "ENGINE", default_value_t = QuicEngine::Quinn)]
+    #[serde(skip)]
+    pub(crate) quic_engine: QuicEngine,
     /// Id of the first user.
     #[arg(long, value_name = "ID", default_value_t = 1)]
     pub(crate) users_from: u64,
@@ -154,6 +161,26 @@ pub(crate) struct Load {
     #[arg(long, short)]
     #[serde(skip)]
     pub(crate) quiet: bool,
+}
+
+/// A QUIC implementation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum QuicEngine {
+    /// quinn-proto.
+    Quinn,
+    /// The project's own.
+    Lean,
+}
+
+impl QuicEngine {
+    /// As on a command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Quinn => "quinn",
+            Self::Lean => "lean",
+        }
+    }
 }
 
 fn positive(text: &str) -> Result<f64, String> {

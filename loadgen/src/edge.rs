@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::cli::QuicEngine;
+
 /// A start makes keys and opens a store; on a busy machine that takes a second.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -39,7 +41,11 @@ struct Ready {
 
 impl Edge {
     /// Starts the binary given, or the one beside this one, and waits until it is ready.
-    pub(crate) fn start(binary: Option<&Path>, shards: Option<u16>) -> Result<Self> {
+    pub(crate) fn start(
+        binary: Option<&Path>,
+        shards: Option<u16>,
+        engine: QuicEngine,
+    ) -> Result<Self> {
         let binary = match binary {
             Some(binary) => binary.to_path_buf(),
             None => beside_this()?,
@@ -55,6 +61,7 @@ impl Edge {
             "--data",
         ]);
         command.arg(data.path());
+        command.args(["--quic-engine", engine.name()]);
         if let Some(shards) = shards {
             command.args(["--shards", &shards.to_string()]);
         }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use roadstead_net::Transport;
 
+use crate::cli::QuicEngine;
 use crate::clock::Micros;
 use crate::schedule::Arrivals;
 use crate::token::TokenSigner;
@@ -22,6 +23,9 @@ pub(crate) struct Plan {
     /// Trusted certificates, PEM.
     pub(crate) roots: Vec<u8>,
     pub(crate) transport: Transport,
+    /// The engine of this end, and the server's where it is known.
+    pub(crate) quic_engine: QuicEngine,
+    pub(crate) target_engine: Option<QuicEngine>,
     /// TLS session resumption and resume tokens, off in headline runs (T13).
     pub(crate) resumption: bool,
     /// Tells this run's messages from those of others.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::cli::Load;
+use crate::cli::{Load, QuicEngine};
 use crate::clock::{Micros, seconds};
 use crate::findings::{Findings, Kind};
 use crate::latency::{Latency, Percentiles};
@@ -52,9 +52,18 @@ pub(crate) struct Report {
     pub(crate) generator: Generator,
     pub(crate) stages_s: Stages,
     pub(crate) findings: Vec<Finding>,
+    pub(crate) quic_engines: QuicEngines,
     pub(crate) sockets: u16,
     pub(crate) threads: u16,
     pub(crate) options: Options,
+}
+
+/// T13: two ends of one engine could hide a shared fault.
+#[derive(Debug, Serialize)]
+pub(crate) struct QuicEngines {
+    pub(crate) generator: QuicEngine,
+    /// Where this end started the server.
+    pub(crate) target: Option<QuicEngine>,
 }
 
 #[derive(Debug, Serialize)]
@@ -219,6 +228,10 @@ impl Report {
                 drain: seconds(raw.drain),
             },
             findings: findings(&raw.findings),
+            quic_engines: QuicEngines {
+                generator: plan.quic_engine,
+                target: plan.target_engine,
+            },
             sockets: plan.sockets,
             threads: plan.threads,
             options: Options {

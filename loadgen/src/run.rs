@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use roadstead_net::tls::ClientTls;
-use roadstead_net::{Client, ClientConfig, Mailbox};
+use roadstead_net::{Client, ClientConfig, Engine, Lean, Mailbox, Quinn};
 
+use crate::cli::QuicEngine;
 use crate::clock::{Clock, Micros};
 use crate::control::{Command, Stage, Status, Window};
 use crate::findings::Findings;
@@ -127,6 +128,40 @@ struct Stages {
     drained: bool,
 }
 
+/// The running threads and the ways to them.
+struct Crew {
+    windows: Vec<Arc<Window>>,
+    mailboxes: Vec<Mailbox<Command>>,
+    threads: Vec<JoinHandle<Result<Outcome, roadstead_net::Error>>>,
+}
+
+impl Crew {
+    fn hire<E: Engine + 'static>(
+        plan: &Arc<Plan>,
+        config: ClientConfig,
+        clock: Clock,
+    ) -> Result<Self> {
+        let mut client = Client::<Command, E>::open_with_engine(config)?;
+        let rosters = plan.topology.rosters(plan.threads.into());
+        let mut crew = Self {
+            windows: Vec::new(),
+            mailboxes: client.mailboxes(),
+            threads: Vec::new(),
+        };
+        for (seed, roster) in client.take_seeds().into_iter().zip(rosters) {
+            let window = Window::new();
+            let worker = Worker::new(plan.clone(), roster, seed.thread(), clock, window.clone());
+            crew.windows.push(window);
+            crew.threads.push(
+                thread::Builder::new()
+                    .name(format!("loadgen-{}", seed.thread()))
+                    .spawn(move || seed.run(worker).map(Worker::into_outcome))?,
+            );
+        }
+        Ok(crew)
+    }
+}
+
 impl<'a> Conductor<'a> {
     fn start(plan: &Arc<Plan>, target: &'a mut Target, progress: &'a mut Progress) -> Result<Self> {
         let alpn: &[&[u8]] = &[roadstead_proto::ALPN];
@@ -136,36 +171,28 @@ impl<'a> Conductor<'a> {
         if plan.target.is_ipv6() {
             config.local = vec!["[::]:0".parse().context("an address")?];
         }
-        let mut client = Client::<Command>::open(config)?;
         let empty = target.sample();
         let clock = Clock::start();
-        let rosters = plan.topology.rosters(plan.threads.into());
-        let mut conductor = Self {
+        // The one place where the engine is chosen: from here on it is a type.
+        let crew = match plan.quic_engine {
+            QuicEngine::Quinn => Crew::hire::<Quinn>(plan, config, clock)?,
+            QuicEngine::Lean => Crew::hire::<Lean>(plan, config, clock)?,
+        };
+        Ok(Self {
             plan: plan.clone(),
             clock,
             target,
             progress,
-            windows: Vec::new(),
-            mailboxes: client.mailboxes(),
-            threads: Vec::new(),
+            windows: crew.windows,
+            mailboxes: crew.mailboxes,
+            threads: crew.threads,
             server: ServerUse {
                 empty,
                 ..ServerUse::default()
             },
             started_unix_ms: plan.counter_base,
             busiest: 0.0,
-        };
-        for (seed, roster) in client.take_seeds().into_iter().zip(rosters) {
-            let window = Window::new();
-            let worker = Worker::new(plan.clone(), roster, seed.thread(), clock, window.clone());
-            conductor.windows.push(window);
-            conductor.threads.push(
-                thread::Builder::new()
-                    .name(format!("loadgen-{}", seed.thread()))
-                    .spawn(move || seed.run(worker).map(Worker::into_outcome))?,
-            );
-        }
-        Ok(conductor)
+        })
     }
 
     fn perform(&mut self) -> Result<Stages> {

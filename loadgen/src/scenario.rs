@@ -106,6 +106,8 @@ fn plan(shape: &Shape, server: &Server, load: &Load) -> Result<Plan> {
             idle_timeout: IDLE_TIMEOUT,
             ..Transport::default()
         },
+        quic_engine: load.quic_engine,
+        target_engine: server.quic_engine,
         resumption: load.resumption,
         run: run_tag(now_ms, load.seed),
         counter_base: now_ms,

@@ -11,7 +11,7 @@ use crate::report::Report;
 
 pub(super) fn run(demo: &Demo) -> Result<Report> {
     let load = &demo.load;
-    let edge = Edge::start(demo.edge.as_deref(), demo.shards)?;
+    let edge = Edge::start(demo.edge.as_deref(), demo.shards, load.quic_engine)?;
     if !load.quiet {
         out::note(format_args!("edge {} at {}", edge.pid(), edge.listen()));
     }
@@ -24,6 +24,7 @@ pub(super) fn run(demo: &Demo) -> Result<Report> {
         server_name: "localhost".into(),
         admin: Some(edge.admin()),
         target_pid: Some(edge.pid()),
+        quic_engine: Some(load.quic_engine),
     };
     let shape = Shape {
         name: "demo",
