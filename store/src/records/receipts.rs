@@ -136,7 +136,10 @@ pub(crate) async fn advance<T: Txn>(
     if let Audience::PeerAndOthersThan(reader) = audience {
         flags |= NEW_OWN;
         for id in receiving(scope, txn, user).await? {
-            if id != reader.1 {
+            if id == reader.1 {
+                // It knows better by now than what another device's Read left in its inbox.
+                take_back(scope, txn, reader, receipt.told_own).await?;
+            } else {
                 tell(
                     scope,
                     txn,
@@ -182,6 +185,19 @@ async fn tell<T: Txn>(
     body: &EntryBody,
     grown: &mut Vec<Grown>,
 ) -> Result<(), RecordError> {
+    take_back(scope, txn, device, before).await?;
+    scope.append(txn, device, index, inbox::encode(body));
+    grown.push(scope.grown(device, index, body.clone()));
+    Ok(())
+}
+
+/// Removes an earlier receipt entry from an inbox, if it is still there.
+async fn take_back<T: Txn>(
+    scope: &Scope<'_>,
+    txn: &mut T,
+    device: Device,
+    before: Position,
+) -> Result<(), RecordError> {
     if before.generation() == scope.generation {
         // A look that may be late: to clear what a flush has cleared is no harm.
         let ack = load_ack(scope, txn, device, Read::Snapshot).await?;
@@ -189,7 +205,5 @@ async fn tell<T: Txn>(
             txn.clear_once(&scope.keys.entry(device.0, device.1, before));
         }
     }
-    scope.append(txn, device, index, inbox::encode(body));
-    grown.push(scope.grown(device, index, body.clone()));
     Ok(())
 }

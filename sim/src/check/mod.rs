@@ -1,0 +1,214 @@
+//! The checker: a model of its own, made from DELIVERY.md, that shares no code with core or records.
+//!
+//! It is told three things: what a commit did, in the order of commits and at the moment each is durable
+//! ([`commits`]); what the server says and hears ([`frames`]); what clients do and store ([`clients`]).
+//! From the first it knows what every inbox must hold, and so which frame every session must see next. At
+//! intervals and at the end it looks at the engine's keys and the shards' counters ([`audit`]).
+
+pub mod audit;
+pub mod clients;
+pub mod commits;
+pub mod frames;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use roadstead::time::Time;
+use roadstead_proto::{ChatId, DeviceId, MessageId, Position, UserId};
+
+use crate::net::ConnId;
+
+pub(crate) use commits::read_update;
+
+/// A device of a user.
+pub type Device = (UserId, DeviceId);
+
+/// Devices of one user.
+pub const DEVICES_MAX: usize = 4;
+
+/// A rule that was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which, as in DELIVERY.md.
+    pub rule: &'static str,
+    /// When.
+    pub at: Time,
+    /// How.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {:?}: {}", self.rule, self.at, self.what)
+    }
+}
+
+/// One entry that an inbox must hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// The message with this token.
+    Message(u64),
+    Receipt(Progress),
+    Gap,
+}
+
+/// How far a user has got in a chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) chat: ChatId,
+    pub(crate) user: UserId,
+    pub(crate) delivered: Position,
+    pub(crate) read: Position,
+}
+
+/// What is known of a device.
+#[derive(Debug, Default)]
+pub(crate) struct DeviceModel {
+    pub(crate) registered: bool,
+    pub(crate) removed: bool,
+    /// The cursor of its gap, if it is suspended (R21).
+    pub(crate) suspended: Option<Position>,
+    /// What its inbox was given and nothing took back, acknowledged or not.
+    pub(crate) expected: BTreeMap<Position, Expected>,
+    /// Receipts that later ones took back: a page read before may still bring them.
+    pub(crate) superseded: BTreeMap<Position, Progress>,
+    /// The newest receipt per chat and user.
+    pub(crate) told: BTreeMap<(ChatId, UserId), (Position, Progress)>,
+    /// The stored acknowledgement.
+    pub(crate) flushed: Position,
+    /// Committed numbers and their tokens (R12).
+    pub(crate) numbers: BTreeMap<u64, u64>,
+    /// The furthest that the client has acknowledged, in a Hello or an Ack.
+    pub(crate) acked: Position,
+    /// The furthest that the client has stored.
+    pub(crate) cursor: Position,
+    /// Tokens of the messages that the client has stored.
+    pub(crate) stored: BTreeSet<u64>,
+    /// Receipts that the client has stored.
+    pub(crate) seen: BTreeMap<(ChatId, UserId), Progress>,
+    /// The client's last connection.
+    pub(crate) counter: u64,
+}
+
+/// What is known of a message.
+#[derive(Debug)]
+pub(crate) struct Message {
+    pub(crate) sender: Device,
+    pub(crate) chat: ChatId,
+    pub(crate) recipient: UserId,
+    pub(crate) bytes: usize,
+    /// A number used twice, on purpose: must never be committed.
+    pub(crate) forbidden: bool,
+    pub(crate) committed: Option<Committed>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Committed {
+    pub(crate) number: u64,
+    pub(crate) position: Position,
+    pub(crate) message_id: MessageId,
+    pub(crate) server_time_ms: u64,
+}
+
+/// What is known of a connection.
+#[derive(Debug)]
+pub(crate) struct ConnModel {
+    pub(crate) device: Device,
+    pub(crate) counter: u64,
+    pub(crate) welcomed: bool,
+    /// The last entry that the server sent on it, or where its Hello began.
+    pub(crate) last: Position,
+    /// Sent by the server and not acknowledged to it.
+    pub(crate) unacked: std::collections::VecDeque<Position>,
+    /// The client broke the protocol on it, on purpose.
+    pub(crate) rude: bool,
+    /// Receipts sent on it.
+    pub(crate) receipts: BTreeMap<(ChatId, UserId), Progress>,
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub struct Checker {
+    now: Time,
+    violations: Vec<Violation>,
+    devices: BTreeMap<Device, DeviceModel>,
+    users: BTreeMap<UserId, BTreeSet<DeviceId>>,
+    messages: BTreeMap<u64, Message>,
+    message_ids: BTreeSet<MessageId>,
+    progress: BTreeMap<(ChatId, UserId), Progress>,
+    conns: BTreeMap<ConnId, ConnModel>,
+    /// The furthest position that any commit has given.
+    last_position: Position,
+    /// Messages committed.
+    pub committed: u64,
+    /// Entries sent to clients.
+    pub delivered: u64,
+    /// Receipts committed.
+    pub receipts: u64,
+}
+
+impl Checker {
+    /// What happens from now on happens at this time.
+    pub fn set_now(&mut self, now: Time) {
+        self.now = now;
+    }
+
+    /// What was broken so far.
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+
+    /// Takes what was broken.
+    #[must_use]
+    pub fn into_violations(self) -> Vec<Violation> {
+        self.violations
+    }
+
+    pub(crate) fn broken(&mut self, rule: &'static str, what: String) {
+        if self.violations.len() < 20 {
+            self.violations.push(Violation {
+                rule,
+                at: self.now,
+                what,
+            });
+        }
+    }
+
+    pub(crate) fn require(
+        &mut self,
+        holds: bool,
+        rule: &'static str,
+        what: impl FnOnce() -> String,
+    ) {
+        if !holds {
+            self.broken(rule, what());
+        }
+    }
+
+    pub(crate) fn device(&mut self, device: Device) -> &mut DeviceModel {
+        self.devices.entry(device).or_default()
+    }
+
+    /// The registered devices of a user.
+    pub(crate) fn devices_of(&self, user: UserId) -> Vec<Device> {
+        let ids = self.users.get(&user).into_iter().flatten();
+        ids.map(|id| (user, *id)).collect()
+    }
+
+    /// Those of them that get entries.
+    pub(crate) fn receiving(&self, user: UserId) -> Vec<Device> {
+        let mut devices = self.devices_of(user);
+        devices.retain(|device| self.devices[device].suspended.is_none());
+        devices
+    }
+
+    /// Every commit gives positions above all that were given before (R1, R9).
+    pub(crate) fn check_position(&mut self, position: Position) {
+        let last = self.last_position;
+        self.require(position > last, "R9", || {
+            format!("position {position:?} was given after {last:?}")
+        });
+        self.last_position = last.max(position);
+    }
+}

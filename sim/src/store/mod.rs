@@ -1,0 +1,377 @@
+//! The store as the shards see it: requests in, answers out, at some later time and in some order.
+//!
+//! [`image`] is the engine. [`sole`] drives the records as the embedded engine's committer does, [`many`]
+//! as FoundationDB lets its clients do. Both run the record layer itself, unchanged, and both tell the
+//! checker of every commit at the moment it is durable, whether or not anyone will be answered.
+
+pub mod image;
+pub mod many;
+pub mod sends;
+pub mod sole;
+
+use std::time::Duration;
+
+use roadstead::ShardId;
+use roadstead::store::{
+    CheckInbox, Command, Completion, DeviceOpened, Flush, Grown, MarkRead, OpenDevice, Outcome,
+    Request, RequestId, SendItem, Sent, StoreError,
+};
+use roadstead::time::Time;
+use roadstead_proto::position::Stamp;
+use roadstead_proto::{DeviceId, Position, UserId};
+use roadstead_store::keys::Keys;
+use roadstead_store::records::{RecordError, Scope, device, flush, inbox, node, read_mark};
+use roadstead_store::txn::{TxnError, ready};
+
+use crate::canary::Canary;
+use crate::rng::Rng;
+use crate::swarm::{Engine, Plan};
+use image::{Image, Lies, Work};
+use many::Many;
+use sole::Sole;
+
+/// Who asked: answers for a process that has died are dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// Which life of the node.
+    pub life: u32,
+    /// Which of its shards.
+    pub shard: ShardId,
+}
+
+/// Something of the store that is due.
+#[derive(Debug)]
+pub enum StoreEvent {
+    /// The committer looks into its queue.
+    Begin,
+    /// The batch under way is synced, or has failed.
+    Synced(u64),
+    /// The engine is open again.
+    Reopened,
+    /// A reader gets to a request.
+    Read(Origin, Request),
+    /// A transaction is evaluated.
+    Evaluate(u64),
+    /// A transaction commits.
+    Commit(u64),
+}
+
+/// What the store wants done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Come back after this time.
+    After(Duration, StoreEvent),
+    /// Answer after this time; in order with other ordered answers to the shard.
+    Answer {
+        /// After so long.
+        after: Duration,
+        /// Whom.
+        origin: Origin,
+        /// What.
+        completion: Completion,
+        /// Not before earlier ordered answers.
+        ordered: bool,
+    },
+    /// Durable as of now.
+    Tap(Tap),
+}
+
+/// What a commit did, in the words of the port. The checker's source of truth.
+#[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "a command and its outcome each")]
+pub enum Tap {
+    Sent {
+        user: UserId,
+        device: DeviceId,
+        item: SendItem,
+        answer: Result<Sent, StoreError>,
+    },
+    Opened(OpenDevice, Result<DeviceOpened, StoreError>),
+    Flushed {
+        flush: Flush,
+        stored_ack: Position,
+        grown: Vec<Grown>,
+    },
+    MarkedRead(MarkRead, Vec<Grown>),
+    Checked(CheckInbox, bool, Vec<Grown>),
+    Removed(UserId, DeviceId),
+}
+
+/// What every step of the store is given.
+#[derive(Debug)]
+pub struct Step<'a> {
+    /// Now.
+    pub now: Time,
+    /// Chance.
+    pub rng: &'a mut Rng,
+    /// What is wanted.
+    pub effects: &'a mut Vec<Effect>,
+    /// Whether faults are on: at the end of a run they are not.
+    pub hostile: bool,
+}
+
+impl Step<'_> {
+    fn after(&mut self, wait: Duration, event: StoreEvent) {
+        self.effects.push(Effect::After(wait, event));
+    }
+
+    fn answer(&mut self, origin: Origin, completion: Completion, ordered: bool) {
+        let after = Duration::from_micros(self.rng.between(1, 400));
+        self.effects.push(Effect::Answer {
+            after,
+            origin,
+            completion,
+            ordered,
+        });
+    }
+
+    fn refuse(&mut self, origin: Origin, id: RequestId, error: StoreError) {
+        self.answer(
+            origin,
+            Completion {
+                id,
+                outcome: Err(error),
+            },
+            false,
+        );
+    }
+
+    fn tap(&mut self, tap: Tap) {
+        self.effects.push(Effect::Tap(tap));
+    }
+
+    /// How long something of the store takes: at most `max`, and a moment once faults are off.
+    fn takes(&mut self, max: Duration) -> Duration {
+        let max = if self.hostile {
+            max
+        } else {
+            Duration::from_millis(2)
+        };
+        self.rng.delay(max)
+    }
+
+    fn fails(&mut self, ppm: u64) -> bool {
+        self.hostile && self.rng.ppm(ppm)
+    }
+}
+
+/// What both drivers have.
+#[derive(Debug)]
+pub struct Base {
+    /// What is durable.
+    pub image: Image,
+    /// Builds keys.
+    pub keys: Keys,
+    /// The store's generation (R3).
+    pub generation: u32,
+    /// The stamp of the last commit.
+    pub last: Stamp,
+    lies: Lies,
+    canary: Option<Canary>,
+}
+
+impl Base {
+    fn committed(&self) -> Position {
+        Position::end_of(self.generation, self.last)
+    }
+
+    fn lies_of(canary: Option<Canary>) -> Lies {
+        Lies {
+            hidden: match canary {
+                Some(Canary::R12) => Some(b'k'),
+                Some(Canary::R20) => Some(b'r'),
+                _ => None,
+            },
+            unguarded: (canary == Some(Canary::R14)).then_some(b'u'),
+            unsuspended: canary == Some(Canary::R21),
+        }
+    }
+
+    /// R18's and R19's planted bugs change a flush on its way to the records.
+    fn twist(&self, command: &mut Command) {
+        let Command::Flush(flush) = command else {
+            return;
+        };
+        if self.canary == Some(Canary::R18) && flush.known.is_none() {
+            let key = self.keys.ack(flush.user, flush.device);
+            let from = self
+                .image
+                .get(&key)
+                .and_then(|value| Position::from_slice(value.get(1..17)?));
+            let from = from.unwrap_or_default();
+            flush.known = Some(roadstead::store::KnownEntries {
+                from,
+                entries: Vec::new(),
+            });
+        }
+        if self.canary == Some(Canary::R19) && flush.known.is_some() {
+            flush.upto = self.committed();
+            flush.known = None;
+        }
+    }
+}
+
+/// Nanoseconds do not matter here: a stamp is a number in the bytes of a commit version.
+fn stamp_bytes(number: u64) -> Stamp {
+    let mut stamp = [0; 10];
+    stamp[..8].copy_from_slice(&number.to_be_bytes());
+    stamp
+}
+
+fn is_read(command: &Command) -> bool {
+    matches!(command, Command::ReadInbox(_))
+}
+
+/// Runs any command but sends and reads; `Err` of the inner kind is a refusal that left nothing.
+fn run_record(
+    scope: &mut Scope<'_>,
+    work: &mut Work<'_>,
+    command: &Command,
+) -> Result<Result<Outcome, StoreError>, TxnError> {
+    work.savepoint();
+    let outcome = match command {
+        Command::OpenDevice(open) => ready(device::open(scope, work, open))
+            .map(|opened| Outcome::DeviceOpened(opened.answer)),
+        Command::Flush(command) => ready(flush::flush(scope, work, command))
+            .map(|(stored_ack, grown)| Outcome::Flushed { stored_ack, grown }),
+        Command::MarkRead(mark) => {
+            ready(read_mark::mark(scope, work, mark)).map(|grown| Outcome::MarkedRead { grown })
+        }
+        Command::CheckInbox(check) => ready(inbox::check(scope, work, check))
+            .map(|(suspended, grown)| Outcome::InboxChecked { suspended, grown }),
+        Command::ReadInbox(read) => ready(inbox::read(scope, work, read)).map(Outcome::Inbox),
+        Command::Send(_) => unreachable!("sends have a file of their own"),
+    };
+    match (outcome, work.error()) {
+        (_, Some(error)) | (Err(RecordError::Txn(error)), None) => Err(error),
+        (Ok(outcome), None) => Ok(Ok(outcome)),
+        (Err(RecordError::Refused(error)), None) => {
+            work.rollback();
+            Ok(Err(error))
+        }
+    }
+}
+
+/// The truth of a command that was carried out.
+fn tap_of(command: &Command, outcome: &Result<Outcome, StoreError>) -> Option<Tap> {
+    match (command, outcome) {
+        (Command::OpenDevice(open), Ok(Outcome::DeviceOpened(opened))) => {
+            Some(Tap::Opened(open.clone(), Ok(*opened)))
+        }
+        (Command::OpenDevice(open), Err(error)) => Some(Tap::Opened(open.clone(), Err(*error))),
+        (Command::Flush(flush), Ok(Outcome::Flushed { stored_ack, grown })) => Some(Tap::Flushed {
+            flush: flush.clone(),
+            stored_ack: *stored_ack,
+            grown: grown.clone(),
+        }),
+        (Command::MarkRead(mark), Ok(Outcome::MarkedRead { grown })) => {
+            Some(Tap::MarkedRead(mark.clone(), grown.clone()))
+        }
+        (Command::CheckInbox(check), Ok(Outcome::InboxChecked { suspended, grown })) => {
+            Some(Tap::Checked(check.clone(), *suspended, grown.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// The store of a run.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one")]
+pub enum Store {
+    /// See [`sole`].
+    Sole(Sole),
+    /// See [`many`].
+    Many(Many),
+}
+
+impl Store {
+    /// An empty store for a run.
+    #[must_use]
+    pub fn new(plan: &Plan, placement_key: [u8; 16]) -> Self {
+        let base = Base {
+            image: Image::default(),
+            keys: Keys::new(placement_key),
+            generation: 1,
+            last: stamp_bytes(0),
+            lies: Base::lies_of(plan.canary),
+            canary: plan.canary,
+        };
+        match plan.engine {
+            Engine::Sole => Self::Sole(Sole::new(base, plan)),
+            Engine::Many => Self::Many(Many::new(base, plan)),
+        }
+    }
+
+    /// What both drivers have.
+    #[must_use]
+    pub fn base(&self) -> &Base {
+        match self {
+            Self::Sole(sole) => &sole.base,
+            Self::Many(many) => &many.base,
+        }
+    }
+
+    /// A shard asks.
+    pub fn submit(&mut self, step: &mut Step<'_>, origin: Origin, mut request: Request) {
+        self.base().twist(&mut request.command);
+        match self {
+            Self::Sole(sole) => sole.submit(step, origin, request),
+            Self::Many(many) => many.submit(step, origin, request),
+        }
+    }
+
+    /// Something is due.
+    pub fn handle(&mut self, step: &mut Step<'_>, event: StoreEvent) {
+        match self {
+            Self::Sole(sole) => sole.handle(step, event),
+            Self::Many(many) => many.handle(step, event),
+        }
+    }
+
+    /// The store does not serve for a while.
+    pub fn fail(&mut self, step: &mut Step<'_>, lasts: Duration) {
+        match self {
+            Self::Sole(sole) => sole.fail(step, lasts),
+            Self::Many(many) => many.fail(step, lasts),
+        }
+    }
+
+    /// The process that the shards live in is gone; with a sole committer, so is the committer.
+    pub fn crash(&mut self, step: &mut Step<'_>) {
+        match self {
+            Self::Sole(sole) => sole.crash(step),
+            Self::Many(many) => many.crash(),
+        }
+    }
+
+    /// A transaction of the process itself, committed at once; `None` if the store can not now.
+    fn admin<R>(
+        &mut self,
+        run: impl FnOnce(&mut Scope<'_>, &mut Work<'_>) -> Result<R, RecordError>,
+    ) -> Option<R> {
+        match self {
+            Self::Sole(sole) => sole.admin(run),
+            Self::Many(many) => many.admin(run),
+        }
+    }
+
+    /// Removes a device for good (R13); `false` if the store can not now.
+    pub fn remove(&mut self, step: &mut Step<'_>, user: UserId, id: DeviceId) -> bool {
+        let removed = self.admin(|scope, work| ready(device::remove(scope, work, (user, id))));
+        if removed == Some(true) {
+            step.tap(Tap::Removed(user, id));
+        }
+        removed.is_some()
+    }
+
+    /// Takes the lease of the node and answers its incarnation (R24).
+    pub fn take_lease(&mut self) -> Option<u64> {
+        self.admin(|_, work| ready(node::take(work, 0)))
+            .map(|lease| lease.incarnation)
+    }
+
+    /// Reserves message ids for the node (R24).
+    pub fn reserve_ids(&mut self, incarnation: u64, until_ms: u64) -> Option<(u64, u64)> {
+        self.admin(|_, work| ready(node::reserve_ids(work, (0, incarnation), until_ms)))
+    }
+}
