@@ -22,14 +22,11 @@ pub(crate) fn test() -> anyhow::Result<()> {
 
 pub(crate) fn lint() -> anyhow::Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
-    run(cargo().args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]))?;
+    let clippy = ["clippy", "--workspace", "--all-targets"];
+    run(cargo()
+        .args(clippy)
+        .args(FEATURES)
+        .args(["--", "-D", "warnings"]))?;
     purity::check()?;
     deny()
 }
