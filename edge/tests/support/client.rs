@@ -60,6 +60,12 @@ impl Client {
         })
     }
 
+    /// From here on its packets come from another port, as after a change of network.
+    pub(crate) fn move_to_another_socket(&self) {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        self.endpoint.rebind(socket).expect("it takes the socket");
+    }
+
     /// A session of a user's device, past its Welcome.
     pub(crate) async fn login(edge: &Edge, user: u64, device: u32) -> Self {
         Self::resume(edge, user, device, 1, Bytes::new()).await.0

@@ -1,0 +1,113 @@
+//! The edge on the project's own QUIC engine, with clients of another implementation (T13, T15).
+
+mod support;
+
+use std::process::Command;
+
+use roadstead_proto::v1::{self, client_frame};
+use support::{Client, Edge, chat, sibling};
+
+fn edge() -> Edge {
+    Edge::start_with("", &["--quic-engine", "lean", "--shards", "2"])
+}
+
+#[tokio::test]
+async fn a_message_gets_its_three_ticks() {
+    let edge = edge();
+    let mut one = Client::login(&edge, 1, 11).await;
+    let mut two = Client::login(&edge, 2, 22).await;
+    one.message(chat(1, 2), b"hello").await;
+    let sent = one.result().await;
+    let delivered = two.deliver().await;
+    assert_eq!(
+        &delivered.envelope.expect("an envelope").payload[..],
+        b"hello"
+    );
+    two.ack(delivered.cursor).await;
+    assert_eq!(one.receipt().await.delivered, sent.position);
+    let read = v1::Read {
+        chat: chat(1, 2),
+        position: sent.position.clone(),
+    };
+    two.say(client_frame::Body::Read(read)).await;
+    assert_eq!(one.receipt().await.read, sent.position);
+}
+
+/// A frame of the largest payload fills several windows and a train of packets.
+#[tokio::test]
+async fn a_large_message_arrives_whole() {
+    let edge = edge();
+    let mut one = Client::login(&edge, 1, 11).await;
+    let mut two = Client::login(&edge, 2, 22).await;
+    let text: Vec<u8> = (0..roadstead_proto::limits::PAYLOAD_BYTES_MAX)
+        .map(|at| at.to_le_bytes()[0])
+        .collect();
+    for _ in 0..5 {
+        one.message(chat(1, 2), &text).await;
+        one.result().await;
+        let delivered = two.deliver().await;
+        assert_eq!(delivered.envelope.expect("an envelope").payload, text);
+        two.ack(delivered.cursor).await;
+        one.receipt().await;
+    }
+}
+
+/// T1, T2: the restarted edge resets old connections, although their slots are in use again.
+#[tokio::test]
+async fn t1_old_connections_learn_of_the_restart() {
+    let mut edge = edge();
+    let mut old = Client::login(&edge, 1, 11).await;
+    edge.kill();
+    edge.restart();
+    let mut new = Client::login(&edge, 2, 22).await;
+    old.message(chat(1, 2), b"into the void").await;
+    let end = support::soon("the reset", old.connection.closed()).await;
+    assert!(matches!(end, quinn::ConnectionError::Reset), "{end}");
+    new.message(chat(1, 2), b"unharmed").await;
+    new.result().await;
+}
+
+/// T18, RFC 9000 section 9: the session follows a client that moves to another socket.
+#[tokio::test]
+async fn t18_a_client_that_moves_keeps_its_session() {
+    let edge = edge();
+    let mut one = Client::login(&edge, 1, 11).await;
+    let mut two = Client::login(&edge, 2, 22).await;
+    for text in ["here", "there", "elsewhere"] {
+        one.message(chat(1, 2), text.as_bytes()).await;
+        one.result().await;
+        let delivered = two.deliver().await;
+        assert_eq!(
+            &delivered.envelope.expect("an envelope").payload[..],
+            text.as_bytes()
+        );
+        two.ack(delivered.cursor).await;
+        one.receipt().await;
+        one.move_to_another_socket();
+        two.move_to_another_socket();
+    }
+}
+
+/// T13: own engine on both sides, with the full account of loadgen.
+#[test]
+fn loadgen_chats_over_it_on_both_sides() {
+    let edge = edge();
+    let json = edge.data.join("chat.json");
+    let output = Command::new(sibling("loadgen", "roadstead-loadgen"))
+        .args(["chat", "--quic-engine", "lean", "--quiet"])
+        .args(["--sessions", "200", "--rate", "300", "--duration", "3"])
+        .args(["--offline-fraction", "0.2", "--target"])
+        .args([&edge.listen.to_string(), "--admin", &edge.admin.to_string()])
+        .arg("--data")
+        .arg(&edge.data)
+        .arg("--json")
+        .arg(&json)
+        .output()
+        .expect("loadgen runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let text = std::fs::read_to_string(&json).unwrap_or_else(|e| panic!("{e}: {said}"));
+    let report: serde_json::Value = serde_json::from_str(&text).expect("valid JSON");
+    assert_eq!(report["verdict"], "pass", "{report:#}");
+    assert_eq!(report["quic_engines"]["generator"], "lean");
+    assert_eq!(report["messages"]["lost"], 0);
+}
