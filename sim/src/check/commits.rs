@@ -39,10 +39,32 @@ impl Checker {
 
     fn sent(&mut self, sender: Device, item: &SendItem, answer: Result<Sent, StoreError>) {
         let token = token_of(&item.envelope.payload).unwrap_or(0);
+        self.note_failure(sender, item.number, answer);
         match answer {
             Ok(sent) if sent.repeated => self.sent_before(sender, token, item.number, sent),
             Ok(sent) => self.sent_now(sender, token, item, sent),
             Err(error) => self.not_sent(sender, token, item, error),
+        }
+    }
+
+    /// Failures of numbers that have their answer already are those of a late copy, and stop nobody.
+    fn note_failure(&mut self, sender: Device, number: u64, answer: Result<Sent, StoreError>) {
+        let model = self.device(sender);
+        if model.failed.is_some_and(|failed| number <= failed) {
+            model.failed = None;
+        }
+        match answer {
+            Err(error) if error.is_retryable() => {
+                let answered =
+                    model.numbers.contains_key(&number) || model.refused.contains(&number);
+                if !answered && error != StoreError::EarlierSendFailed {
+                    model.failed = Some(number);
+                }
+            }
+            Err(_) => {
+                model.refused.insert(number);
+            }
+            Ok(_) => {}
         }
     }
 
@@ -75,8 +97,8 @@ impl Checker {
         });
         let model = self.device(sender);
         let is_member = model.registered && !model.removed;
-        let highest = model.numbers.last_key_value();
-        let last = highest.map_or(0, |(number, _)| *number);
+        let last = model.last_number.insert(item.chat, item.number);
+        let failed = model.failed.filter(|failed| item.number > *failed);
         let taken = model.numbers.insert(item.number, token);
         self.require(is_member, "R14", || {
             format!("{sender:?} is no device and has sent")
@@ -87,9 +109,15 @@ impl Checker {
                 item.number
             )
         });
-        self.require(item.number > last, "R16", || {
+        self.require(item.number > last.unwrap_or(0), "R16", || {
             format!(
-                "{sender:?} number {} was committed behind {last}",
+                "{sender:?} number {} was committed behind {last:?}",
+                item.number
+            )
+        });
+        self.require(failed.is_none(), "R16", || {
+            format!(
+                "{sender:?} number {} overtook {failed:?}, which failed",
                 item.number
             )
         });

@@ -78,6 +78,12 @@ pub(crate) struct DeviceModel {
     pub(crate) flushed: Position,
     /// Committed numbers and their tokens (R12).
     pub(crate) numbers: BTreeMap<u64, u64>,
+    /// The last committed number per chat (R16).
+    pub(crate) last_number: BTreeMap<ChatId, u64>,
+    /// A number that failed retryably: until it is evaluated again, nothing above it commits (R16).
+    pub(crate) failed: Option<u64>,
+    /// Numbers refused for good. If nobody learned of it they are tried again, and may then succeed.
+    pub(crate) refused: BTreeSet<u64>,
     /// The furthest that the client has acknowledged, in a Hello or an Ack.
     pub(crate) acked: Position,
     /// The furthest that the client has stored.
