@@ -58,9 +58,12 @@ pub(crate) fn ci() -> anyhow::Result<()> {
 }
 
 fn build() -> anyhow::Result<()> {
+    let packages = ["roadstead-edge", "roadstead-loadgen", "roadstead-client"];
+    let packages = packages.iter().flat_map(|package| ["--package", package]);
     run(cargo()
-        .args(["build", "--release", "--bins", "-p", "roadstead-edge"])
-        .args(["-p", "roadstead-loadgen"]))
+        .args(["build", "--release", "--bins"])
+        .args(packages)
+        .args(FEATURES))
 }
 
 fn cargo() -> Command {
