@@ -91,6 +91,8 @@ pub struct Faults {
     pub drains: u64,
     /// Commits that fail and were made or not, in a million.
     pub unknown_commits: u64,
+    /// A sole committer's failed commits were never made after all: see [`Plan::spare_open_findings`].
+    pub failures_are_clean: bool,
     /// Transactions whose read version is refused as too old, in a million.
     pub too_old: u64,
     /// Outages of the store, per thousand seconds.
@@ -144,6 +146,21 @@ impl Plan {
         plan.act_every = plan.act_every.max(plan.act_every_min());
         plan.suit_canary();
         plan
+    }
+
+    /// Keeps away from what was found and is not mended yet, so that new findings are seen. Each has an
+    /// ignored test in `tests/open.rs`; whoever mends one removes it here.
+    #[must_use]
+    pub fn spare_open_findings(mut self) -> Self {
+        let faults = &mut self.faults;
+        // A commit that was made and answered as unknown tells nobody that inboxes grew.
+        faults.failures_are_clean = true;
+        // A number's second copy fails retryably after the first had its final answer.
+        let may_fail = faults.unknown_commits + faults.outages + faults.clock_jumps > 0;
+        if may_fail || self.inbox_entries_max < 10_000 {
+            faults.repeats = 0;
+        }
+        self
     }
 
     /// So that a run has a bounded number of actions.
@@ -228,6 +245,7 @@ impl Faults {
             slow_by: ms(100 + on(90_000)),
             outage_lasts: ms(10 + on(20_000)),
             clock_jump: ms(1 + on(86_400_000)),
+            failures_are_clean: false,
         }
     }
 }

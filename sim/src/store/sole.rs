@@ -236,7 +236,7 @@ impl Sole {
 
     fn synced(&mut self, step: &mut Step<'_>, mut batch: Batch) {
         if step.fails(self.faults.unknown_commits) {
-            if step.rng.one_in(2) {
+            if step.rng.one_in(2) && !self.faults.failures_are_clean {
                 self.apply(step, &mut batch);
             }
             self.give_up(step, batch);
@@ -356,7 +356,7 @@ impl Sole {
     pub(super) fn fail(&mut self, step: &mut Step<'_>, lasts: Duration) {
         self.down = true;
         if let Some(mut batch) = self.batch.take() {
-            if step.rng.one_in(2) {
+            if step.rng.one_in(2) && !self.faults.failures_are_clean {
                 self.apply(step, &mut batch);
             }
             self.give_up(step, batch);

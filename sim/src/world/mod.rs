@@ -295,6 +295,15 @@ impl World {
             return self.end_faults();
         }
         self.checker.audit_image(&self.store.base().image);
+        for index in 0..self.clients.len() {
+            // Its device may have been removed since the faults ended.
+            if let Some(conn) = self.clients[index]
+                .conn()
+                .filter(|_| self.clients[index].retired)
+            {
+                self.client_leaves(index, conn);
+            }
+        }
         let waiting = self.waiting();
         if waiting.is_none() {
             let since = *self.quiet_since.get_or_insert(self.now);
