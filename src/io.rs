@@ -42,6 +42,9 @@ pub enum Input {
         /// …and those before this one.
         until_ms: u64,
     },
+    /// The store was reopened after a failure: commits that it answered as unknown may have been durable,
+    /// and nobody was told of what they appended (R15).
+    StoreReopened,
     /// Send every session away, then be idle.
     Drain,
 }

@@ -1,10 +1,11 @@
 //! What the store needs done from time to time: blocks of message ids (R24), the minute's stamp (R25),
-//! the removal of what is too old.
+//! the removal of what is too old, and the word to all shards when it was reopened (R15).
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use roadstead_net::Mailbox;
+use roadstead_store::Health;
 
 use crate::clock;
 use crate::store::Handle;
@@ -16,12 +17,16 @@ const RESERVE_AHEAD_MS: u64 = 120_000;
 /// How often: often enough that a slow store is no reason to run out.
 const EVERY: Duration = Duration::from_secs(20);
 
+/// How soon after the store was reopened the shards are told.
+const WATCH_EVERY: Duration = Duration::from_millis(250);
+
 /// Turns of [`EVERY`] between two removals of expired entries: a quarter of an hour.
 const EXPIRE_EVERY_TURNS: u32 = 45;
 
 /// Keeps the store supplied until told to stop, by anything sent or by the sender's end.
 pub(crate) fn run(store: &Handle, mailboxes: &[Mailbox<Message>], stop: &Receiver<()>) {
     let mut turn: u32 = 0;
+    let mut told = store.failures();
     loop {
         reserve(store, mailboxes);
         match store.stamp_minute(clock::unix_ms()) {
@@ -33,11 +38,35 @@ pub(crate) fn run(store: &Handle, mailboxes: &[Mailbox<Message>], stop: &Receive
             expire(store);
         }
         turn = turn.wrapping_add(1);
-        match stop.recv_timeout(EVERY) {
-            Err(RecvTimeoutError::Timeout) => {}
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+        if watch(store, mailboxes, stop, &mut told) {
+            return;
         }
     }
+}
+
+/// Waits for the next turn; tells the shards when the store serves again after a failure. True when told
+/// to stop.
+fn watch(
+    store: &Handle,
+    mailboxes: &[Mailbox<Message>],
+    stop: &Receiver<()>,
+    told: &mut u64,
+) -> bool {
+    let until = Instant::now() + EVERY;
+    while Instant::now() < until {
+        match stop.recv_timeout(WATCH_EVERY) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return true,
+        }
+        let failures = store.failures();
+        if failures > *told && matches!(store.health(), Health::Ready) {
+            let send = |mailbox: &Mailbox<Message>| mailbox.send(Message::StoreReopened).is_ok();
+            if mailboxes.iter().all(send) {
+                *told = failures;
+            }
+        }
+    }
+    false
 }
 
 fn reserve(store: &Handle, mailboxes: &[Mailbox<Message>]) {

@@ -118,6 +118,16 @@ impl Handle {
         on!(self, handle => handle.health())
     }
 
+    /// How often the engine has failed and had to be reopened. FoundationDB's engine tells receivers of an
+    /// unknown attempt itself.
+    pub(crate) fn failures(&self) -> u64 {
+        match self {
+            Self::Embedded(handle) => handle.counters().commit.failures.get(),
+            #[cfg(feature = "foundationdb")]
+            Self::Foundation(_) => 0,
+        }
+    }
+
     pub(crate) fn queue_depths(&self) -> QueueDepths {
         on!(self, handle => handle.queue_depths())
     }

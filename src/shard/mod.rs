@@ -206,6 +206,7 @@ impl Shard {
             Input::MessageIdsReserved { from_ms, until_ms } => {
                 self.message_ids.reserve(from_ms, until_ms);
             }
+            Input::StoreReopened => self.handle_store_reopened(now),
             Input::Drain => self.handle_drain(now),
         }
         self.drain_to_self(now);

@@ -32,6 +32,8 @@ pub(crate) enum Message {
     Store(Vec<Completion>),
     /// Message ids `[from_ms, until_ms)` are this node's.
     Reserved { from_ms: u64, until_ms: u64 },
+    /// The store was reopened after a failure.
+    StoreReopened,
     /// Send every session away; [`Report::Drained`] follows.
     Drain,
     /// End the loop. Only once all shards have drained: the sockets of the node are one group, and one
@@ -345,6 +347,7 @@ impl<E: Engine> App<E> for Worker {
             Message::Reserved { from_ms, until_ms } => {
                 self.input(io, Input::MessageIdsReserved { from_ms, until_ms });
             }
+            Message::StoreReopened => self.input(io, Input::StoreReopened),
             Message::Drain => {
                 self.drained_at = Some(io.now() + DRAIN_PATIENCE);
                 self.input(io, Input::Drain);

@@ -54,6 +54,24 @@ fn r4_a_notify_with_proof_is_delivered_without_a_read() {
 }
 
 #[test]
+fn r15_a_commit_of_unknown_outcome_is_read_after_the_store_was_reopened() {
+    let mut world = World::new(3);
+    let (from, to, away) = pair(&mut world);
+    world.held.insert(Kind::Send);
+    world.send(from, 1, chat(alice(), bob()), "1");
+    world.pump();
+    // Durable, answered as unknown; the retry finds its answer and names no inbox.
+    world.lose_answer(Kind::Send);
+    world.held.clear();
+    world.send(from, 1, chat(alice(), bob()), "1");
+    world.pump();
+    assert!(world.texts(to).is_empty(), "nobody told this session");
+    world.input(away, Input::StoreReopened);
+    world.pump();
+    assert_eq!(world.texts(to), ["1"]);
+}
+
+#[test]
 fn r4_a_notify_without_proof_causes_a_read() {
     let mut world = World::new(3);
     world.store.knows_previous = false;
