@@ -4,7 +4,7 @@ use roadstead_proto::v1;
 use roadstead_proto::{ErrorCode, Position};
 
 use super::inbox::backoff;
-use super::{Pending, Shard, worth_retrying};
+use super::{Pending, Shard};
 use crate::io::SessionId;
 use crate::limits;
 use crate::session::{InFlight, Session};
@@ -130,7 +130,7 @@ impl Shard {
         // Of two flushes at the end of a session the first may have been the last thing under way.
         let active = session.in_flight(now.at);
         active.flushing = false;
-        if !worth_retrying(error) {
+        if !error.is_retryable() {
             return self.refuse(id, error.code(), "the acknowledgement can not be stored");
         }
         active.window_complete = false;

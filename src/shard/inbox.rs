@@ -6,7 +6,7 @@ use bytes::Bytes;
 use roadstead_proto::v1::{self, server_frame};
 use roadstead_proto::{Position, UserId};
 
-use super::{Pending, Shard, worth_retrying};
+use super::{Pending, Shard};
 use crate::io::SessionId;
 use crate::limits;
 use crate::session::WindowEntry;
@@ -70,7 +70,7 @@ impl Shard {
         };
         session.reading = false;
         session.dirty = true;
-        if worth_retrying(error) {
+        if error.is_retryable() {
             let active = session.in_flight(now.at);
             active.retry_at = Some(now.at + backoff(&mut active.retries));
             self.arm(now, id);

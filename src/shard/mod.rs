@@ -30,7 +30,7 @@ use crate::message_id::MessageIds;
 use crate::peer::{Holder, ShardMessage};
 use crate::placement::{Placement, ShardId};
 use crate::session::{Session, State};
-use crate::store::{Command, Completion, Outcome, Request, RequestId, StoreError};
+use crate::store::{Command, Completion, Outcome, Request, RequestId};
 use crate::time::{Now, Time};
 
 /// How a shard is set up.
@@ -448,9 +448,4 @@ impl Shard {
 
 fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
-}
-
-/// Whether waiting helps, for requests that the shard itself repeats.
-fn worth_retrying(error: StoreError) -> bool {
-    error.is_retryable()
 }

@@ -5,7 +5,7 @@ use roadstead_proto::{ChatId, ErrorCode, Position};
 
 use super::inbox::backoff;
 use super::sends::peer_in;
-use super::{Pending, Shard, worth_retrying};
+use super::{Pending, Shard};
 use crate::io::SessionId;
 use crate::limits;
 use crate::session::InFlight;
@@ -77,7 +77,7 @@ impl Shard {
         let mark = active.marking.take();
         match result {
             Ok(()) => active.retries = 0,
-            Err(error) if in_service && worth_retrying(error) => {
+            Err(error) if in_service && error.is_retryable() => {
                 if let Some((chat, position)) = mark {
                     active.wait_to_mark(chat, position);
                 }
