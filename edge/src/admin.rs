@@ -11,6 +11,7 @@ use roadstead_store::Health;
 use roadstead_store::embedded::{Count, ReadCounters};
 use serde_json::json;
 
+use crate::memory::Ceiling;
 use crate::metrics::{self, ShardMetrics, Text};
 use crate::store::Handle;
 
@@ -18,6 +19,7 @@ use crate::store::Handle;
 pub(crate) struct Admin {
     pub(crate) shards: Vec<Arc<ShardMetrics>>,
     pub(crate) net: Vec<Arc<roadstead_net::Counters>>,
+    pub(crate) ceiling: Arc<Ceiling>,
     pub(crate) store: Handle,
     pub(crate) draining: AtomicBool,
 }
@@ -35,7 +37,7 @@ async fn health() -> impl IntoResponse {
     Json(json!({ "status": "ok", "pid": std::process::id() }))
 }
 
-/// Whether new sessions are welcome here: the store commits and no drain has begun.
+/// Whether new sessions are welcome here: the store commits, there is memory, and no drain has begun.
 async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     let (code, body) = if admin.draining.load(Ordering::Relaxed) {
         (
@@ -44,6 +46,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         )
     } else {
         let reason = match admin.store.health() {
+            Health::Ready if admin.ceiling.is_reached() => "memory: the ceiling is reached".into(),
             Health::Ready => return (StatusCode::OK, Json(json!({ "ready": true }))),
             Health::Failed { error, .. } => format!("store: {error}"),
             Health::Stopped => "store: stopped".into(),
@@ -62,6 +65,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     text.sample(&[], std::process::id().into());
     metrics::write_shards(&mut text, &admin.shards);
     write_net(&mut text, &admin.net);
+    write_memory(&mut text, &admin.ceiling);
     write_store(&mut text, &admin.store);
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
@@ -85,6 +89,21 @@ fn write_net(text: &mut Text, net: &[Arc<roadstead_net::Counters>]) {
         for (shard, snapshot) in snapshots.iter().enumerate() {
             text.sample(&[("shard", &shard.to_string())], snapshot[row].1);
         }
+    }
+}
+
+fn write_memory(text: &mut Text, ceiling: &Ceiling) {
+    let gauges = [
+        ("used", "Memory that cannot be dropped.", ceiling.used()),
+        (
+            "ceiling",
+            "Above it new sessions are refused.",
+            ceiling.bytes(),
+        ),
+    ];
+    for (name, help, bytes) in gauges {
+        text.family(&format!("roadstead_memory_{name}_bytes"), "gauge", help);
+        text.sample(&[], bytes);
     }
 }
 

@@ -5,6 +5,7 @@ mod cli;
 mod clock;
 mod config;
 mod files;
+mod memory;
 mod metrics;
 mod reservation;
 mod resume;

@@ -18,6 +18,7 @@ use tokio::sync::mpsc as async_mpsc;
 use crate::admin::{self, Admin};
 use crate::config::{Config, QuicEngine};
 use crate::files::{self, Files};
+use crate::memory::{self, Ceiling};
 use crate::metrics::ShardMetrics;
 use crate::resume::ResumeTokens;
 use crate::store::Store;
@@ -60,6 +61,7 @@ fn serve_with<E: Engine + 'static>(config: &Config, files: &Files) -> anyhow::Re
 struct Shards {
     threads: Vec<WorkerThread>,
     metrics: Vec<Arc<ShardMetrics>>,
+    ceiling: Arc<Ceiling>,
     reports: async_mpsc::UnboundedReceiver<Report>,
 }
 
@@ -125,12 +127,14 @@ fn start_shards<E: Engine + 'static>(
         files.resume,
         config.tokens.resume_valid_for_s,
     ));
+    let ceiling = Arc::new(Ceiling::configured(config.memory_max_mib)?);
     let placement = Placement::new(store.placement_key(), config.shard_count());
     let mailboxes = server.mailboxes();
     let (report, reports) = async_mpsc::unbounded_channel();
     let mut shards = Shards {
         threads: Vec::new(),
         metrics: Vec::new(),
+        ceiling: ceiling.clone(),
         reports,
     };
     for seed in server.take_seeds() {
@@ -144,6 +148,7 @@ fn start_shards<E: Engine + 'static>(
             verifier: verifier.clone(),
             resume: resume.clone(),
             metrics: metrics.clone(),
+            ceiling: ceiling.clone(),
             report: Box::new({
                 let report = report.clone();
                 move |what| drop(report.send(what))
@@ -201,9 +206,11 @@ fn run<E: Engine>(
     mut shards: Shards,
 ) -> anyhow::Result<()> {
     let mailboxes = server.mailboxes();
+    let _watching_memory = memory::watch(shards.ceiling.clone())?;
     let (stop_upkeep, upkeep) = start_upkeep(store, mailboxes.clone())?;
     let admin = Arc::new(Admin {
         shards: shards.metrics.clone(),
+        ceiling: shards.ceiling.clone(),
         net: server.counters(),
         store: store.handle(),
         draining: AtomicBool::new(false),

@@ -61,6 +61,7 @@ pub(crate) struct ShardMetrics {
     outbox_waiting: Number,
     held_bytes: Number,
     pub(crate) shed: Number,
+    pub(crate) refused_memory: Number,
     /// From the request of a commit to its answer.
     pub(crate) send_latency: Histogram,
     /// The same of inbox reads.
@@ -192,12 +193,18 @@ pub(crate) fn write_shards(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
 
 fn write_worker(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
     type Pick = fn(&ShardMetrics) -> &Number;
-    let families: [(&str, &str, &str, Pick); 9] = [
+    let families: [(&str, &str, &str, Pick); 10] = [
         (
             "shed",
             "counter",
             "Sessions closed because the shard held too much for peers.",
             |m| &m.shed,
+        ),
+        (
+            "refused_memory",
+            "counter",
+            "Connections refused at the memory ceiling.",
+            |m| &m.refused_memory,
         ),
         (
             "held_bytes",

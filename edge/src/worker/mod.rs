@@ -18,6 +18,7 @@ use roadstead::{Credential, Identity, Input, Output, SessionId, Shard, ShardId, 
 use roadstead_net::{App, ConnId, Engine, Event, Io};
 use roadstead_proto::{DeviceId, ErrorCode};
 
+use crate::memory::Ceiling;
 use crate::metrics::ShardMetrics;
 use crate::resume::ResumeTokens;
 use crate::token::Verifier;
@@ -69,6 +70,7 @@ pub(crate) struct Worker {
     verifier: Arc<Verifier>,
     resume: Arc<ResumeTokens>,
     metrics: Arc<ShardMetrics>,
+    ceiling: Arc<Ceiling>,
     requests: Vec<Request>,
     /// When each request under way was made, by its id.
     asked_at: Vec<(Instant, Kind)>,
@@ -99,6 +101,7 @@ pub(crate) struct Parts {
     pub(crate) verifier: Arc<Verifier>,
     pub(crate) resume: Arc<ResumeTokens>,
     pub(crate) metrics: Arc<ShardMetrics>,
+    pub(crate) ceiling: Arc<Ceiling>,
     pub(crate) report: Box<dyn Fn(Report) + Send>,
 }
 
@@ -114,6 +117,7 @@ impl Worker {
             verifier: parts.verifier,
             resume: parts.resume,
             metrics: parts.metrics,
+            ceiling: parts.ceiling,
             requests: Vec::new(),
             asked_at: Vec::new(),
             waiting: VecDeque::new(),
@@ -313,6 +317,11 @@ impl<E: Engine> App<E> for Worker {
     fn event(&mut self, io: &mut Io<'_, E>, event: Event) {
         self.unpublished = true;
         match event {
+            Event::Opened { conn, .. } if self.ceiling.is_reached() => {
+                self.metrics.refused_memory.add(1);
+                let code = ErrorCode::Overloaded.as_close_code();
+                io.close(conn, code, b"the server's memory is full");
+            }
             Event::Opened { conn, .. } => {
                 self.connections.open(conn);
                 self.input(io, Input::Opened(session(conn)));

@@ -1,0 +1,132 @@
+//! How much memory the host gives this process: the least of its RAM and the limits of the process's
+//! control groups (version 1 and 2, each with all its parents).
+
+use std::path::Path;
+
+/// The tightest limit, and the file that says so.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Limit {
+    pub(crate) bytes: u64,
+    pub(crate) source: String,
+}
+
+/// Version 1 writes 'no limit' as the largest multiple of a page below 2^63.
+const UNLIMITED_FROM: u64 = 1 << 60;
+
+/// Reads below `root`, which is `/` outside of tests. `None` if not even /proc/meminfo can be read.
+pub(crate) fn of_host(root: &Path) -> Option<Limit> {
+    let ram = Limit {
+        bytes: mem_total(root)?,
+        source: "/proc/meminfo".into(),
+    };
+    of_groups(root)
+        .into_iter()
+        .chain([ram])
+        .min_by_key(|limit| limit.bytes)
+}
+
+/// RAM of the host in bytes.
+fn mem_total(root: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(root.join("proc/meminfo")).ok()?;
+    kib_of(&text, "MemTotal:")
+}
+
+/// A line `name  n kB` of a file of /proc, in bytes.
+pub(crate) fn kib_of(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The memory limits of the process's control groups and of their parents.
+pub(crate) fn of_groups(root: &Path) -> Vec<Limit> {
+    let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
+    let mut limits = Vec::new();
+    for line in groups.lines() {
+        // hierarchy-id ':' controllers ':' path (cgroups(7)); version 2 names no controllers.
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) =
+            (fields.next(), fields.next(), fields.next())
+        else {
+            continue;
+        };
+        let (mount, file) = match controllers {
+            "" => ("sys/fs/cgroup", "memory.max"),
+            names if names.split(',').any(|name| name == "memory") => {
+                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        // In a container the path may be the host's, and only the mount's root is there: every level
+        // that exists counts.
+        for level in Path::new(path.trim_start_matches('/')).ancestors() {
+            let file = Path::new(mount).join(level).join(file);
+            let bytes = std::fs::read_to_string(root.join(&file))
+                .ok()
+                .and_then(|text| text.trim().parse().ok())
+                .filter(|bytes: &u64| *bytes < UNLIMITED_FROM);
+            if let Some(bytes) = bytes {
+                let source = format!("/{}", file.display());
+                limits.push(Limit { bytes, source });
+            }
+        }
+    }
+    limits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().expect("a directory");
+        for (path, text) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+            std::fs::write(path, text).expect("written");
+        }
+        root
+    }
+
+    const RAM: (&str, &str) = ("proc/meminfo", "MemTotal:       1000 kB\nMemFree: 1 kB\n");
+
+    #[test]
+    fn without_groups_it_is_the_ram() {
+        let root = host(&[RAM]);
+        let limit = of_host(root.path()).expect("readable");
+        assert_eq!(
+            (limit.bytes, limit.source.as_str()),
+            (1_024_000, "/proc/meminfo")
+        );
+        assert_eq!(of_host(host(&[]).path()), None);
+    }
+
+    #[test]
+    fn the_tightest_parent_counts() {
+        let root = host(&[
+            RAM,
+            ("proc/self/cgroup", "0::/a/b\n"),
+            ("sys/fs/cgroup/a/b/memory.max", "max\n"),
+            ("sys/fs/cgroup/a/memory.max", "4096\n"),
+        ]);
+        let limit = of_host(root.path()).expect("readable");
+        assert_eq!(
+            (limit.bytes, limit.source.as_str()),
+            (4_096, "/sys/fs/cgroup/a/memory.max")
+        );
+    }
+
+    #[test]
+    fn version_1_and_its_word_for_unlimited() {
+        let root = host(&[
+            RAM,
+            ("proc/self/cgroup", "4:cpu,memory:/x\n1:cpuset:/y\n0::/\n"),
+            (
+                "sys/fs/cgroup/memory/memory.limit_in_bytes",
+                "9223372036854771712\n",
+            ),
+            ("sys/fs/cgroup/memory/x/memory.limit_in_bytes", "512000\n"),
+        ]);
+        assert_eq!(of_host(root.path()).expect("readable").bytes, 512_000);
+    }
+}
