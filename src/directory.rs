@@ -1,8 +1,8 @@
 //! The home of a user: which sessions serve its devices, and how its inboxes fill.
 
-use std::collections::HashMap;
 use std::hash::BuildHasher;
 
+use hashbrown::HashTable;
 use roadstead_proto::{DeviceId, Position, UserId};
 use siphasher::sip::SipHasher13;
 
@@ -27,12 +27,16 @@ impl BuildHasher for KeyedState {
 }
 
 /// A registered session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 struct Registration {
-    device: DeviceId,
+    user: UserId,
     connect_counter: u64,
+    device: DeviceId,
     holder: Holder,
 }
+
+/// What a registration costs, beside one byte of control and the empty places of its table.
+const _: () = assert!(size_of::<Registration>() <= 32);
 
 /// What came of a registration.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,23 +50,36 @@ pub(crate) enum Registered {
     Stale,
 }
 
-/// The sessions of the users whose home this shard is.
+/// Tables that the directory is split into, so that none is large: one that grows moves all it has, and a
+/// million entries would hold the shard up for a tenth of a second.
+const TABLES: usize = 256;
+
+/// The sessions of the users whose home this shard is. Those of one user have one hash, and so they lie
+/// in one table, near each other.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    /// Most users have one session: the list is short.
-    users: HashMap<UserId, Vec<Registration>, KeyedState>,
+    key: KeyedState,
+    tables: Vec<HashTable<Registration>>,
+    users: usize,
 }
 
 impl Directory {
     pub(crate) fn new(key: [u8; 16]) -> Self {
         Self {
-            users: HashMap::with_hasher(KeyedState::new(key)),
+            key: KeyedState::new(key),
+            tables: (0..TABLES).map(|_| HashTable::new()).collect(),
+            users: 0,
         }
     }
 
     /// Users with at least one session.
-    pub(crate) fn len(&self) -> usize {
-        self.users.len()
+    pub(crate) fn users(&self) -> usize {
+        self.users
+    }
+
+    /// Bytes of the tables.
+    pub(crate) fn bytes(&self) -> usize {
+        self.tables.iter().map(HashTable::allocation_size).sum()
     }
 
     /// R13: the higher connect counter wins; an equal one is a client that lost its counter, and the
@@ -74,16 +91,19 @@ impl Directory {
         connect_counter: u64,
         holder: Holder,
     ) -> Registered {
-        let sessions = self.users.entry(user).or_default();
         let new = Registration {
-            device,
+            user,
             connect_counter,
+            device,
             holder,
         };
-        match sessions.iter_mut().find(|session| session.device == device) {
+        let is_new_user = self.of(user).next().is_none();
+        let (key, hash) = (self.key, self.key.hash_one(user));
+        let table = &mut self.tables[table_of(hash)];
+        match table.find_mut(hash, |old| (old.user, old.device) == (user, device)) {
             None => {
-                sessions.reserve_exact(1);
-                sessions.push(new);
+                table.insert_unique(hash, new, |old| key.hash_one(old.user));
+                self.users += usize::from(is_new_user);
                 Registered::Accepted { replaced: None }
             }
             Some(old) if old.connect_counter > connect_counter => Registered::Stale,
@@ -97,32 +117,40 @@ impl Directory {
 
     /// Removes a session, if it is still the one registered.
     pub(crate) fn unregister(&mut self, user: UserId, device: DeviceId, holder: Holder) {
-        let Some(sessions) = self.users.get_mut(&user) else {
-            return;
-        };
-        sessions.retain(|session| (session.device, session.holder) != (device, holder));
-        if sessions.is_empty() {
-            self.users.remove(&user);
+        let hash = self.key.hash_one(user);
+        let found = self.tables[table_of(hash)].find_entry(hash, |old| {
+            (old.user, old.device, old.holder) == (user, device, holder)
+        });
+        if let Ok(found) = found {
+            found.remove();
+            let is_gone = self.of(user).next().is_none();
+            self.users -= usize::from(is_gone);
         }
     }
 
     /// The session that serves a device.
     pub(crate) fn holder(&self, user: UserId, device: DeviceId) -> Option<Holder> {
-        let sessions = self.users.get(&user)?;
-        sessions
-            .iter()
+        self.of(user)
             .find(|session| session.device == device)
             .map(|session| session.holder)
     }
 
     /// Every session of a user.
     pub(crate) fn holders(&self, user: UserId) -> impl Iterator<Item = Holder> + '_ {
-        self.users
-            .get(&user)
-            .into_iter()
-            .flatten()
-            .map(|session| session.holder)
+        self.of(user).map(|session| session.holder)
     }
+
+    fn of(&self, user: UserId) -> impl Iterator<Item = &Registration> {
+        let hash = self.key.hash_one(user);
+        self.tables[table_of(hash)]
+            .iter_hash(hash)
+            .filter(move |session| session.user == user)
+    }
+}
+
+/// By bits that the tables themselves do not look at: they take the lowest and the highest.
+fn table_of(hash: u64) -> usize {
+    usize::from(hash.to_be_bytes()[2])
 }
 
 /// Decides by lot when an inbox is worth counting (R21): one in so many appends, whichever inbox it is. A
@@ -199,7 +227,40 @@ mod tests {
         directory.unregister(user, device, holder(1));
         assert_eq!(directory.holder(user, device), Some(holder(2)));
         directory.unregister(user, device, holder(2));
-        assert_eq!(directory.len(), 0);
+        assert_eq!(directory.users(), 0);
+    }
+
+    #[test]
+    fn devices_of_a_user_are_found_among_many_users() {
+        let mut directory = Directory::new([7; 16]);
+        let id = |user: u64, device: u32| {
+            let user = UserId::new(user).expect("not 0");
+            (user, DeviceId::new(device).expect("not 0"))
+        };
+        for user in 1..=5_000 {
+            for device in 1..=2 {
+                let (user_id, device_id) = id(user, device);
+                let index = u32::try_from(user).expect("small") * 2 + device;
+                directory.register(user_id, device_id, 1, holder(index));
+            }
+        }
+        assert_eq!(directory.users(), 5_000);
+        let bytes = directory.bytes() / 10_000;
+        assert!((33..=96).contains(&bytes), "{bytes} bytes a session");
+        for user in 1..=5_000 {
+            let (user_id, device_id) = id(user, 2);
+            let mut holders: Vec<Holder> = directory.holders(user_id).collect();
+            holders.sort_unstable();
+            let index = u32::try_from(user).expect("small") * 2;
+            assert_eq!(holders, [holder(index + 1), holder(index + 2)]);
+            assert_eq!(
+                directory.holder(user_id, device_id),
+                Some(holder(index + 2))
+            );
+            directory.unregister(user_id, device_id, holder(index + 2));
+            assert_eq!(directory.holder(user_id, device_id), None);
+        }
+        assert_eq!(directory.users(), 5_000);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod peer;
 pub mod placement;
 mod session;
 mod shard;
+pub mod slots;
 pub mod store;
 pub mod time;
 

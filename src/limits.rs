@@ -76,6 +76,10 @@ pub const TYPING_BURST: u8 = 4;
 /// The interval of [`TYPING_BURST`].
 pub const TYPING_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Sessions that are looked at in one go when something concerns all of them, and timers that fire in
+/// one go: a fraction of a millisecond.
+pub const SWEEP_SLICE: u32 = 1024;
+
 const _: () = {
     assert!(INBOX_CHECK_EVERY as usize * 8 <= INBOX_ENTRIES_MAX);
     assert!(FLUSH_ENTRIES <= DELIVER_WINDOW_ENTRIES_MAX);

@@ -79,10 +79,11 @@ pub(crate) struct Session {
     pub(crate) reading: bool,
     /// The inbox has more than `read_through`: the one bit to which all notifies come down (R7).
     pub(crate) dirty: bool,
-    /// The entry of this session in the shard's timer queue. May be earlier than what is due.
-    pub(crate) timer: Option<Time>,
+    /// The entry of this session in the shard's timer queue, or [`Time::NEVER`]. May be earlier than
+    /// what is due.
+    pub(crate) timer: Time,
     /// When the shard closes the session, whatever happens: a missing Hello, or a drain.
-    pub(crate) close_at: Option<Time>,
+    pub(crate) close_at: Time,
     pub(crate) in_flight: Option<Box<InFlight>>,
 }
 
@@ -151,8 +152,8 @@ impl Session {
             confirmed_number: 0,
             reading: false,
             dirty: false,
-            timer: None,
-            close_at: Some(close_at),
+            timer: Time::NEVER,
+            close_at,
             in_flight: None,
         }
     }
@@ -226,21 +227,23 @@ impl Session {
         }
     }
 
-    /// When something is due, if nothing else happens.
-    pub(crate) fn due(&self, slow_consumer_after: Duration) -> Option<Time> {
-        let active = self.in_flight.as_ref();
+    /// When something is due, if nothing else happens, or [`Time::NEVER`].
+    pub(crate) fn due(&self, slow_consumer_after: Duration) -> Time {
+        let Some(active) = self.in_flight.as_ref() else {
+            return self.close_at;
+        };
         [
-            self.close_at,
+            Some(self.close_at),
             self.stalled_since()
                 .map(|since| since + slow_consumer_after),
-            active.and_then(|active| active.flush_at.filter(|_| !active.flushing)),
-            active.and_then(|active| active.retry_at),
-            active.and_then(|active| active.mark_at),
-            active.and_then(|active| active.settles_at()),
+            active.flush_at.filter(|_| !active.flushing),
+            active.retry_at,
+            active.mark_at,
+            active.settles_at(),
         ]
         .into_iter()
         .flatten()
-        .min()
+        .fold(Time::NEVER, Time::min)
     }
 
     /// Since when entries wait for nothing but an Ack, if they do.
@@ -275,6 +278,9 @@ impl Session {
         }
     }
 }
+
+/// An idle session of the core: three cache lines at most.
+const _: () = assert!(size_of::<Option<Session>>() <= 160);
 
 impl InFlight {
     fn new(now: Time) -> Self {

@@ -21,6 +21,9 @@ impl Time {
     /// The origin of the clock.
     pub const ZERO: Self = Self(0);
 
+    /// After every time that comes.
+    pub const NEVER: Self = Self(u64::MAX);
+
     /// A time this many microseconds after the origin.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Self {

@@ -1,6 +1,7 @@
 //! Identifiers of users, devices, chats and messages.
 
 use std::fmt;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use thiserror::Error;
 
@@ -20,11 +21,11 @@ pub enum IdError {
 
 /// A user: an account, with up to a few devices. Never 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UserId(u64);
+pub struct UserId(NonZeroU64);
 
 /// A device of a user, chosen at random by the installation, never 0 and never used twice (R13).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct DeviceId(u32);
+pub struct DeviceId(NonZeroU32);
 
 /// A message's identity: 41 bits of milliseconds, 10 of node, 12 of sequence. Identifies; never orders.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,17 +42,16 @@ impl UserId {
     /// # Errors
     /// [`IdError::Zero`] for 0.
     pub const fn new(id: u64) -> Result<Self, IdError> {
-        if id == 0 {
-            Err(IdError::Zero)
-        } else {
-            Ok(Self(id))
+        match NonZeroU64::new(id) {
+            Some(id) => Ok(Self(id)),
+            None => Err(IdError::Zero),
         }
     }
 
     /// The number.
     #[must_use]
     pub const fn get(self) -> u64 {
-        self.0
+        self.0.get()
     }
 }
 
@@ -61,17 +61,16 @@ impl DeviceId {
     /// # Errors
     /// [`IdError::Zero`] for 0.
     pub const fn new(id: u32) -> Result<Self, IdError> {
-        if id == 0 {
-            Err(IdError::Zero)
-        } else {
-            Ok(Self(id))
+        match NonZeroU32::new(id) {
+            Some(id) => Ok(Self(id)),
+            None => Err(IdError::Zero),
         }
     }
 
     /// The number.
     #[must_use]
     pub const fn get(self) -> u32 {
-        self.0
+        self.0.get()
     }
 }
 
@@ -126,8 +125,8 @@ impl ChatId {
     #[must_use]
     pub fn pair(a: UserId, b: UserId) -> Self {
         let mut id = [0; 16];
-        id[..8].copy_from_slice(&a.0.min(b.0).to_be_bytes());
-        id[8..].copy_from_slice(&a.0.max(b.0).to_be_bytes());
+        id[..8].copy_from_slice(&a.get().min(b.get()).to_be_bytes());
+        id[8..].copy_from_slice(&a.get().max(b.get()).to_be_bytes());
         Self(id)
     }
 

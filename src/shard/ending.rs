@@ -8,11 +8,12 @@ use roadstead_proto::v1::{self, server_frame};
 use siphasher::sip::SipHasher13;
 
 use super::Shard;
+use super::sweep::Matter;
 use crate::io::{CloseReason, Output, SessionId};
 use crate::limits;
 use crate::peer::ShardMessage;
 use crate::session::State;
-use crate::time::Now;
+use crate::time::{Now, Time};
 
 impl Shard {
     /// The server ends a session. What it acknowledged is flushed (R18), its home forgets it (R13).
@@ -29,11 +30,8 @@ impl Shard {
             return;
         }
         self.leave(id);
-        let index = usize::try_from(id.index).expect("it is in the table");
-        let session = self.sessions[index].take().expect("checked above");
-        if let Some(timer) = session.timer {
-            self.timers.remove(&(timer, id));
-        }
+        let session = self.sessions.remove(id.index).expect("checked above");
+        self.timers.remove(&(session.timer, id));
         self.counters.sessions -= 1;
     }
 
@@ -44,7 +42,7 @@ impl Shard {
             return;
         };
         let state = std::mem::replace(&mut session.state, State::Closing);
-        session.close_at = None;
+        session.close_at = Time::NEVER;
         match state {
             State::Closing => return,
             State::ExpectHello | State::ExpectIdentity(_) | State::ExpectDevice(_) => return,
@@ -73,30 +71,25 @@ impl Shard {
     /// GoAway to all, each with its own delay so that they do not come back as one (DESIGN 7).
     pub(super) fn handle_drain(&mut self, now: Now) {
         self.draining = true;
-        let close_at = now.at + limits::DRAIN_GRACE;
-        for index in 0..self.sessions.len() {
-            let Some(session) = self.sessions[index].as_mut() else {
-                continue;
+        self.begin_sweep(now, Matter::GoAway);
+    }
+
+    /// Tells a session to go; what is there at the end of its grace is closed.
+    pub(super) fn send_away(&mut self, now: Now, id: SessionId) {
+        let Some(session) = self.session_mut(id) else {
+            return;
+        };
+        if matches!(session.state, State::Closing) {
+            return;
+        }
+        session.close_at = now.at + limits::DRAIN_GRACE;
+        if session.is_active() {
+            let delay = self.drain_delay(now, id).as_millis();
+            let go_away = v1::GoAway {
+                reconnect_after_ms: u32::try_from(delay).expect("a few seconds"),
+                reason: "this server is going away".into(),
             };
-            if matches!(session.state, State::Closing) {
-                continue;
-            }
-            session.close_at = Some(close_at);
-            let active = session.is_active();
-            let index = u32::try_from(index).expect("indices come from the transport");
-            let id = SessionId {
-                index,
-                generation: session.generation,
-            };
-            if active {
-                let delay = self.drain_delay(now, id).as_millis();
-                let go_away = v1::GoAway {
-                    reconnect_after_ms: u32::try_from(delay).expect("a few seconds"),
-                    reason: "this server is going away".into(),
-                };
-                self.send(id, server_frame::Body::GoAway(go_away));
-            }
-            self.arm(now, id);
+            self.send(id, server_frame::Body::GoAway(go_away));
         }
     }
 

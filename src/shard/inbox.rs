@@ -6,6 +6,7 @@ use bytes::Bytes;
 use roadstead_proto::v1::{self, server_frame};
 use roadstead_proto::{Position, UserId};
 
+use super::sweep::Matter;
 use super::{Pending, Shard};
 use crate::io::SessionId;
 use crate::limits;
@@ -82,18 +83,7 @@ impl Shard {
     /// Every session reads once more: the retry of a send whose first attempt was durable after all finds
     /// its answer and tells no inbox that it grew.
     pub(super) fn handle_store_reopened(&mut self, now: Now) {
-        for index in 0..self.sessions.len() {
-            let Some(session) = self.sessions[index].as_ref() else {
-                continue;
-            };
-            let index = u32::try_from(index).expect("indices come from the transport");
-            let id = SessionId {
-                index,
-                generation: session.generation,
-            };
-            self.read_inbox(now, id);
-            self.arm(now, id);
-        }
+        self.begin_sweep(now, Matter::Read);
     }
 
     pub(super) fn handle_retry_due(&mut self, now: Now, id: SessionId) {

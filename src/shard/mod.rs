@@ -3,7 +3,8 @@
 //! One file per matter: [`opening`] takes a connection from its first frame to its Welcome, [`sends`]
 //! commits messages, [`inbox`] reads and delivers, [`acks`] flushes, [`read_marks`]
 //! tells how far chats are read, [`home`] keeps the directory,
-//! [`ephemeral`] passes on what is never stored, [`ending`] closes and drains.
+//! [`ephemeral`] passes on what is never stored, [`ending`] closes and drains, [`sweep`] does what
+//! concerns every session.
 
 mod acks;
 mod ending;
@@ -13,6 +14,7 @@ mod inbox;
 mod opening;
 mod read_marks;
 mod sends;
+mod sweep;
 #[cfg(test)]
 mod tests;
 
@@ -30,8 +32,10 @@ use crate::message_id::MessageIds;
 use crate::peer::{Holder, ShardMessage};
 use crate::placement::{Placement, ShardId};
 use crate::session::{Session, State};
+use crate::slots::Slots;
 use crate::store::{Command, Completion, Outcome, Request, RequestId};
 use crate::time::{Now, Time};
+use sweep::Sweep;
 
 /// How a shard is set up.
 #[derive(Debug, Clone)]
@@ -121,6 +125,10 @@ pub struct Counters {
     pub requests_pending: u64,
     /// Users in the directory.
     pub users: u64,
+    /// Bytes of the table of sessions, without what is under way.
+    pub session_bytes: u64,
+    /// Bytes of the directory.
+    pub directory_bytes: u64,
     /// Sessions closed by the server, by error code.
     pub closed_by_code: [u64; 32],
 }
@@ -149,13 +157,16 @@ enum Pending {
 pub struct Shard {
     config: ShardConfig,
     /// By the transport's index.
-    sessions: Vec<Option<Session>>,
+    sessions: Slots<Session>,
     directory: Directory,
     inbox_watch: InboxWatch,
     message_ids: MessageIds,
     pending: Slab<Pending>,
     sends_pending: usize,
     timers: BTreeSet<(Time, SessionId)>,
+    /// No timer is looked at before this: the last slice of them fired just before it.
+    timers_from: Time,
+    sweeps: Vec<Sweep>,
     /// Messages of this shard to itself, handled before the next input.
     to_self: VecDeque<ShardMessage>,
     outputs: VecDeque<Output>,
@@ -171,10 +182,12 @@ impl Shard {
             directory: Directory::new(config.hash_key),
             inbox_watch: InboxWatch::new(config.hash_key, config.inbox_check_every()),
             message_ids: MessageIds::new(config.node, config.id, config.placement.shards()),
-            sessions: Vec::new(),
+            sessions: Slots::default(),
             pending: Slab::new(),
             sends_pending: 0,
             timers: BTreeSet::new(),
+            timers_from: Time::ZERO,
+            sweeps: Vec::new(),
             to_self: VecDeque::new(),
             outputs: VecDeque::new(),
             draining: false,
@@ -220,19 +233,27 @@ impl Shard {
     /// When [`Self::handle_timeout`] wants to be called next.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
-        self.timers.first().map(|(at, _)| *at)
+        let timer = self.timers.first().map(|(at, _)| self.timers_from.max(*at));
+        [timer, self.sweep_due()].into_iter().flatten().min()
     }
 
-    /// Does what is due. Then [`Self::poll`] until `None`.
+    /// Does what is due, or a slice of it and the rest a microsecond later. Then [`Self::poll`] until
+    /// `None`.
     pub fn handle_timeout(&mut self, now: Now) {
         debug_assert!(
             self.outputs.is_empty(),
             "poll every output before the next input"
         );
-        while let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now.at) {
+        self.sweep(now);
+        self.timers_from = now.at + Duration::from_micros(1);
+        for _ in 0..limits::SWEEP_SLICE {
+            let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now.at)
+            else {
+                break;
+            };
             self.timers.remove(&(at, id));
             if let Some(session) = self.session_mut(id) {
-                session.timer = None;
+                session.timer = Time::NEVER;
                 self.handle_session_due(now, id);
                 self.arm(now, id);
             }
@@ -258,7 +279,9 @@ impl Shard {
         Counters {
             sends_pending: count(self.sends_pending),
             requests_pending: count(self.pending.len()),
-            users: count(self.directory.len()),
+            users: count(self.directory.users()),
+            session_bytes: count(self.sessions.bytes()),
+            directory_bytes: count(self.directory.bytes()),
             ..self.counters
         }
     }
@@ -353,7 +376,7 @@ impl Shard {
         let Some(session) = self.session_mut(id) else {
             return;
         };
-        if session.close_at.is_some_and(|at| at <= now.at) {
+        if session.close_at <= now.at {
             return self.handle_close_due(id);
         }
         let slow = session
@@ -377,24 +400,20 @@ impl Shard {
         let Some(session) = self.session_mut(id) else {
             return;
         };
-        let Some(due) = session.due(after) else {
-            return;
-        };
-        let due = due.max(now.at + Duration::from_micros(1));
-        if session.timer.is_some_and(|timer| timer <= due) {
+        let due = session.due(after).max(now.at + Duration::from_micros(1));
+        if session.timer <= due {
             return;
         }
-        let old = session.timer.replace(due);
-        if let Some(old) = old {
+        let old = std::mem::replace(&mut session.timer, due);
+        if old != Time::NEVER {
             self.timers.remove(&(old, id));
         }
         self.timers.insert((due, id));
     }
 
     fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
-        let slot = self.sessions.get_mut(usize::try_from(id.index).ok()?)?;
-        slot.as_mut()
-            .filter(|session| session.generation == id.generation)
+        let session = self.sessions.get_mut(id.index)?;
+        (session.generation == id.generation).then_some(session)
     }
 
     fn active_mut(&mut self, id: SessionId) -> Option<&mut Session> {

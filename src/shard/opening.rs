@@ -9,7 +9,7 @@ use crate::limits;
 use crate::peer::ShardMessage;
 use crate::session::{Opening, Session, State};
 use crate::store::{Command, DeviceOpened, Entry, EntryBody, Flush, OpenDevice};
-use crate::time::Now;
+use crate::time::{Now, Time};
 
 /// What a valid Hello says.
 struct Greeting {
@@ -20,12 +20,8 @@ struct Greeting {
 
 impl Shard {
     pub(super) fn handle_opened(&mut self, now: Now, id: SessionId) {
-        let index = usize::try_from(id.index).expect("an index fits");
-        if self.sessions.len() <= index {
-            self.sessions.resize_with(index + 1, || None);
-        }
         let session = Session::new(id.generation, now.at + limits::HELLO_TIMEOUT);
-        let old = self.sessions[index].replace(session);
+        let old = self.sessions.insert(id.index, session);
         assert!(old.is_none(), "{id:?} was opened while its slot was in use");
         self.counters.sessions += 1;
         self.arm(now, id);
@@ -145,7 +141,7 @@ impl Shard {
         else {
             unreachable!("checked above");
         };
-        session.close_at = None;
+        session.close_at = Time::NEVER;
         self.welcome(now, id, *opening);
         self.read_inbox(now, id);
         self.arm(now, id);

@@ -152,3 +152,32 @@ fn answers_for_sessions_that_are_gone_reach_nobody() {
         }
     }
 }
+
+#[test]
+fn a_drain_of_many_sends_them_away_slice_by_slice() {
+    let mut world = World::new(1);
+    let many = limits::SWEEP_SLICE + 500;
+    let conns: Vec<_> = (1..=many)
+        .map(|user| world.connect(device(u64::from(user), 1)))
+        .collect();
+    world.advance(limits::HELLO_TIMEOUT);
+    for conn in &conns {
+        world.take_frames(*conn);
+    }
+    world.input(HOME, Input::Drain);
+    let told = |world: &mut World, conns: &[_]| {
+        let told = conns.iter().filter(|conn| {
+            let frames = world.take_frames(**conn);
+            matches!(&frames[..], [Down::GoAway(_)])
+        });
+        told.count()
+    };
+    let first = told(&mut world, &conns);
+    assert_eq!(first, limits::SWEEP_SLICE as usize, "one slice at once");
+    world.advance(Duration::from_millis(1));
+    assert_eq!(first + told(&mut world, &conns), conns.len());
+    world.advance(limits::DRAIN_GRACE);
+    for conn in conns {
+        assert_eq!(world.close_code(conn), Some(ErrorCode::Draining));
+    }
+}

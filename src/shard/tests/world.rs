@@ -518,10 +518,8 @@ impl World {
     /// The session's inside.
     pub(super) fn session(&self, conn: ConnId) -> &Session {
         let Conn { shard, session, .. } = &self.conns[conn];
-        let index = usize::try_from(session.index).expect("small");
-        self.shards[usize::from(shard.0)].sessions[index]
-            .as_ref()
-            .expect("open")
+        let shard = &self.shards[usize::from(shard.0)];
+        shard.sessions.get(session.index).expect("open")
     }
 
     /// Nothing waits anywhere, no session owns more than itself, and no timer runs.
@@ -531,7 +529,7 @@ impl World {
             let counters = shard.counters();
             assert_eq!((counters.requests_pending, counters.sends_pending), (0, 0));
             assert_eq!(shard.poll_timeout(), None, "a quiet shard has no timers");
-            for session in shard.sessions.iter().flatten() {
+            for (_, session) in shard.sessions.iter() {
                 assert!(
                     session.in_flight.is_none(),
                     "a silent session owns nothing: {session:?}"
