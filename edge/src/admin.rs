@@ -1,19 +1,23 @@
-//! The admin HTTP: `/metrics`, `/healthz`, `/readyz`.
+//! The admin HTTP: `/metrics`, `/healthz`, `/readyz`, `/debug/memory`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{StatusCode, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing};
+use roadstead_net::Mailbox;
 use roadstead_store::Health;
 use roadstead_store::embedded::{Count, ReadCounters};
 use serde_json::json;
+use tokio::sync::oneshot;
 
-use crate::memory::Ceiling;
+use crate::memory::{Ceiling, account};
 use crate::metrics::{self, ShardMetrics, Text};
 use crate::store::Handle;
+use crate::worker::Message;
 
 /// What the handlers read.
 pub(crate) struct Admin {
@@ -22,6 +26,8 @@ pub(crate) struct Admin {
     pub(crate) ceiling: Arc<Ceiling>,
     pub(crate) store: Handle,
     pub(crate) draining: AtomicBool,
+    pub(crate) mailboxes: Vec<Mailbox<Message>>,
+    pub(crate) udp_port: u16,
 }
 
 pub(crate) fn router(admin: Arc<Admin>) -> Router {
@@ -29,6 +35,7 @@ pub(crate) fn router(admin: Arc<Admin>) -> Router {
         .route("/metrics", routing::get(metrics))
         .route("/healthz", routing::get(health))
         .route("/readyz", routing::get(ready))
+        .route("/debug/memory", routing::get(memory))
         .with_state(admin)
 }
 
@@ -57,6 +64,35 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         )
     };
     (code, Json(body))
+}
+
+/// How long a busy shard may take to say what it holds.
+const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where the bytes are: a table, or JSON for who accepts only that. Every shard walks over its
+/// connections for it, which takes some 20 ms for a million.
+async fn memory(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
+    let mut shards = Vec::new();
+    for mailbox in &admin.mailboxes {
+        let (ask, answer) = oneshot::channel();
+        let sent = mailbox.send(Message::Memory(ask)).is_ok();
+        let answer = tokio::time::timeout(MEMORY_PATIENCE, answer);
+        match answer.await {
+            Ok(Ok(memory)) if sent => shards.push(memory),
+            _ => return (StatusCode::SERVICE_UNAVAILABLE, "a shard is busy").into_response(),
+        }
+    }
+    let report = account::Report {
+        shards,
+        store_young_bytes: admin.store.young_bytes(),
+        process: account::ProcessMemory::read(admin.udp_port),
+    };
+    let wanted = headers.get(header::ACCEPT).map(HeaderValue::as_bytes);
+    if wanted == Some(b"application/json") {
+        Json(report.json()).into_response()
+    } else {
+        report.text().into_response()
+    }
 }
 
 async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {

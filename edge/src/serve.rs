@@ -214,6 +214,8 @@ fn run<E: Engine>(
         net: server.counters(),
         store: store.handle(),
         draining: AtomicBool::new(false),
+        mailboxes: mailboxes.clone(),
+        udp_port: server.addresses()[0].port(),
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -227,7 +229,9 @@ fn run<E: Engine>(
         let http = tokio::spawn(async move { axum::serve(listener, router).await });
         let served = serve_until_told(config, server, address, &mut shards).await;
         admin.draining.store(true, Ordering::Relaxed);
-        drain(&mailboxes, &mut shards.reports).await;
+        let most = shards.metrics.iter().map(|shard| shard.sessions()).max();
+        let patience = worker::drain_patience(most.unwrap_or(0)) + PORT_PATIENCE;
+        drain(&mailboxes, &mut shards.reports, patience).await;
         http.abort();
         served
     });
@@ -243,6 +247,7 @@ fn run<E: Engine>(
 async fn drain(
     mailboxes: &[Mailbox<Message>],
     reports: &mut async_mpsc::UnboundedReceiver<Report>,
+    patience: Duration,
 ) {
     tracing::info!("draining");
     mailboxes
@@ -253,7 +258,7 @@ async fn drain(
             reports.recv().await;
         }
     };
-    let _ = tokio::time::timeout(worker::DRAIN_PATIENCE + PORT_PATIENCE, all).await;
+    let _ = tokio::time::timeout(patience, all).await;
     mailboxes
         .iter()
         .for_each(|mailbox| deliver(mailbox, Message::Stop));

@@ -128,6 +128,15 @@ impl Handle {
         }
     }
 
+    /// What the embedded engine has in memory and not yet in its tables.
+    pub(crate) fn young_bytes(&self) -> u64 {
+        match self {
+            Self::Embedded(handle) => handle.counters().commit.young_bytes.get(),
+            #[cfg(feature = "foundationdb")]
+            Self::Foundation(_) => 0,
+        }
+    }
+
     pub(crate) fn queue_depths(&self) -> QueueDepths {
         on!(self, handle => handle.queue_depths())
     }

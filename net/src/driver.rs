@@ -12,7 +12,7 @@ use crate::{
     counters::Counters,
     error::ConnectError,
     event::{ConnId, ConnectParams, Event},
-    quic::Engine,
+    quic::{Engine, TransportMemory},
 };
 
 /// An application of one thread's loop: the edge's shard, or loadgen's sessions.
@@ -153,6 +153,12 @@ impl<E: Engine> Io<'_, E> {
     /// The smoothed round-trip time.
     pub fn rtt(&self, conn: ConnId) -> Option<Duration> {
         self.engine.rtt(conn)
+    }
+
+    /// What the connections of this thread hold; `None` if the engine does not know. Walks over all of
+    /// them: some 20 ns each.
+    pub fn memory(&self) -> Option<TransportMemory> {
+        self.engine.memory()
     }
 
     /// Whether the connection still exists for this application.

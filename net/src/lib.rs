@@ -40,5 +40,5 @@ pub use driver::{App, Io};
 pub use error::{ConnectError, Error};
 pub use event::{CloseReason, ConnId, ConnectParams, Event, HomePrefix};
 pub use queue::Mailbox;
-pub use quic::{Engine, lean::Lean, quinn::Quinn};
+pub use quic::{Engine, TransportMemory, lean::Lean, quinn::Quinn};
 pub use setup::{Client, Seed, Server};

@@ -5,6 +5,7 @@
 //! cache can. It is read ten times a second, so between two readings it grows by what the handshakes of a
 //! tenth of a second take: some megabytes a core.
 
+pub(crate) mod account;
 pub(crate) mod limit;
 
 use std::path::Path;

@@ -120,6 +120,8 @@ core_metrics! {
     gauge sends_pending "Sends waiting for the store.",
     gauge requests_pending "Requests waiting for the store.",
     gauge users "Users in the directory.",
+    gauge session_bytes "Bytes of the table of sessions.",
+    gauge directory_bytes "Bytes of the directory.",
 }
 
 impl ShardMetrics {
@@ -129,6 +131,11 @@ impl ShardMetrics {
             .set(u64::try_from(outbox_waiting).unwrap_or(u64::MAX));
         self.held_bytes
             .set(u64::try_from(held_bytes).unwrap_or(u64::MAX));
+    }
+
+    /// Open connections, as published last.
+    pub(crate) fn sessions(&self) -> u64 {
+        self.core.sessions.get()
     }
 
     pub(crate) fn closed(&self, reason: &CloseReason) {

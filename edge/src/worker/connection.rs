@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::{Buf, Bytes, BytesMut};
+use roadstead::slots::Slots;
 use roadstead::{Identity, SessionId};
 use roadstead_net::{ConnId, Engine, Io};
 use roadstead_proto::limits::FRAME_BYTES_MAX;
@@ -24,56 +25,78 @@ const WINDOW_RAISED: u32 = 64 * 1024;
 /// The connections of a worker, by the transport's index.
 #[derive(Default)]
 pub(super) struct Connections {
-    slots: Vec<Option<Connection>>,
+    slots: Slots<Connection>,
     budget: Budget,
+    /// Kept from one connection to the next, as most have a part under way only while they are read.
+    spare: Option<Box<UnderWay>>,
     /// Results that wait until the outputs before them have been polled.
     pub(super) authenticated: VecDeque<(SessionId, Result<Identity, ErrorCode>)>,
 }
 
 struct Connection {
     generation: u32,
-    deframer: Deframer,
-    /// The rest of the chunk whose frames are being handled.
-    chunk: Bytes,
-    unsent: BytesMut,
     /// In the worker's list of connections to read once the store has caught up.
     waiting: bool,
     /// Its window was raised, from the shard's budget.
     raised: bool,
+    under_way: Option<Box<UnderWay>>,
 }
 
-impl Connection {
+/// An idle connection of the worker.
+const _: () = assert!(size_of::<Option<Connection>>() <= 16);
+
+/// Bytes that are not a whole frame yet, or not sent yet: absent while there are none.
+struct UnderWay {
+    deframer: Deframer,
+    /// The rest of the chunk whose frames are being handled.
+    chunk: Bytes,
+    unsent: BytesMut,
+}
+
+impl UnderWay {
+    fn new() -> Self {
+        Self {
+            deframer: Deframer::new(FRAME_BYTES_MAX),
+            chunk: Bytes::new(),
+            unsent: BytesMut::new(),
+        }
+    }
+
     /// Bytes that the shard holds for it.
     fn held(&self) -> usize {
         self.deframer.buffered() + self.unsent.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held() == 0 && self.chunk.is_empty()
+    }
+}
+
+impl Connection {
+    fn held(&self) -> usize {
+        self.under_way.as_ref().map_or(0, |part| part.held())
     }
 }
 
 impl Connections {
     pub(super) fn open(&mut self, id: ConnId) {
-        let index = id.index as usize;
-        if self.slots.len() <= index {
-            self.slots.resize_with(index + 1, || None);
-        }
-        self.slots[index] = Some(Connection {
+        let connection = Connection {
             generation: id.generation,
-            deframer: Deframer::new(FRAME_BYTES_MAX),
-            chunk: Bytes::new(),
-            unsent: BytesMut::new(),
             waiting: false,
             raised: false,
-        });
+            under_way: None,
+        };
+        self.slots.insert(id.index, connection);
     }
 
     /// Forgets a connection; false if it had never opened.
     pub(super) fn close(&mut self, id: ConnId) -> bool {
-        let Some(connection) = self.get(id) else {
+        if self.get(id).is_none() {
             return false;
-        };
-        let (held, raised) = (connection.held(), connection.raised);
-        self.budget
-            .release(held, if raised { WINDOW_RAISED } else { 0 });
-        self.slots[id.index as usize] = None;
+        }
+        let connection = self.slots.remove(id.index).expect("it is there");
+        let window = if connection.raised { WINDOW_RAISED } else { 0 };
+        self.budget.release(connection.held(), window);
         true
     }
 
@@ -83,22 +106,31 @@ impl Connections {
         io: &mut Io<'_, E>,
         id: ConnId,
     ) -> Result<Option<ClientFrame>, FrameError> {
-        let Some(connection) = self.get(id) else {
+        let Some(mut part) = self.take_under_way(id) else {
             return Ok(None);
         };
-        if !connection.unsent.is_empty() {
+        if !part.unsent.is_empty() {
+            self.put_under_way(id, part);
             return Ok(None);
         }
-        let before = connection.held();
-        let frame = read_frame(connection, io, id);
-        let after = connection.held();
-        let wants_more = after > LARGE_FRAME_BYTES && !connection.raised;
+        let before = part.held();
+        let frame = read_frame(&mut part, io, id);
+        let after = part.held();
         self.budget.changed(before, after);
-        if wants_more && self.budget.promise(WINDOW_RAISED) {
+        self.put_under_way(id, part);
+        if after > LARGE_FRAME_BYTES {
+            self.raise_window(io, id);
+        }
+        frame
+    }
+
+    /// A connection in the middle of a large frame gets a larger window while the budget lasts (T8).
+    fn raise_window<E: Engine>(&mut self, io: &mut Io<'_, E>, id: ConnId) {
+        let is_raised = self.get(id).is_none_or(|connection| connection.raised);
+        if !is_raised && self.budget.promise(WINDOW_RAISED) {
             self.get(id).expect("it was there").raised = true;
             io.raise_receive_window(id, WINDOW_RAISED);
         }
-        frame
     }
 
     /// Sends bytes, in order, keeping what does not fit. False if too much is kept already.
@@ -111,30 +143,38 @@ impl Connections {
         let Some(connection) = self.get(id) else {
             return true;
         };
-        let mut rest = bytes;
-        if connection.unsent.is_empty() {
-            rest = &bytes[io.write(id, bytes)..];
-        }
+        let waits = connection
+            .under_way
+            .as_ref()
+            .is_some_and(|part| !part.unsent.is_empty());
+        let rest = if waits {
+            bytes
+        } else {
+            &bytes[io.write(id, bytes)..]
+        };
         if rest.is_empty() {
             return true;
         }
-        connection.unsent.extend_from_slice(rest);
-        let fits = connection.unsent.len() <= UNSENT_BYTES_MAX;
+        let mut part = self.take_under_way(id).expect("it was there");
+        part.unsent.extend_from_slice(rest);
+        let fits = part.unsent.len() <= UNSENT_BYTES_MAX;
+        self.put_under_way(id, part);
         self.budget.changed(0, rest.len());
         fits
     }
 
     /// Goes on sending; true once nothing is kept.
     pub(super) fn write_on<E: Engine>(&mut self, io: &mut Io<'_, E>, id: ConnId) -> bool {
-        let Some(connection) = self.get(id) else {
+        let Some(mut part) = self.take_under_way(id) else {
             return false;
         };
-        let sent = io.write(id, &connection.unsent);
-        connection.unsent.advance(sent);
-        let all = connection.unsent.is_empty();
+        let sent = io.write(id, &part.unsent);
+        part.unsent.advance(sent);
+        let all = part.unsent.is_empty();
         if all {
-            connection.unsent = BytesMut::new();
+            part.unsent = BytesMut::new();
         }
+        self.put_under_way(id, part);
         self.budget.changed(sent, 0);
         all
     }
@@ -152,18 +192,17 @@ impl Connections {
         if !self.budget.is_exceeded() {
             return None;
         }
-        let open = self.slots.iter().enumerate().filter_map(|(index, slot)| {
-            let connection = slot.as_ref()?;
-            let index = u32::try_from(index).expect("indices come from the transport");
-            Some((
-                connection.held(),
-                ConnId {
-                    index,
-                    generation: connection.generation,
-                },
-            ))
-        });
-        open.max_by_key(|(held, _)| *held).map(|(_, id)| id)
+        let open = self.slots.iter();
+        let most = open.max_by_key(|(_, connection)| connection.held());
+        most.map(|(index, connection)| ConnId {
+            index,
+            generation: connection.generation,
+        })
+    }
+
+    /// Bytes of the table, without what is under way.
+    pub(super) fn bytes(&self) -> usize {
+        self.slots.bytes()
     }
 
     /// Bytes held for connections: frames that are not complete, and what peers have not read.
@@ -172,26 +211,40 @@ impl Connections {
     }
 
     fn get(&mut self, id: ConnId) -> Option<&mut Connection> {
-        let slot = self.slots.get_mut(id.index as usize)?;
-        slot.as_mut()
-            .filter(|connection| connection.generation == id.generation)
+        let connection = self.slots.get_mut(id.index)?;
+        (connection.generation == id.generation).then_some(connection)
+    }
+
+    /// Takes out what a connection has under way, or something empty; `None` if there is no connection.
+    fn take_under_way(&mut self, id: ConnId) -> Option<Box<UnderWay>> {
+        let part = self.get(id)?.under_way.take();
+        let part = part.or_else(|| self.spare.take());
+        Some(part.unwrap_or_else(|| Box::new(UnderWay::new())))
+    }
+
+    fn put_under_way(&mut self, id: ConnId, part: Box<UnderWay>) {
+        if part.is_empty() {
+            self.spare = Some(part);
+        } else if let Some(connection) = self.get(id) {
+            connection.under_way = Some(part);
+        }
     }
 }
 
 fn read_frame<E: Engine>(
-    connection: &mut Connection,
+    part: &mut UnderWay,
     io: &mut Io<'_, E>,
     id: ConnId,
 ) -> Result<Option<ClientFrame>, FrameError> {
     loop {
-        if let Some(frame) = connection.deframer.next_frame(&mut connection.chunk)? {
+        if let Some(frame) = part.deframer.next_frame(&mut part.chunk)? {
             return decode_frame(frame).map(Some);
         }
         match io.read(id) {
-            Some(chunk) => connection.chunk = chunk,
+            Some(chunk) => part.chunk = chunk,
             None => {
                 // Even an empty slice keeps the packet that it came in.
-                connection.chunk = Bytes::new();
+                part.chunk = Bytes::new();
                 return Ok(None);
             }
         }

@@ -17,8 +17,10 @@ use roadstead::store::{Command, Completion, Request};
 use roadstead::{Credential, Identity, Input, Output, SessionId, Shard, ShardId, ShardMessage};
 use roadstead_net::{App, ConnId, Engine, Event, Io};
 use roadstead_proto::{DeviceId, ErrorCode};
+use tokio::sync::oneshot;
 
 use crate::memory::Ceiling;
+use crate::memory::account::ShardMemory;
 use crate::metrics::ShardMetrics;
 use crate::resume::ResumeTokens;
 use crate::token::Verifier;
@@ -35,6 +37,8 @@ pub(crate) enum Message {
     Reserved { from_ms: u64, until_ms: u64 },
     /// The store was reopened after a failure.
     StoreReopened,
+    /// Answer with what the shard holds.
+    Memory(oneshot::Sender<ShardMemory>),
     /// Send every session away; [`Report::Drained`] follows.
     Drain,
     /// End the loop. Only once all shards have drained: the sockets of the node are one group, and one
@@ -59,8 +63,17 @@ pub(crate) type Submit = Box<dyn FnMut(Vec<Request>) -> Vec<Completion> + Send>;
 /// How often a busy worker publishes its counters.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 
-/// How long a drain waits for connections that do not end.
-pub(crate) const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a drain waits for connections that do not end: for so long, and a second more for every
+/// [`DRAIN_RATE`] sessions of the shard.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Sessions that a shard sends away in a second even on a busy machine.
+const DRAIN_RATE: u64 = 10_000;
+
+/// How long a shard with so many sessions may take to drain.
+pub(crate) fn drain_patience(sessions: u64) -> Duration {
+    DRAIN_PATIENCE + Duration::from_secs(sessions / DRAIN_RATE)
+}
 
 pub(crate) struct Worker {
     shard: Shard,
@@ -293,6 +306,18 @@ impl Worker {
         }
     }
 
+    fn memory<E: Engine>(&self, io: &Io<'_, E>) -> ShardMemory {
+        let core = self.shard.counters();
+        ShardMemory {
+            sessions: core.sessions,
+            transport: io.memory(),
+            session_bytes: core.session_bytes,
+            directory_bytes: core.directory_bytes,
+            connection_bytes: self.connections.bytes() as u64,
+            held_bytes: self.connections.held() as u64,
+        }
+    }
+
     fn report_if_drained<E: Engine>(&mut self, io: &mut Io<'_, E>) {
         let Some(drained_at) = self.drained_at else {
             return;
@@ -357,8 +382,11 @@ impl<E: Engine> App<E> for Worker {
                 self.input(io, Input::MessageIdsReserved { from_ms, until_ms });
             }
             Message::StoreReopened => self.input(io, Input::StoreReopened),
+            // Whoever asked may have gone.
+            Message::Memory(answer) => drop(answer.send(self.memory(io))),
             Message::Drain => {
-                self.drained_at = Some(io.now() + DRAIN_PATIENCE);
+                let patience = drain_patience(self.shard.counters().sessions);
+                self.drained_at = Some(io.now() + patience);
                 self.input(io, Input::Drain);
             }
             Message::Stop => {

@@ -100,6 +100,19 @@ pub struct ServerSide {
     pub resets_per_second: u32,
 }
 
+/// Memory of an engine's connections, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransportMemory {
+    /// Connections, whatever their state.
+    pub connections: usize,
+    /// Of these, with something under way.
+    pub active: usize,
+    /// The table of connections, its free places included.
+    pub table_bytes: usize,
+    /// What is under way, behind the table.
+    pub active_bytes: usize,
+}
+
 /// A QUIC implementation as the loop sees it. All methods that take a [`ConnId`] do nothing, or answer
 /// `None`, 0 or false, for a connection that is gone.
 pub trait Engine: Sized {
@@ -162,6 +175,12 @@ pub trait Engine: Sized {
 
     /// The smoothed round-trip time.
     fn rtt(&self, conn: ConnId) -> Option<Duration>;
+
+    /// What the connections of this engine hold, found by a walk over them; `None` if the engine does not
+    /// know.
+    fn memory(&self) -> Option<TransportMemory> {
+        None
+    }
 
     /// Whether the connection is open for the application.
     fn is_open(&self, conn: ConnId) -> bool;

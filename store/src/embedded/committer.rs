@@ -264,6 +264,7 @@ impl Committer {
         let committed = engine.commit(writes).map_err(|error| error.to_string())?;
         if committed {
             counters.commits.add(1);
+            counters.young_bytes.set(engine.young_bytes());
             let elapsed = began.elapsed().as_micros();
             counters.commit_us.add(u64::try_from(elapsed).unwrap_or(0));
         }

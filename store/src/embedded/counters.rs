@@ -19,6 +19,12 @@ impl Count {
             .store(self.0.load(Relaxed).wrapping_add(more), Relaxed);
     }
 
+    /// For the one writer: a gauge.
+    pub(crate) fn set(&self, value: usize) {
+        self.0
+            .store(u64::try_from(value).unwrap_or(u64::MAX), Relaxed);
+    }
+
     pub(crate) fn add_len(&self, more: usize) {
         self.add(u64::try_from(more).unwrap_or(u64::MAX));
     }
@@ -68,6 +74,8 @@ pub struct CommitCounters {
     pub failures: Count,
     /// Entries removed by age.
     pub expired: Count,
+    /// Bytes of keys and values in the log and in memory, not yet in the database: a gauge.
+    pub young_bytes: Count,
 }
 
 /// Counted by a reader.

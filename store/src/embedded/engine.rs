@@ -178,6 +178,11 @@ impl Engine {
         Ok(true)
     }
 
+    /// Bytes that are in the log and in memory, and not yet in the database.
+    pub(crate) fn young_bytes(&self) -> usize {
+        self.committed.read().young_bytes()
+    }
+
     /// Brings the hot values up to the commit.
     fn write_through(&mut self, writes: &Writes) {
         for (key, write) in writes.iter().filter(|(key, _)| is_hot(key)) {

@@ -68,6 +68,11 @@ impl Marks {
         had
     }
 
+    /// Bytes of the vector.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.capacity() * size_of::<Facts>()
+    }
+
     fn entry(&mut self, handle: Handle) -> &mut Facts {
         let place = place(handle);
         if self.0.len() <= place {

@@ -32,7 +32,7 @@ use crate::{
     counters::Counters,
     error::{ConnectError, Error},
     event::{CloseReason, ConnId, ConnectParams, Event},
-    quic::{Datagram, Engine, EngineConfig, Outbound},
+    quic::{Datagram, Engine, EngineConfig, Outbound, TransportMemory},
     tls::ClientTls,
 };
 
@@ -317,6 +317,16 @@ impl Engine for Lean {
     fn rtt(&self, conn: ConnId) -> Option<Duration> {
         let handle = self.usable(conn)?;
         self.endpoint.rtt_us(handle).map(Duration::from_micros)
+    }
+
+    fn memory(&self) -> Option<TransportMemory> {
+        let memory = self.endpoint.memory();
+        Some(TransportMemory {
+            connections: memory.connections,
+            active: memory.active,
+            table_bytes: memory.slab + self.marks.bytes(),
+            active_bytes: memory.heap,
+        })
     }
 
     fn is_open(&self, conn: ConnId) -> bool {
