@@ -29,6 +29,22 @@ async fn health_readiness_and_metrics_answer() {
 }
 
 #[tokio::test]
+async fn the_account_of_memory_names_each_shard_and_the_rest() {
+    let edge = Edge::start_with("", &["--quic-engine", "lean"]);
+    let _one = Client::login(&edge, 1, 11).await;
+    let (status, text) = edge.get("/debug/memory").await;
+    assert_eq!(status, 200, "{text}");
+    let sessions = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("shard ")?.split_whitespace().nth(1))
+        .map(|count| count.parse::<u32>().expect("a number"));
+    assert_eq!(sessions.sum::<u32>(), 1, "{text}");
+    for part in ["transport, table", "directory", "rest", "anonymous memory"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn sigterm_drains_and_exits_with_zero() {
     let mut edge = Edge::start();
     let mut one = Client::login(&edge, 1, 11).await;

@@ -65,8 +65,8 @@ impl Default for EmbeddedLimits {
             others_queued_max: 4 * STORE_SENDS_REFUSED_ABOVE,
             reads_queued_max: 2 * STORE_SENDS_REFUSED_ABOVE,
             read_threads: 1,
-            cached_keys_max: 512 * 1024,
-            known_devices_max: 256 * 1024,
+            cached_keys_max: 128 * 1024,
+            known_devices_max: 128 * 1024,
             young_bytes_max: 32 * 1024 * 1024,
             block_cache_bytes: 64 * 1024 * 1024,
         }
