@@ -74,8 +74,17 @@ impl Ack<'_> {
     }
 }
 
+impl PartialEq for Ack<'_> {
+    /// Equal when they say the same, however long their integers are.
+    fn eq(&self, other: &Self) -> bool {
+        self.delay == other.delay && self.ranges().eq(other.ranges())
+    }
+}
+
+impl Eq for Ack<'_> {}
+
 /// One frame. Data borrow the packet.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "fields are those of RFC 9000 19")]
 pub enum Frame<'a> {
     /// Any number of padding bytes.

@@ -71,10 +71,15 @@ pub trait Node {
     fn notes(&mut self, now: Time) -> Vec<Note>;
     fn open(&mut self, now: Time, uni: bool) -> Option<u64>;
     fn write(&mut self, now: Time, id: u64, data: &[u8]) -> usize;
-    fn finish(&mut self, now: Time, id: u64);
+    /// Whether it could.
+    fn finish(&mut self, now: Time, id: u64) -> bool;
+    /// Abandons the sending half; whether it could.
+    fn reset(&mut self, now: Time, id: u64, code: u64) -> bool;
+    /// Asks the peer to abandon its half; whether it could.
+    fn stop(&mut self, now: Time, id: u64, code: u64) -> bool;
     fn read(&mut self, now: Time, id: u64) -> (Vec<u8>, bool);
     fn send_datagram(&mut self, now: Time, data: Vec<u8>) -> bool;
-    fn ping(&mut self, now: Time);
+    fn ping(&mut self, now: Time) -> bool;
     fn close(&mut self, now: Time);
     fn update_keys(&mut self, now: Time) -> bool;
     /// Invariants after every event.

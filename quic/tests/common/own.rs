@@ -183,8 +183,19 @@ impl<T: Tls, A: Aead> Node for Own<T, A> {
         self.endpoint.write(now, handle, id, data).unwrap_or(0)
     }
 
-    fn finish(&mut self, now: Time, id: u64) {
-        self.endpoint.finish(now, self.h(), id).unwrap();
+    fn finish(&mut self, now: Time, id: u64) -> bool {
+        let handle = self.handle;
+        handle.is_some_and(|h| self.endpoint.finish(now, h, id).is_ok())
+    }
+
+    fn reset(&mut self, now: Time, id: u64, code: u64) -> bool {
+        let handle = self.handle;
+        handle.is_some_and(|h| self.endpoint.reset(now, h, id, code).is_ok())
+    }
+
+    fn stop(&mut self, now: Time, id: u64, code: u64) -> bool {
+        let handle = self.handle;
+        handle.is_some_and(|h| self.endpoint.stop(now, h, id, code).is_ok())
     }
 
     fn read(&mut self, now: Time, id: u64) -> (Vec<u8>, bool) {
@@ -203,21 +214,24 @@ impl<T: Tls, A: Aead> Node for Own<T, A> {
     }
 
     fn send_datagram(&mut self, now: Time, data: Vec<u8>) -> bool {
-        self.endpoint
-            .send_datagram(now, self.h(), Bytes::from(data))
-            .is_ok()
+        let (handle, data) = (self.handle, Bytes::from(data));
+        handle.is_some_and(|h| self.endpoint.send_datagram(now, h, data).is_ok())
     }
 
-    fn ping(&mut self, now: Time) {
-        self.endpoint.ping(now, self.h()).unwrap();
+    fn ping(&mut self, now: Time) -> bool {
+        let handle = self.handle;
+        handle.is_some_and(|h| self.endpoint.ping(now, h).is_ok())
     }
 
     fn close(&mut self, now: Time) {
-        self.endpoint.close(now, self.h(), 42);
+        if let Some(handle) = self.handle {
+            self.endpoint.close(now, handle, 42);
+        }
     }
 
     fn update_keys(&mut self, now: Time) -> bool {
-        self.endpoint.update_keys(now, self.h()).is_ok()
+        let handle = self.handle;
+        handle.is_some_and(|h| self.endpoint.update_keys(now, h).is_ok())
     }
 
     fn check(&mut self) {

@@ -255,8 +255,21 @@ impl Node for Quinn {
         conn.send_stream(stream(id)).write(data).unwrap_or(0)
     }
 
-    fn finish(&mut self, _: Time, id: u64) {
-        let _ = self.conn().unwrap().send_stream(stream(id)).finish();
+    fn finish(&mut self, _: Time, id: u64) -> bool {
+        let conn = self.conn();
+        conn.is_some_and(|c| c.send_stream(stream(id)).finish().is_ok())
+    }
+
+    fn reset(&mut self, _: Time, id: u64, code: u64) -> bool {
+        let code = q::VarInt::from_u64(code).unwrap();
+        let conn = self.conn();
+        conn.is_some_and(|c| c.send_stream(stream(id)).reset(code).is_ok())
+    }
+
+    fn stop(&mut self, _: Time, id: u64, code: u64) -> bool {
+        let code = q::VarInt::from_u64(code).unwrap();
+        let conn = self.conn();
+        conn.is_some_and(|c| c.recv_stream(stream(id)).stop(code).is_ok())
     }
 
     fn read(&mut self, _: Time, id: u64) -> (Vec<u8>, bool) {
@@ -283,24 +296,22 @@ impl Node for Quinn {
     }
 
     fn send_datagram(&mut self, _: Time, data: Vec<u8>) -> bool {
-        self.conn()
-            .unwrap()
-            .datagrams()
-            .send(Bytes::from(data), true)
-            .is_ok()
+        let conn = self.conn();
+        conn.is_some_and(|c| c.datagrams().send(Bytes::from(data), true).is_ok())
     }
 
-    fn ping(&mut self, _: Time) {
-        self.conn().unwrap().ping();
+    fn ping(&mut self, _: Time) -> bool {
+        self.conn().map(q::Connection::ping).is_some()
     }
 
     fn close(&mut self, now: Time) {
         let at = self.at(now);
-        self.conn().unwrap().close(at, 42u32.into(), Bytes::new());
+        if let Some(conn) = self.conn() {
+            conn.close(at, 42u32.into(), Bytes::new());
+        }
     }
 
     fn update_keys(&mut self, _: Time) -> bool {
-        self.conn().unwrap().force_key_update();
-        true
+        self.conn().map(q::Connection::force_key_update).is_some()
     }
 }
