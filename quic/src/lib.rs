@@ -7,7 +7,7 @@
 //! and [`Endpoint::handle_timeout`] stand for the clock. TLS and the AEAD come in through the traits
 //! [`crypto::Tls`] and [`crypto::Aead`]. The rules T1 to T18 are those of docs/TRANSPORT.md.
 //!
-//! Reading order: `connection/mod.rs` for the data, `endpoint.rs` for the drive contract,
+//! Reading order: `connection/mod.rs` for the data, `endpoint/mod.rs` for the drive contract,
 //! `connection/receive.rs` and `connection/transmit.rs` for the packet path, then the rest.
 
 #![forbid(unsafe_code)]

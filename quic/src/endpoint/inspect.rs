@@ -1,0 +1,224 @@
+//! What can be asked of an endpoint: who is there, who is known, what it counted, what it takes.
+
+use std::net::SocketAddr;
+
+use super::Endpoint;
+use crate::connection::{Active, Connection, Flags, Path};
+use crate::crypto::{Aead, Tls};
+use crate::event::Handle;
+use crate::packet::Packet;
+use crate::streams::SendState;
+
+/// Counters of an endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(missing_docs, reason = "each name says what is counted")]
+pub struct Stats {
+    pub datagrams_received: u64,
+    pub datagrams_sent: u64,
+    pub accepted: u64,
+    pub retries_sent: u64,
+    pub resets_sent: u64,
+    pub refused: u64,
+    pub version_negotiations_sent: u64,
+    /// Of those refused, the ones whose Retry token was stale or used before.
+    pub tokens_refused: u64,
+    /// Stateless resets not sent for want of budget (T1).
+    pub resets_suppressed: u64,
+    /// Datagrams that no connection took and nothing answered.
+    pub dropped: u64,
+    /// Datagrams for another shard, which the caller should have forwarded (T1).
+    pub strays: u64,
+}
+
+/// Memory of an endpoint's connections in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Connections in the slab.
+    pub connections: usize,
+    /// Bytes of the slab's segments.
+    pub slab: usize,
+    /// Connections with an active part.
+    pub active: usize,
+    /// Bytes behind the connections: active parts, peer ids, boxed keys.
+    pub heap: usize,
+}
+
+/// How far the sending half of a stream has come, in bytes since its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Sending {
+    /// Written by the application.
+    pub written: u64,
+    /// Of these, no longer buffered, as the peer acknowledged them.
+    pub released: u64,
+    /// What the peer's flow control permits (RFC 9000 4.1).
+    pub permitted: u64,
+}
+
+impl<T: Tls, A: Aead> Endpoint<T, A> {
+    /// Counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// Connections, those that close included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// True without connections.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slab.len() == 0
+    }
+
+    /// Handshakes of clients under way.
+    #[must_use]
+    pub fn half_open(&self) -> usize {
+        self.half_open
+    }
+
+    /// The application's index of a connection.
+    #[must_use]
+    pub fn app(&self, handle: Handle) -> Option<u32> {
+        self.find(handle).map(|i| self.slab[i].app)
+    }
+
+    /// The current path of a connection.
+    #[must_use]
+    pub fn path(&self, handle: Handle) -> Option<Path> {
+        self.find(handle).map(|i| self.slab[i].path())
+    }
+
+    /// The smoothed round-trip time in microseconds, once there is a sample.
+    #[must_use]
+    pub fn rtt_us(&self, handle: Handle) -> Option<u64> {
+        let conn = &self.slab[self.find(handle)?];
+        conn.rtt.has_sample().then(|| conn.rtt.smoothed(0))
+    }
+
+    /// The largest datagram that [`Endpoint::send_datagram`] takes now.
+    #[must_use]
+    pub fn datagram_max(&self, handle: Handle) -> Option<usize> {
+        self.find(handle)
+            .map(|i| self.slab[i].datagram_max(&self.config.transport))
+    }
+
+    /// True when a connection has no active part.
+    #[must_use]
+    pub fn is_idle(&self, handle: Handle) -> bool {
+        self.find(handle)
+            .is_some_and(|i| self.slab[i].active.is_none())
+    }
+
+    /// Memory in use, by a walk over all connections (T8).
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        let mut memory = Memory {
+            connections: self.slab.len(),
+            slab: self.slab.heap_bytes(),
+            ..Memory::default()
+        };
+        self.slab.sweep(
+            |_| true,
+            |_, conn| {
+                memory.active += usize::from(conn.active.is_some());
+                memory.heap += conn.heap_bytes();
+            },
+        );
+        memory
+    }
+
+    /// Asserts the invariants of T15 over all connections. For tests: it walks everything.
+    ///
+    /// # Panics
+    /// Panics when an invariant is broken.
+    pub fn check_invariants(&self) {
+        let mut half_open = 0;
+        self.slab.sweep(
+            |_| true,
+            |_, conn| {
+                conn.check();
+                half_open += usize::from(conn.flags.has(Flags::HALF_OPEN));
+            },
+        );
+        assert_eq!(
+            half_open, self.half_open,
+            "half-open connections are counted"
+        );
+    }
+
+    /// Asserts the invariants of T15 over one connection.
+    ///
+    /// # Panics
+    /// Panics when an invariant is broken.
+    pub fn check_connection(&self, handle: Handle) {
+        if let Some(index) = self.find(handle) {
+            self.slab[index].check();
+        }
+    }
+
+    /// Bytes of an idle connection on this side, without and with the peer-id box (T7).
+    #[must_use]
+    pub const fn connection_sizes() -> (usize, usize, usize) {
+        (
+            size_of::<Connection<T>>(),
+            size_of::<crate::connection::PeerIds>(),
+            size_of::<Active<T>>(),
+        )
+    }
+
+    /// True for the handle of a connection that is not forgotten yet.
+    #[must_use]
+    pub fn contains(&self, handle: Handle) -> bool {
+        self.is_live(handle)
+    }
+
+    /// True when a datagram's first packet belongs to a connection of this endpoint, so that it need
+    /// not wait behind newcomers (T11).
+    #[must_use]
+    pub fn expects(&self, socket: u8, remote: SocketAddr, data: &[u8]) -> bool {
+        let path = Path { socket, remote };
+        Packet::parse(data, self.codec.format.len())
+            .is_ok_and(|packet| self.route(&packet, path).is_some())
+    }
+
+    /// Visits every connection, those that close included.
+    pub fn for_each(&self, mut each: impl FnMut(Handle)) {
+        self.slab.sweep(
+            |_| true,
+            |index, conn| each(Handle::of(index, conn.generation)),
+        );
+    }
+
+    /// How far the sending half of a stream has come; `None` once it is over or without a stream.
+    #[must_use]
+    pub fn sending(&self, handle: Handle, id: u64) -> Option<Sending> {
+        self.slab[self.find(handle)?].sending(id)
+    }
+}
+
+impl<T: Tls> Connection<T> {
+    fn sending(&self, id: u64) -> Option<Sending> {
+        let Some(active) = &self.active else {
+            // An idle connection has sent all and has no stream but the inline one (T18).
+            let state = &self.stream0;
+            let unused = self.flow.tx_max - self.flow.tx_sent;
+            return (id == 0 && state.send == SendState::Open).then(|| Sending {
+                written: state.written,
+                released: state.written,
+                permitted: state.tx_max.min(state.written + unused),
+            });
+        };
+        let (state, buf) = match id {
+            0 => (&self.stream0, &active.buf0),
+            id => active.streams.get(&id).map(|s| (&s.state, &s.buf))?,
+        };
+        (state.send == SendState::Open).then(|| Sending {
+            written: state.written,
+            released: state.written - buf.tx.len() as u64,
+            permitted: Self::send_limit(&self.flow, state, buf),
+        })
+    }
+}

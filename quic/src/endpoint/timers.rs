@@ -1,0 +1,68 @@
+//! The clock: one wheel for all connections, with lazy deadlines.
+
+use super::Endpoint;
+use crate::connection::Cx;
+use crate::crypto::{Aead, Tls};
+use crate::event::Handle;
+use crate::slab::{Entry, NIL};
+use crate::time::{Time, low32};
+
+impl<T: Tls, A: Aead> Endpoint<T, A> {
+    /// When [`Endpoint::handle_timeout`] is due; it may find nothing to do (deadlines are lazy).
+    #[must_use]
+    pub fn next_timeout(&self, now: Time) -> Option<Time> {
+        let tick = self.wheel.next_tick()?;
+        let ahead = tick.wrapping_sub(now.tick_down());
+        let ahead = if ahead >= 1 << 31 { 0 } else { ahead };
+        Some(Time::from_millis(now.as_millis() + u64::from(ahead)).max(now))
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, now: Time) {
+        self.purge_initials(now);
+        let mut fired = std::mem::take(&mut self.fired);
+        fired.clear();
+        self.wheel
+            .advance(&mut self.slab, now.tick_down(), &mut fired);
+        for index in fired.iter().copied() {
+            if self.slab.get(index).is_none() {
+                continue;
+            }
+            let (conn, mut cx) = parts!(self, now, index);
+            let due = conn.deadline(&cx).is_some_and(|at| at <= now);
+            if due {
+                conn.on_timeout(&mut cx);
+            }
+            self.settle(now, index, due);
+        }
+        self.fired = fired;
+    }
+
+    /// Lazy: a deadline that moved later stays armed where it was.
+    pub(super) fn rearm(&mut self, index: u32, deadline: Option<Time>) {
+        let Some(tick) = deadline.map(Time::tick_up) else {
+            return self.wheel.disarm(&mut self.slab, index);
+        };
+        let links = *self.slab[index].links();
+        let armed = links.prev != NIL;
+        if armed && tick.wrapping_sub(links.deadline) < 1 << 31 {
+            return;
+        }
+        self.wheel.disarm(&mut self.slab, index);
+        self.wheel.arm(&mut self.slab, index, tick);
+    }
+
+    /// Connections that heard nothing for longer than `idle_ms`, found in the dense array (T7).
+    pub fn sweep_idle(&self, now: Time, idle_ms: u32, mut each: impl FnMut(Handle)) {
+        let now_ms = low32(now.as_millis());
+        self.slab.sweep(
+            |at| now_ms.wrapping_sub(at) > idle_ms,
+            |index, conn| {
+                each(Handle {
+                    index,
+                    generation: conn.generation,
+                })
+            },
+        );
+    }
+}
