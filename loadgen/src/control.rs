@@ -31,6 +31,19 @@ pub(crate) enum Stage {
     Stopped,
 }
 
+impl Stage {
+    /// As in reports.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ramp => "ramp",
+            Self::Hold => "hold",
+            Self::Exchange => "exchange",
+            Self::Drain => "drain",
+            Self::Stopped => "end",
+        }
+    }
+}
+
 /// How a worker is doing.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Status {

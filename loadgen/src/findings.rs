@@ -34,6 +34,8 @@ pub(crate) enum Kind {
     Gap,
     /// Bytes or frames that a server must not send.
     ProtocolBroken,
+    /// Something reached a session to which nobody had sent anything.
+    SilenceBroken,
     /// A session that was not established.
     SessionFailed,
     /// A session that was established and was not there at the end.
@@ -59,6 +61,7 @@ impl Kind {
             Self::ReceiptFalse => "receipt false",
             Self::Gap => "gap",
             Self::ProtocolBroken => "protocol broken",
+            Self::SilenceBroken => "silence broken",
             Self::SessionFailed => "session failed",
             Self::SessionLost => "session lost",
             Self::SessionCut => "session cut",

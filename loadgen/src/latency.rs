@@ -28,6 +28,20 @@ pub(crate) struct Percentiles {
     pub(crate) count: u64,
 }
 
+impl Percentiles {
+    /// The worse of each, of both together.
+    pub(crate) fn worse(&self, other: &Self) -> Self {
+        Self {
+            p50: self.p50.max(other.p50),
+            p90: self.p90.max(other.p90),
+            p99: self.p99.max(other.p99),
+            p999: self.p999.max(other.p999),
+            max: self.max.max(other.max),
+            count: self.count + other.count,
+        }
+    }
+}
+
 impl Latency {
     pub(crate) fn new() -> Self {
         Self {

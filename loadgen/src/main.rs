@@ -11,6 +11,7 @@
 mod cli;
 mod clock;
 mod control;
+mod crew;
 mod edge;
 mod findings;
 mod latency;
@@ -19,6 +20,7 @@ mod out;
 mod payload;
 mod plan;
 mod process;
+mod record;
 mod report;
 mod rng;
 mod run;

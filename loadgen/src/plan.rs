@@ -8,7 +8,7 @@ use crate::cli::QuicEngine;
 use crate::clock::Micros;
 use crate::schedule::Arrivals;
 use crate::token::TokenSigner;
-use crate::topology::Topology;
+use crate::topology::{Roster, Topology};
 
 /// Everything that the threads of a run have in common.
 #[derive(Debug)]
@@ -18,13 +18,12 @@ pub(crate) struct Plan {
     pub(crate) server_name: String,
     pub(crate) signer: TokenSigner,
     pub(crate) topology: Topology,
-    pub(crate) threads: u16,
-    pub(crate) sockets: u16,
+    /// The threads of the run.
+    pub(crate) posts: Vec<Post>,
     /// Trusted certificates, PEM.
     pub(crate) roots: Vec<u8>,
     pub(crate) transport: Transport,
-    /// The engine of this end, and the server's where it is known.
-    pub(crate) quic_engine: QuicEngine,
+    /// The server's engine where it is known.
     pub(crate) target_engine: Option<QuicEngine>,
     /// TLS session resumption and resume tokens, off in headline runs (T13).
     pub(crate) resumption: bool,
@@ -34,8 +33,10 @@ pub(crate) struct Plan {
     pub(crate) counter_base: u64,
     /// Sessions opened per second.
     pub(crate) ramp: f64,
-    /// How long all sessions are held in silence before messages are sent.
+    /// How long all sessions are held before messages are sent.
     pub(crate) hold: Micros,
+    /// Nothing has been sent to these sessions, so whatever reaches them before is a finding.
+    pub(crate) silence: bool,
     pub(crate) exchange: Exchange,
     /// How long to wait for what is missing.
     pub(crate) drain_timeout: Micros,
@@ -45,6 +46,32 @@ pub(crate) struct Plan {
     pub(crate) cuts_fail: bool,
     /// Findings of each kind that are told in words.
     pub(crate) details_max: usize,
+}
+
+/// One thread of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Post {
+    pub(crate) engine: QuicEngine,
+    /// Sockets that its sessions share.
+    pub(crate) sockets: u16,
+    pub(crate) roster: Roster,
+}
+
+impl Plan {
+    /// Sockets of all threads.
+    pub(crate) fn sockets(&self) -> u32 {
+        self.posts.iter().map(|post| u32::from(post.sockets)).sum()
+    }
+
+    /// Sessions on an engine.
+    pub(crate) fn sessions_of(&self, engine: QuicEngine) -> u32 {
+        let of = self.posts.iter().filter(|post| post.engine == engine);
+        of.map(|post| post.roster.sessions()).sum()
+    }
+
+    pub(crate) fn threads(&self) -> u16 {
+        u16::try_from(self.posts.len()).unwrap_or(u16::MAX)
+    }
 }
 
 /// The messages of a run.
@@ -68,6 +95,6 @@ pub(crate) struct Exchange {
 pub(crate) enum Who {
     /// Any session, to anyone of its circle.
     Anyone,
-    /// Each of so many users, spread over all, gets one message.
+    /// Each of so many users, drawn by lot, gets one message.
     Sample(u32),
 }

@@ -12,6 +12,7 @@ use crate::clock::{Micros, seconds};
 use crate::findings::{Findings, Kind};
 use crate::latency::{Latency, Percentiles};
 use crate::plan::{Plan, Who};
+use crate::record::Point;
 use crate::run::{GeneratorUse, Raw, ServerUse};
 
 pub(crate) use progress::{Moment, Progress};
@@ -53,15 +54,18 @@ pub(crate) struct Report {
     pub(crate) stages_s: Stages,
     pub(crate) findings: Vec<Finding>,
     pub(crate) quic_engines: QuicEngines,
-    pub(crate) sockets: u16,
+    pub(crate) sockets: u32,
     pub(crate) threads: u16,
     pub(crate) options: Options,
+    /// The course of the run.
+    pub(crate) series: Vec<Point>,
 }
 
 /// T13: two ends of one engine could hide a shared fault.
 #[derive(Debug, Serialize)]
 pub(crate) struct QuicEngines {
-    pub(crate) generator: QuicEngine,
+    /// Of the generator's sessions, by engine.
+    pub(crate) generator: BTreeMap<&'static str, u32>,
     /// Where this end started the server.
     pub(crate) target: Option<QuicEngine>,
 }
@@ -156,6 +160,9 @@ pub(crate) struct Target {
 #[derive(Debug, Serialize)]
 pub(crate) struct Generator {
     pub(crate) rss_bytes: u64,
+    /// With all sessions held, and what that is for each, beyond an empty generator.
+    pub(crate) rss_bytes_held: u64,
+    pub(crate) bytes_per_session: u64,
     pub(crate) cpu_s: f64,
     /// The generator, not the server, was the bottleneck: do not trust the latencies.
     pub(crate) saturated: bool,
@@ -229,11 +236,16 @@ impl Report {
             },
             findings: findings(&raw.findings),
             quic_engines: QuicEngines {
-                generator: plan.quic_engine,
+                generator: [QuicEngine::Quinn, QuicEngine::Lean]
+                    .map(|engine| (engine.name(), plan.sessions_of(engine)))
+                    .into_iter()
+                    .filter(|(_, sessions)| *sessions > 0)
+                    .collect(),
                 target: plan.target_engine,
             },
-            sockets: plan.sockets,
-            threads: plan.threads,
+            sockets: plan.sockets(),
+            threads: plan.threads(),
+            series: raw.points.clone(),
             options: Options {
                 rate: plan.exchange.rate,
                 hold: seconds(plan.hold),
@@ -363,6 +375,9 @@ fn exchange_cpu(server: &ServerUse) -> Option<Micros> {
 fn generator(used: &GeneratorUse, raw: &Raw) -> Generator {
     Generator {
         rss_bytes: used.rss_bytes,
+        rss_bytes_held: used.rss_bytes_held,
+        bytes_per_session: used.rss_bytes_held.saturating_sub(used.rss_bytes_empty)
+            / u64::from(raw.server.sessions_held.max(1)),
         cpu_s: seconds(used.cpu),
         saturated: is_saturated(raw.status.late_sends, raw.status.tally.sent, used.busiest),
         late_sends: raw.status.late_sends,

@@ -44,6 +44,50 @@ impl Rng {
     }
 }
 
+/// A fixed shuffle of the numbers below `count`, by a seed: gives each number its place without a list.
+///
+/// A Feistel network over the next power of four, walked until it falls below `count`: at most four steps
+/// on average.
+#[derive(Debug, Clone)]
+pub(crate) struct Shuffle {
+    seed: u64,
+    count: u32,
+    half: u32,
+}
+
+impl Shuffle {
+    pub(crate) fn new(seed: u64, count: u32) -> Self {
+        let bits = u32::BITS - count.saturating_sub(1).leading_zeros();
+        Self {
+            seed,
+            count,
+            half: bits.div_ceil(2).max(1),
+        }
+    }
+
+    /// The number at a place below `count`.
+    pub(crate) fn at(&self, place: u32) -> u32 {
+        assert!(place < self.count, "a place of the shuffle");
+        let mut number = u64::from(place);
+        loop {
+            number = self.round(number);
+            if number < u64::from(self.count) {
+                return u32::try_from(number).expect("below a 32-bit count");
+            }
+        }
+    }
+
+    fn round(&self, number: u64) -> u64 {
+        let mask = (1u64 << self.half) - 1;
+        let (mut left, mut right) = (number >> self.half, number & mask);
+        for key in 0..4 {
+            let mixed = left ^ (mix(self.seed ^ mix(right << 8 | key)) & mask);
+            (left, right) = (right, mixed);
+        }
+        left << self.half | right
+    }
+}
+
 /// The finalizer of SplitMix64: spreads every bit of the input over the output.
 pub(crate) fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -85,6 +129,19 @@ mod tests {
             "{seen:?}"
         );
         assert_eq!(rng.jitter(0), 0);
+    }
+
+    #[test]
+    fn a_shuffle_has_every_number_once_and_hardly_any_in_its_place() {
+        for count in [1, 2, 3, 7, 64, 1_000, 4_097] {
+            let shuffle = Shuffle::new(5, count);
+            let mut all: Vec<u32> = (0..count).map(|place| shuffle.at(place)).collect();
+            let kept = (0..).zip(&all).filter(|(place, at)| place == *at).count();
+            assert!(count < 60 || kept < 10, "{kept} of {count}");
+            all.sort_unstable();
+            assert!(all.iter().copied().eq(0..count));
+        }
+        assert_ne!(Shuffle::new(1, 900).at(5), Shuffle::new(2, 900).at(5));
     }
 
     #[test]

@@ -4,25 +4,28 @@
 //! server between the stages.
 
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
-use roadstead_net::tls::ClientTls;
-use roadstead_net::{Client, ClientConfig, Engine, Lean, Mailbox, Quinn};
+use anyhow::{Result, bail};
 
-use crate::cli::QuicEngine;
 use crate::clock::{Clock, Micros};
-use crate::control::{Command, Stage, Status, Window};
+use crate::control::{Command, Stage, Status};
+use crate::crew::Crew;
 use crate::findings::Findings;
+use crate::latency::Latency;
 use crate::plan::{Plan, Who};
 use crate::process;
+use crate::record::{self, Point, Recorder};
 use crate::report::{Moment, Progress};
 use crate::target::{Sample, Target};
-use crate::worker::{Latencies, Outcome, Worker};
+use crate::worker::Latencies;
 
 /// How often the workers are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// How often latencies are taken from the workers, and the screen is drawn.
+const RECORD_EVERY: Micros = 250_000;
 
 /// Between the last session of the ramp and the measurement of the server's memory: what a handshake
 /// needs and a session does not is gone by then.
@@ -60,6 +63,7 @@ pub(crate) struct Raw {
     pub(crate) drained: bool,
     pub(crate) server: ServerUse,
     pub(crate) generator: GeneratorUse,
+    pub(crate) points: Vec<Point>,
 }
 
 /// What the server used.
@@ -79,6 +83,9 @@ pub(crate) struct ServerUse {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct GeneratorUse {
     pub(crate) rss_bytes: u64,
+    pub(crate) rss_bytes_empty: u64,
+    /// With all sessions open and silent.
+    pub(crate) rss_bytes_held: u64,
     pub(crate) cpu: Micros,
     /// Waiting for a CPU, all threads.
     pub(crate) waited: Micros,
@@ -97,11 +104,7 @@ pub(crate) fn conduct(
         Ok(stages) => conductor.end(stages),
         Err(error) => {
             // Let the server's sessions go before the complaint is printed.
-            conductor.tell(Command::Stop);
-            conductor
-                .threads
-                .drain(..)
-                .for_each(|thread| drop(thread.join()));
+            let _ = conductor.crew.dismiss();
             Err(error)
         }
     }
@@ -112,12 +115,14 @@ struct Conductor<'a> {
     clock: Clock,
     target: &'a mut Target,
     progress: &'a mut Progress,
-    windows: Vec<Arc<Window>>,
-    mailboxes: Vec<Mailbox<Command>>,
-    threads: Vec<JoinHandle<Result<Outcome, roadstead_net::Error>>>,
+    crew: Crew,
+    recorder: Recorder,
     server: ServerUse,
+    own_empty: Option<process::Usage>,
+    own_held: Option<process::Usage>,
     started_unix_ms: u64,
     busiest: f64,
+    record_at: Micros,
 }
 
 /// How long the stages took.
@@ -128,70 +133,27 @@ struct Stages {
     drained: bool,
 }
 
-/// The running threads and the ways to them.
-struct Crew {
-    windows: Vec<Arc<Window>>,
-    mailboxes: Vec<Mailbox<Command>>,
-    threads: Vec<JoinHandle<Result<Outcome, roadstead_net::Error>>>,
-}
-
-impl Crew {
-    fn hire<E: Engine + 'static>(
-        plan: &Arc<Plan>,
-        config: ClientConfig,
-        clock: Clock,
-    ) -> Result<Self> {
-        let mut client = Client::<Command, E>::open_with_engine(config)?;
-        let rosters = plan.topology.rosters(plan.threads.into());
-        let mut crew = Self {
-            windows: Vec::new(),
-            mailboxes: client.mailboxes(),
-            threads: Vec::new(),
-        };
-        for (seed, roster) in client.take_seeds().into_iter().zip(rosters) {
-            let window = Window::new();
-            let worker = Worker::new(plan.clone(), roster, seed.thread(), clock, window.clone());
-            crew.windows.push(window);
-            crew.threads.push(
-                thread::Builder::new()
-                    .name(format!("loadgen-{}", seed.thread()))
-                    .spawn(move || seed.run(worker).map(Worker::into_outcome))?,
-            );
-        }
-        Ok(crew)
-    }
-}
-
 impl<'a> Conductor<'a> {
     fn start(plan: &Arc<Plan>, target: &'a mut Target, progress: &'a mut Progress) -> Result<Self> {
-        let alpn: &[&[u8]] = &[roadstead_proto::ALPN];
-        let tls = ClientTls::trusting_pem(&plan.roots, alpn, plan.resumption)?;
-        let mut config = ClientConfig::new(plan.threads, plan.sockets, Arc::new(tls));
-        config.transport = plan.transport.clone();
-        if plan.target.is_ipv6() {
-            config.local = vec!["[::]:0".parse().context("an address")?];
-        }
         let empty = target.sample();
+        let own_empty = process::usage(std::process::id());
         let clock = Clock::start();
-        // The one place where the engine is chosen: from here on it is a type.
-        let crew = match plan.quic_engine {
-            QuicEngine::Quinn => Crew::hire::<Quinn>(plan, config, clock)?,
-            QuicEngine::Lean => Crew::hire::<Lean>(plan, config, clock)?,
-        };
         Ok(Self {
             plan: plan.clone(),
             clock,
             target,
             progress,
-            windows: crew.windows,
-            mailboxes: crew.mailboxes,
-            threads: crew.threads,
+            crew: Crew::hire(plan, clock)?,
+            recorder: Recorder::new(),
             server: ServerUse {
                 empty,
                 ..ServerUse::default()
             },
+            own_empty,
+            own_held: None,
             started_unix_ms: plan.counter_base,
             busiest: 0.0,
+            record_at: 0,
         })
     }
 
@@ -226,14 +188,15 @@ impl<'a> Conductor<'a> {
                 break;
             }
         }
-        self.server.sessions_held = self.sum().active;
         Ok(self.sum().last_established_at.saturating_sub(began))
     }
 
     fn hold(&mut self) -> Result<()> {
-        self.tell(Command::Hold);
+        self.crew.tell(Command::Hold);
         self.pass(Stage::Hold, SETTLE.max(self.plan.hold))?;
         self.server.held = self.target.sample();
+        self.own_held = process::usage(std::process::id());
+        self.server.sessions_held = self.sum().active;
         Ok(())
     }
 
@@ -243,8 +206,13 @@ impl<'a> Conductor<'a> {
         let from = self.clock.now() + LEAD;
         let until = from.saturating_add(duration);
         self.server.exchange_began = self.target.sample();
-        let before: Vec<Micros> = self.statuses().iter().map(|status| status.cpu).collect();
-        self.tell(Command::Exchange { from, until });
+        let before: Vec<Micros> = self
+            .crew
+            .statuses()
+            .iter()
+            .map(|status| status.cpu)
+            .collect();
+        self.crew.tell(Command::Exchange { from, until });
         // A sample ends with its last message; whatever happens, not more than a minute late.
         let deadline = match who {
             Who::Anyone => until,
@@ -253,7 +221,7 @@ impl<'a> Conductor<'a> {
         self.watch(Stage::Exchange, deadline + EXCHANGE_GRACE)?;
         self.server.exchange_ended = self.target.sample();
         let took = self.clock.now() - from;
-        let after = self.statuses();
+        let after = self.crew.statuses();
         self.busiest = before
             .iter()
             .zip(&after)
@@ -264,7 +232,7 @@ impl<'a> Conductor<'a> {
 
     fn drain(&mut self) -> Result<(Micros, bool)> {
         let began = self.clock.now();
-        self.tell(Command::Drain);
+        self.crew.tell(Command::Drain);
         let drained = self.watch(Stage::Drain, began + self.plan.drain_timeout)?;
         let took = self.clock.now() - began;
         self.pass(Stage::Drain, LINGER)?;
@@ -273,13 +241,11 @@ impl<'a> Conductor<'a> {
     }
 
     fn end(mut self, stages: Stages) -> Result<Raw> {
-        self.tell(Command::Stop);
         let own = process::usage(std::process::id());
         let mut latencies = Latencies::new();
         let mut findings = Findings::new(self.plan.details_max);
         let mut statuses = Vec::new();
-        for thread in self.threads.drain(..) {
-            let outcome = thread.join().map_err(|_| anyhow!("a thread panicked"))??;
+        for outcome in self.crew.dismiss()? {
             latencies.merge(&outcome.latencies);
             findings.merge(outcome.findings);
             statuses.push(outcome.status);
@@ -289,6 +255,8 @@ impl<'a> Conductor<'a> {
         Ok(Raw {
             generator: GeneratorUse {
                 rss_bytes: own.map_or(0, |own| own.rss_bytes),
+                rss_bytes_empty: self.own_empty.map_or(0, |own| own.rss_bytes),
+                rss_bytes_held: self.own_held.map_or(0, |own| own.rss_bytes),
                 cpu: own.map_or(0, |own| own.cpu),
                 waited: status.waited,
                 busiest: self.busiest,
@@ -302,6 +270,7 @@ impl<'a> Conductor<'a> {
             drain: stages.drain,
             drained: stages.drained,
             server: self.server,
+            points: self.recorder.into_points(),
         })
     }
 
@@ -335,28 +304,45 @@ impl<'a> Conductor<'a> {
         Ok(())
     }
 
-    /// Shows how it goes, and notices a worker that ended.
+    /// Records and shows how it goes, and notices a worker that ended.
     fn look(&mut self, stage: Stage) -> Result<Vec<Status>> {
-        if let Some(at) = self.threads.iter().position(JoinHandle::is_finished) {
-            let thread = self.threads.remove(at);
-            let outcome = thread.join().map_err(|_| anyhow!("a thread panicked"))?;
-            return Err(match outcome {
-                Ok(_) => anyhow!("a thread ended early"),
-                Err(error) => anyhow!(error).context("a thread ended"),
-            });
-        }
-        let statuses = self.statuses();
-        if self.progress.is_due(self.clock.now()) {
-            let moment = Moment {
-                now: self.clock.now(),
-                stage,
-                status: Status::sum(&statuses),
-                server: self.target.sample(),
-                windows: &self.windows,
-            };
-            self.progress.show(&moment);
+        self.crew.check()?;
+        let statuses = self.crew.statuses();
+        let now = self.clock.now();
+        if now >= self.record_at {
+            self.record_at = now + RECORD_EVERY;
+            self.record(now, stage, Status::sum(&statuses));
         }
         Ok(statuses)
+    }
+
+    fn record(&mut self, now: Micros, stage: Stage, status: Status) {
+        let (mut ack, mut deliver) = (Latency::new(), Latency::new());
+        self.crew.visit(|view| {
+            ack.merge(&view.ack);
+            deliver.merge(&view.deliver);
+            view.ack.clear();
+            view.deliver.clear();
+        });
+        let server = self.target.sample();
+        self.recorder.take(&ack, &deliver);
+        if self.recorder.is_due(now) {
+            self.recorder.add(record::Now {
+                at: now,
+                stage,
+                status: status.clone(),
+                server,
+                own: process::usage(std::process::id()),
+            });
+        }
+        self.progress.take(&Moment {
+            now,
+            stage,
+            status,
+            server,
+            ack: &ack,
+            deliver: &deliver,
+        });
     }
 
     /// Ends a run that can not succeed, with the reasons.
@@ -383,22 +369,8 @@ impl<'a> Conductor<'a> {
         );
     }
 
-    fn tell(&self, command: Command) {
-        for mailbox in &self.mailboxes {
-            // A mailbox holds thousands of commands and there are five; a worker that ended reads none.
-            let _ = mailbox.send(command);
-        }
-    }
-
-    fn statuses(&self) -> Vec<Status> {
-        self.windows
-            .iter()
-            .map(|window| window.view().status.clone())
-            .collect()
-    }
-
     fn sum(&self) -> Status {
-        Status::sum(&self.statuses())
+        Status::sum(&self.crew.statuses())
     }
 }
 

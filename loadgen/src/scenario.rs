@@ -3,6 +3,7 @@
 mod chat;
 mod demo;
 mod hold;
+mod posts;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,9 +25,6 @@ use crate::target::Target;
 use crate::token::TokenSigner;
 use crate::topology::{DEVICES_MAX, Topology};
 use crate::{out, payload};
-
-/// Sockets unless told otherwise (T5).
-const SOCKETS_DEFAULT: u16 = 64;
 
 /// The server's idle timeout is the shorter one and counts; this end only must not be in its way (T10).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
@@ -51,6 +49,7 @@ struct Shape {
     hold: f64,
     who: Who,
     cuts_fail: bool,
+    silence: bool,
 }
 
 /// Makes a run and reports it. `at_end` may add findings once the run is over.
@@ -93,26 +92,25 @@ fn plan(shape: &Shape, server: &Server, load: &Load) -> Result<Plan> {
         payload::BYTES_MIN,
         limits::PAYLOAD_BYTES_MAX
     );
-    let threads = load.threads.unwrap_or_else(threads_default).max(1);
+    let posts = posts::posts(&topology, load)?;
     let now_ms = now_ms()?;
     Ok(Plan {
         target: server.target,
         server_name: server.server_name.clone(),
         signer: signer(server)?,
-        threads,
-        sockets: load.sockets.unwrap_or(SOCKETS_DEFAULT).max(threads),
+        posts,
         roots: read(server.ca.as_deref(), server, "cert.pem", "--ca")?,
         transport: Transport {
             idle_timeout: IDLE_TIMEOUT,
             ..Transport::default()
         },
-        quic_engine: load.quic_engine,
         target_engine: server.quic_engine,
         resumption: load.resumption,
         run: run_tag(now_ms, load.seed),
         counter_base: now_ms,
         ramp: load.ramp,
         hold: from_seconds(shape.hold),
+        silence: shape.silence,
         exchange: Exchange {
             rate: shape.rate,
             arrivals: load.arrivals,
@@ -177,12 +175,6 @@ fn read(option: Option<&Path>, server: &Server, name: &str, flag: &str) -> Resul
         }
     };
     fs::read(&path).with_context(|| format!("reading {}", path.display()))
-}
-
-/// On a machine of its own the generator could have all cores; beside the server it has half.
-fn threads_default() -> u16 {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    u16::try_from(cores / 2).unwrap_or(u16::MAX)
 }
 
 fn run_tag(now_ms: u64, seed: u64) -> u32 {

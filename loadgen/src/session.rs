@@ -45,7 +45,7 @@ pub(crate) struct Session {
     chatter: Option<Box<Chatter>>,
     /// The beginning of a frame, in the rare case that one arrived in pieces.
     partial: Option<Box<Deframer>>,
-    resume_token: Option<Box<[u8]>>,
+    resume_token: Option<Box<ResumeToken>>,
     /// Connections so far: the Hello's connect counter (R13).
     connects: u32,
     /// Sends that may be unanswered at once, by the last Welcome.
@@ -60,6 +60,10 @@ pub(crate) struct Session {
     /// The stream takes no more bytes (R26).
     blocked: bool,
 }
+
+/// A token of the server's own for the next login (T14): behind one thin pointer, as most have none.
+#[derive(Debug)]
+pub(crate) struct ResumeToken(pub(crate) Box<[u8]>);
 
 /// What a connection attempt must know of the device.
 #[derive(Debug)]
@@ -115,6 +119,8 @@ pub(crate) enum Happened {
     SessionError { code: ErrorCode },
     /// The server asks to come back later.
     GoAway { after: Micros },
+    /// Something that needs no account: a typing notice, an answer to a message-level ping.
+    Ephemeral(&'static str),
     /// The server broke the protocol.
     Broken(String),
 }
@@ -160,7 +166,7 @@ impl Session {
 
     /// Takes the resume token out: it is good for one try, and the next Welcome brings another.
     pub(crate) fn take_resume_token(&mut self) -> Option<Box<[u8]>> {
-        self.resume_token.take()
+        self.resume_token.take().map(|token| token.0)
     }
 
     /// Sends without an answer.
@@ -353,7 +359,8 @@ impl Session {
         };
         self.in_flight_max = u16::try_from(in_flight).unwrap_or(u16::MAX);
         if self.keeps_resume_token && !welcome.resume_token.is_empty() {
-            self.resume_token = Some(welcome.resume_token.as_ref().into());
+            let token = ResumeToken(welcome.resume_token.as_ref().into());
+            self.resume_token = Some(Box::new(token));
         }
         Some(Happened::Welcomed(Welcomed {
             user: welcome.user,
@@ -381,7 +388,9 @@ impl Session {
                 self.advance(&gap.cursor, effects)?;
                 Some(Happened::Gap { reason: gap.reason })
             }
-            server_frame::Body::Typing(_) | server_frame::Body::Pong(_) => None,
+            body @ (server_frame::Body::Typing(_) | server_frame::Body::Pong(_)) => {
+                Some(Happened::Ephemeral(name_of(&body)))
+            }
             other => Some(Happened::Broken(format!(
                 "{} while Active",
                 name_of(&other)

@@ -40,17 +40,25 @@ impl Topology {
         self.users * self.devices
     }
 
-    /// Deals whole circles to `threads` threads, as evenly as they go.
-    pub(crate) fn rosters(&self, threads: u32) -> Vec<Roster> {
-        let circles = self.circles();
-        let start = |thread: u32| {
-            let circle = u64::from(circles) * u64::from(thread) / u64::from(threads);
-            self.circle_start(u32::try_from(circle).expect("at most the number of circles"))
+    /// Deals whole circles to `threads` threads, as evenly as they go. Before that each of `groups`
+    /// takes so many sessions, rounded up to whole circles, from the end; their rosters come last.
+    pub(crate) fn rosters(&self, threads: u32, groups: &[u32]) -> Vec<Roster> {
+        let per_circle = self.circle * self.devices;
+        let taken: Vec<u32> = groups.iter().map(|s| s.div_ceil(per_circle)).collect();
+        let even = self.circles().saturating_sub(taken.iter().sum());
+        let share = |thread: u32| {
+            let circle = u64::from(even) * u64::from(thread) / u64::from(threads);
+            u32::try_from(circle).expect("at most the number of circles")
         };
-        (0..threads)
-            .map(|thread| Roster {
+        let mut starts: Vec<u32> = (0..=threads).map(share).collect();
+        for circles in taken {
+            starts.push((starts[starts.len() - 1] + circles).min(self.circles()));
+        }
+        starts
+            .windows(2)
+            .map(|pair| Roster {
                 topology: self.clone(),
-                users: start(thread)..start(thread + 1),
+                users: self.circle_start(pair[0])..self.circle_start(pair[1]),
             })
             .collect()
     }
@@ -159,7 +167,7 @@ mod tests {
         for (users, circle, threads) in [(10, 4, 2), (2, 4, 1), (3, 2, 2), (1_000, 4, 7), (9, 8, 3)]
         {
             let topology = topology(users, 1, circle);
-            let rosters = topology.rosters(threads);
+            let rosters = topology.rosters(threads, &[]);
             assert_eq!(rosters.iter().map(Roster::users).sum::<u32>(), users);
             for roster in &rosters {
                 for user in 0..roster.users() {
@@ -175,7 +183,7 @@ mod tests {
 
     #[test]
     fn threads_get_fair_shares() {
-        let rosters = topology(10_000, 1, 4).rosters(3);
+        let rosters = topology(10_000, 1, 4).rosters(3, &[]);
         assert!(
             rosters
                 .iter()
@@ -184,8 +192,19 @@ mod tests {
     }
 
     #[test]
+    fn groups_take_their_sessions_from_the_end() {
+        let rosters = topology(1_003, 2, 4).rosters(2, &[100, 9]);
+        let sessions: Vec<u32> = rosters.iter().map(Roster::sessions).collect();
+        // 250 circles, 13 and 2 of them taken; the last has the three users that are left over.
+        assert_eq!(sessions, [936, 944, 104, 22]);
+        assert_eq!(rosters[3].users.end, 1_003);
+        let all = topology(8, 1, 4).rosters(1, &[8]);
+        assert_eq!([all[0].users(), all[1].users()], [0, 8]);
+    }
+
+    #[test]
     fn ids_lead_back_to_their_users_and_only_theirs() {
-        let rosters = topology(20, 2, 4).rosters(2);
+        let rosters = topology(20, 2, 4).rosters(2, &[]);
         assert_eq!(rosters[0].user_id(0).get(), 101);
         for roster in &rosters {
             for user in 0..roster.users() {
@@ -203,8 +222,8 @@ mod tests {
 
     #[test]
     fn r13_device_ids_differ_within_a_user_and_come_back_with_the_seed() {
-        let roster = &topology(500, 4, 4).rosters(1)[0];
-        let again = &topology(500, 4, 4).rosters(1)[0];
+        let roster = &topology(500, 4, 4).rosters(1, &[])[0];
+        let again = &topology(500, 4, 4).rosters(1, &[])[0];
         for user in 0..500 {
             let ids: HashSet<_> = roster
                 .sessions_of(user)

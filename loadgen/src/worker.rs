@@ -23,15 +23,25 @@ use crate::latency::Latency;
 use crate::ledger::{Arrival, Delivery, Ledger, Rules, Timing};
 use crate::plan::Plan;
 use crate::process;
-use crate::rng::Rng;
+use crate::rng::{Rng, Shuffle};
 use crate::schedule::{Arrivals, Schedule};
 use crate::session::{Effects, Happened};
 use crate::topology::Roster;
-use slot::Slot;
+use slot::{Millis, Slot};
 use sweep::Sweep;
 
 /// How often the conductor hears from a worker.
 const PUBLISH_EVERY: Micros = 100_000;
+
+/// Makes the order of a sample independent of other choices by the same seed.
+const LOTS: u64 = 0x6c6f_7473;
+
+/// A session of a silent run may find what an earlier run left in its inbox. That comes at once.
+const CATCH_UP: Micros = 5_000_000;
+
+/// Sessions that a thread closes per millisecond at the end: a close is kept for some round trips, and
+/// millions at once would need as many buffers.
+const CLOSES_PER_MS: u32 = 50;
 
 /// Something to be done for a session at its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,8 +49,8 @@ enum Alarm {
     Connect,
     /// A refused send may be tried again.
     Flush,
-    /// Close it if it has no Welcome by now. Names the attempt by its start.
-    Login(Micros),
+    /// Close it if it has no Welcome by now. Names the attempt.
+    Login(u32),
     Leave,
     Return,
 }
@@ -61,6 +71,8 @@ pub(crate) struct Worker {
     dirty: Vec<u32>,
     ramp: Schedule,
     ramped: u32,
+    /// Sessions that were closed at the end.
+    closed_up_to: u32,
     /// Sessions between their first packet and their Welcome, and how many there may be.
     opening: u32,
     opening_max: u32,
@@ -69,8 +81,9 @@ pub(crate) struct Worker {
     probe: Sweep,
     probed_at: Micros,
     schedule: Schedule,
-    /// Messages of a sample that were sent.
+    /// Messages of a sample that were sent, and the order of its users.
     sampled: u32,
+    lots: Shuffle,
     ledger: Ledger,
     latencies: Latencies,
     /// Of the last moment only.
@@ -121,6 +134,7 @@ impl Worker {
         };
         let now = clock.now();
         let sessions = roster.sessions();
+        let lots = Shuffle::new(plan.topology.seed ^ LOTS, roster.users());
         Self {
             ramp: Schedule::new(
                 Arrivals::Constant,
@@ -138,10 +152,11 @@ impl Worker {
             clock,
             window,
             stage: Stage::Ramp,
-            sessions_by_conn: Vec::new(),
+            sessions_by_conn: Vec::with_capacity(sessions as usize),
             alarms: BinaryHeap::new(),
             dirty: Vec::new(),
             ramped: 0,
+            closed_up_to: 0,
             opening: 0,
             opening_max: connect::OPENING_START,
             opening_cut_at: 0,
@@ -150,6 +165,7 @@ impl Worker {
             probed_at: 0,
             schedule: Schedule::empty(),
             sampled: 0,
+            lots,
             latencies: Latencies::new(),
             recent: (Latency::new(), Latency::new()),
             status: Status::default(),
@@ -172,7 +188,7 @@ impl Worker {
 
     fn session_of(&self, conn: ConnId) -> Option<u32> {
         let session = *self.sessions_by_conn.get(conn.index as usize)?;
-        (self.slots.get(session as usize)?.conn == Some(conn)).then_some(session)
+        (self.slots.get(session as usize)?.conn() == Some(conn)).then_some(session)
     }
 
     fn slot(&mut self, session: u32) -> &mut Slot {
@@ -194,12 +210,27 @@ impl Worker {
     fn read<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32, conn: ConnId) {
         while let Some(chunk) = io.read(conn) {
             let now = self.clock.now();
+            self.check_silence(session, chunk.len(), now);
             let slot = &mut self.slots[session as usize];
             slot.session
                 .received(chunk, now, &mut self.rng, &mut self.effects);
             self.book(io, session, now);
         }
         self.mark_dirty(session);
+    }
+
+    /// Between its Welcome and the first message nothing may reach a silent session.
+    fn check_silence(&mut self, session: u32, bytes: usize, now: Micros) {
+        let slot = &self.slots[session as usize];
+        let is_quiet_time = match self.stage {
+            Stage::Ramp => now > slot.online_since.micros() + CATCH_UP,
+            Stage::Hold => true,
+            _ => false,
+        };
+        if self.plan.silence && is_quiet_time && slot.session.is_active() {
+            let what = format!("{bytes} bytes to a session that nobody wrote to");
+            self.ledger.note(Kind::SilenceBroken, session, what);
+        }
     }
 
     /// Enters into the account what a session's input led to.
@@ -244,19 +275,23 @@ impl Worker {
                     envelope: &envelope,
                     resynced,
                 };
-                if let Delivery::Fresh {
-                    timing,
-                    sender,
-                    read,
-                } = self.ledger.delivered(&arrival)
-                {
-                    self.record_delivery(session, sender, timing, now);
-                    if let Some(chat) = read {
-                        self.slot(session).session.read(chat, position);
+                match self.ledger.delivered(&arrival) {
+                    Delivery::Fresh {
+                        timing,
+                        sender,
+                        read,
+                    } => {
+                        self.record_delivery(session, sender, timing, now);
+                        if let Some(chat) = read {
+                            self.slot(session).session.read(chat, position);
+                        }
                     }
+                    Delivery::Foreign => self.surprise(session, "a message of somebody else"),
+                    Delivery::Settled => {}
                 }
             }
             Happened::Receipt(update) => self.ledger.receipt(session, &update),
+            Happened::Ephemeral(what) => self.surprise(session, what),
             Happened::Postponed { .. } => self.status.postponed += 1,
             Happened::AnsweredAgain { .. } | Happened::SessionError { .. } => {}
             Happened::Refused { message, code } => self.ledger.refused(message, code),
@@ -281,8 +316,15 @@ impl Worker {
         }
     }
 
+    /// Something that is none of this run's: harmless, but no silence.
+    fn surprise(&mut self, session: u32, what: &str) {
+        if self.plan.silence && self.stage != Stage::Ramp {
+            self.ledger.note(Kind::SilenceBroken, session, what);
+        }
+    }
+
     fn record_ack(&mut self, session: u32, timing: Timing, now: Micros) {
-        if self.slot(session).online_since <= timing.intended {
+        if self.slot(session).online_since.micros() <= timing.intended {
             self.latencies
                 .ack
                 .record(timing.intended, timing.written, now);
@@ -293,7 +335,8 @@ impl Worker {
     /// A message waits for its receiver to come back, or was cut off from its sender by an absence: both
     /// say nothing about the server, and are kept apart.
     fn record_delivery(&mut self, session: u32, sender: u32, timing: Timing, now: Micros) {
-        let present = |session: u32| self.slots[session as usize].online_since <= timing.intended;
+        let present =
+            |session: u32| self.slots[session as usize].online_since.micros() <= timing.intended;
         let (of, recent) = match present(session) && present(sender) {
             true => (&mut self.latencies.deliver, Some(&mut self.recent.1)),
             false => (&mut self.latencies.catch_up, None),
@@ -321,10 +364,10 @@ impl Worker {
     fn write<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32, now: Micros) {
         let out = &mut self.effects.out;
         let slot = &mut self.slots[session as usize];
-        let Some(conn) = slot.conn.filter(|_| !out.is_empty()) else {
+        let Some(conn) = slot.conn().filter(|_| !out.is_empty()) else {
             return out.clear();
         };
-        slot.last_write_ms = milliseconds(now);
+        slot.last_write = Millis::after(now);
         if let Some(unsent) = &mut slot.unsent {
             unsent.extend_from_slice(out);
         } else {
@@ -360,7 +403,7 @@ impl Worker {
             match alarm {
                 Alarm::Connect => self.connect(io, session, now),
                 Alarm::Flush => self.mark_dirty(session),
-                Alarm::Login(since) => self.check_login(io, session, since),
+                Alarm::Login(attempt) => self.check_login(io, session, attempt),
                 Alarm::Leave => self.leave(io, session),
                 Alarm::Return => self.come_back(io, session, now),
             }
@@ -368,10 +411,10 @@ impl Worker {
     }
 
     fn send_heartbeats<E: Engine>(&mut self, io: &mut Io<'_, E>, now: Micros) {
-        let quiet_ms = milliseconds(self.heartbeat() / 2);
+        let quiet = self.heartbeat() / 2;
         while let Some(session) = self.heartbeats.take(now) {
             let slot = &self.slots[session as usize];
-            if milliseconds(now).wrapping_sub(slot.last_write_ms) >= quiet_ms {
+            if now.saturating_sub(slot.last_write.micros()) >= quiet {
                 self.ping(io, session);
             }
         }
@@ -382,7 +425,7 @@ impl Worker {
 
     fn ping<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32) {
         let slot = &self.slots[session as usize];
-        if let Some(conn) = slot.conn.filter(|_| slot.session.is_active()) {
+        if let Some(conn) = slot.conn().filter(|_| slot.session.is_active()) {
             io.ping(conn);
             self.status.heartbeats += 1;
         }
@@ -401,7 +444,7 @@ impl Worker {
         }
     }
 
-    fn obey<E: Engine>(&mut self, io: &mut Io<'_, E>, command: Command) {
+    fn obey(&mut self, command: Command) {
         let now = self.clock.now();
         match command {
             Command::Hold => {
@@ -410,7 +453,7 @@ impl Worker {
             }
             Command::Exchange { from, until } => self.start_exchange(from, until),
             Command::Drain => self.start_drain(now),
-            Command::Stop => self.stop(io),
+            Command::Stop => self.stop(),
         }
         self.publish_at = now;
     }
@@ -490,20 +533,26 @@ impl<E: Engine> App<E> for Worker {
                     self.closed(session, &reason);
                 }
             }
-            // A server that ends the stream closes the connection next; datagrams are ephemeral.
-            Event::Finished { .. } | Event::Datagram { .. } => {}
+            Event::Datagram { conn, .. } => {
+                if let Some(session) = self.session_of(conn) {
+                    self.surprise(session, "a datagram");
+                }
+            }
+            // A server that ends the stream closes the connection next.
+            Event::Finished { .. } => {}
         }
     }
 
-    fn message(&mut self, io: &mut Io<'_, E>, command: Command) {
-        self.obey(io, command);
+    fn message(&mut self, _: &mut Io<'_, E>, command: Command) {
+        self.obey(command);
     }
 
     fn turn(&mut self, io: &mut Io<'_, E>) -> Option<Instant> {
-        if self.stage == Stage::Stopped {
-            return None;
-        }
         let now = self.clock.now();
+        if self.stage == Stage::Stopped {
+            let more = self.close_some(io);
+            return more.then(|| self.clock.instant(now + 1_000));
+        }
         self.go_on_ramping(io, now);
         self.ring_alarms(io, now);
         self.send_due(self.clock.now());
@@ -542,13 +591,4 @@ impl std::fmt::Debug for Worker {
             .field("stage", &self.stage)
             .finish_non_exhaustive()
     }
-}
-
-/// Milliseconds of the run, as a slot keeps them.
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "wraps, and is only compared by difference"
-)]
-fn milliseconds(at: Micros) -> u32 {
-    (at / 1_000) as u32
 }

@@ -38,7 +38,9 @@ pub(crate) enum Delivery {
         /// Mark the chat read up to this message.
         read: Option<ChatId>,
     },
-    /// Nothing to be done: a repeat, somebody else's, or a finding.
+    /// Of an earlier run, or of another client.
+    Foreign,
+    /// Nothing to be done: a repeat or a finding.
     Settled,
 }
 
@@ -50,7 +52,7 @@ impl Ledger {
             Ok(header) if header.run == self.rules.run => header,
             Ok(_) | Err(PayloadError::Foreign) => {
                 self.tally.foreign += 1;
-                return Delivery::Settled;
+                return Delivery::Foreign;
             }
             Err(PayloadError::Damaged) => {
                 self.note(Kind::Damaged, session, arrival);

@@ -33,7 +33,7 @@ impl Rig {
             read_fraction,
             details_max: 3,
         };
-        let roster = topology.rosters(1).remove(0);
+        let roster = topology.rosters(1, &[]).remove(0);
         Self {
             ledger: Ledger::new(rules, roster),
             clock: 0,
@@ -439,7 +439,7 @@ fn messages_of_others_are_foreign_and_no_finding() {
     let mut other = Rig::new(1, 0.0);
     other.ledger.rules.run = 6;
     let theirs = other.send(1);
-    assert_eq!(rig.deliver(&theirs, 1), Delivery::Settled);
+    assert_eq!(rig.deliver(&theirs, 1), Delivery::Foreign);
     let mut text = theirs;
     text.envelope.payload = Bytes::from_static(b"hello");
     rig.deliver(&text, 1);

@@ -1,9 +1,7 @@
 //! How a run goes: a block that refreshes itself on a terminal, a line per second elsewhere.
 
-use std::sync::Arc;
-
 use crate::clock::{Micros, seconds};
-use crate::control::{Stage, Status, Window};
+use crate::control::{Stage, Status};
 use crate::latency::Latency;
 use crate::out;
 use crate::report::table::{count, mebibytes, milliseconds};
@@ -21,6 +19,9 @@ pub(crate) struct Progress {
     next: Micros,
     lines_drawn: usize,
     before: Option<Before>,
+    /// Latencies since the last moment shown.
+    ack: Latency,
+    deliver: Latency,
 }
 
 /// What rates are computed from.
@@ -37,7 +38,9 @@ pub(crate) struct Moment<'a> {
     pub(crate) stage: Stage,
     pub(crate) status: Status,
     pub(crate) server: Option<Sample>,
-    pub(crate) windows: &'a [Arc<Window>],
+    /// Latencies since the moment before.
+    pub(crate) ack: &'a Latency,
+    pub(crate) deliver: &'a Latency,
 }
 
 /// What happened per second since the last moment shown.
@@ -58,20 +61,31 @@ impl Progress {
             next: 0,
             lines_drawn: 0,
             before: None,
+            ack: Latency::new(),
+            deliver: Latency::new(),
         }
     }
 
-    pub(crate) fn is_due(&self, now: Micros) -> bool {
-        !self.quiet && now >= self.next
+    /// Takes a moment, and shows it if it is time to.
+    pub(crate) fn take(&mut self, moment: &Moment<'_>) {
+        if self.quiet {
+            return;
+        }
+        self.ack.merge(moment.ack);
+        self.deliver.merge(moment.deliver);
+        if moment.now >= self.next {
+            self.show(moment);
+            self.ack.clear();
+            self.deliver.clear();
+        }
     }
 
-    pub(crate) fn show(&mut self, moment: &Moment<'_>) {
-        let (ack, deliver) = take_recent(moment.windows);
+    fn show(&mut self, moment: &Moment<'_>) {
         let rates = self.rates(moment);
         let lines = if self.screen {
-            self.block(moment, &rates, &ack, &deliver)
+            self.block(moment, &rates, &self.ack, &self.deliver)
         } else {
-            vec![self.line(moment, &rates, &ack, &deliver)]
+            vec![self.line(moment, &rates, &self.ack, &self.deliver)]
         };
         self.print(&lines);
         self.next = moment.now
@@ -148,8 +162,8 @@ impl Progress {
             .collect();
         vec![
             format!(
-                "  {} {bar} {:.0} s",
-                stage_name(moment.stage),
+                "  {:<8} {bar} {:.0} s",
+                moment.stage.name(),
                 seconds(moment.now)
             ),
             format!(
@@ -186,7 +200,7 @@ impl Progress {
             "{:>5.1}s {} sessions={}/{} handshakes/s={:.0} sent={} ({:.0}/s) acked={} delivered={} \
              ack_p99={} deliver_p99={} edge: {}; own_cpu={:.0}% late={}",
             seconds(moment.now),
-            stage_name(moment.stage).trim_end(),
+            moment.stage.name(),
             status.active,
             self.sessions,
             rates.handshakes,
@@ -200,28 +214,6 @@ impl Progress {
             rates.own_cpu,
             status.late_sends
         )
-    }
-}
-
-fn take_recent(windows: &[Arc<Window>]) -> (Latency, Latency) {
-    let (mut ack, mut deliver) = (Latency::new(), Latency::new());
-    for window in windows {
-        let mut view = window.view();
-        ack.merge(&view.ack);
-        deliver.merge(&view.deliver);
-        view.ack.clear();
-        view.deliver.clear();
-    }
-    (ack, deliver)
-}
-
-fn stage_name(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Ramp => "ramp    ",
-        Stage::Hold => "hold    ",
-        Stage::Exchange => "exchange",
-        Stage::Drain => "drain   ",
-        Stage::Stopped => "end     ",
     }
 }
 
@@ -255,50 +247,53 @@ fn amount(number: u64) -> f64 {
 mod tests {
     use super::*;
 
-    fn moment<'a>(now: Micros, sent: u64, windows: &'a [Arc<Window>]) -> Moment<'a> {
-        let mut status = Status {
-            active: 5,
-            ..Status::default()
-        };
-        status.tally.sent = sent;
-        Moment {
-            now,
-            stage: Stage::Exchange,
-            status,
-            server: None,
-            windows,
+    struct Recent(Latency, Latency);
+
+    impl Recent {
+        fn moment(&self, now: Micros, sent: u64) -> Moment<'_> {
+            let mut status = Status {
+                active: 5,
+                ..Status::default()
+            };
+            status.tally.sent = sent;
+            Moment {
+                now,
+                stage: Stage::Exchange,
+                status,
+                server: None,
+                ack: &self.0,
+                deliver: &self.1,
+            }
         }
     }
 
     #[test]
     fn rates_are_those_since_the_last_moment() {
-        let windows = [Window::new()];
+        let recent = Recent(Latency::new(), Latency::new());
         let mut progress = Progress::new(true, 10);
-        assert!(!progress.is_due(0), "quiet");
         progress.before = Some(Before {
             at: 1_000_000,
-            status: moment(0, 100, &windows).status,
+            status: recent.moment(0, 100).status,
             server: None,
         });
-        let rates = progress.rates(&moment(3_000_000, 500, &windows));
+        let rates = progress.rates(&recent.moment(3_000_000, 500));
         assert!((rates.sent - 200.0).abs() < 1e-6);
     }
 
     #[test]
     fn a_line_and_a_block_tell_the_same_run() {
-        let windows = [Window::new()];
-        windows[0].view().ack.record(0, 0, 5_000);
+        let mut recent = Recent(Latency::new(), Latency::new());
+        recent.0.record(0, 0, 5_000);
         let progress = Progress::new(false, 10);
-        let moment = moment(2_000_000, 7, &windows);
-        let (ack, deliver) = take_recent(&windows);
-        assert!(windows[0].view().ack.is_empty(), "taken");
+        let moment = recent.moment(2_000_000, 7);
         let rates = progress.rates(&moment);
-        let line = progress.line(&moment, &rates, &ack, &deliver);
+        let line = progress.line(&moment, &rates, &recent.0, &recent.1);
         assert!(
             line.contains("sessions=5/10") && line.contains("sent=7"),
             "{line}"
         );
-        let block = progress.block(&moment, &rates, &ack, &deliver).join("\n");
+        let block = progress.block(&moment, &rates, &recent.0, &recent.1);
+        let block = block.join("\n");
         assert!(
             block.contains("5 of 10") && block.contains("p50 5.00 ms"),
             "{block}"

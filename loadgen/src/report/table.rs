@@ -119,8 +119,9 @@ fn generator(report: &Report) -> String {
         ""
     };
     format!(
-        "{} RSS, {:.1} s CPU, busiest thread {:.0} %, waited {:.1} s for a CPU, {} late sends{saturated}",
+        "{} RSS, {} B per session, {:.1} s CPU, busiest thread {:.0} %, waited {:.1} s for a CPU, {} late sends{saturated}",
         mebibytes(generator.rss_bytes),
+        count(generator.bytes_per_session),
         generator.cpu_s,
         generator.busiest_thread * 100.0,
         generator.waited_s,

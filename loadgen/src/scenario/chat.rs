@@ -19,6 +19,7 @@ pub(super) fn run(remote: &Remote) -> Result<Report> {
         who: Who::Anyone,
         // A chat goes on across a restart of the edge: what counts is that nothing is missing.
         cuts_fail: false,
+        silence: false,
     };
     run_shape(&shape, &remote.server, load, |_| Ok(()))
 }

@@ -34,7 +34,8 @@ pub(super) fn run(demo: &Demo) -> Result<Report> {
         offline_fraction: load.offline_fraction.unwrap_or(0.05),
         hold: 0.0,
         who: Who::Anyone,
-        cuts_fail: true,
+        cuts_fail: !load.allow_reconnects,
+        silence: false,
     };
     run_shape(&shape, &server, load, |findings| {
         if let Err(error) = edge.stop() {

@@ -5,8 +5,9 @@ use roadstead_net::{CloseReason, ConnectParams, Engine, HomePrefix, Io};
 use roadstead_proto::ErrorCode;
 use roadstead_proto::v1::hello;
 
+use super::slot::Millis;
 use super::sweep::Sweep;
-use super::{Alarm, Worker};
+use super::{Alarm, CLOSES_PER_MS, Worker};
 use crate::clock::Micros;
 use crate::control::Stage;
 use crate::findings::Kind;
@@ -77,8 +78,8 @@ impl Worker {
         match io.connect(&params) {
             Ok(conn) => {
                 slot.session.connecting();
-                slot.conn = Some(conn);
-                slot.connecting_since = now;
+                slot.set_conn(Some(conn));
+                slot.begin(now);
                 self.opening += 1;
                 let index = conn.index as usize;
                 if self.sessions_by_conn.len() <= index {
@@ -102,7 +103,7 @@ impl Worker {
         }
         let user = self.roster.user_id(self.roster.user(session));
         let slot = &mut self.slots[session as usize];
-        let since = slot.connecting_since;
+        let (attempt, took) = (slot.attempt(), slot.connecting_for(now));
         let resume_token = slot.session.take_resume_token();
         slot.resumed_login = resume_token.is_some();
         let credential = match resume_token {
@@ -125,9 +126,9 @@ impl Worker {
             counter_base: self.plan.counter_base,
         };
         slot.session.opened(login, &mut self.effects);
-        self.latencies.handshake.record(since, since, now);
+        self.latencies.handshake.record(0, 0, took);
         self.write(io, session, now);
-        self.set_alarm(now + LOGIN_TIMEOUT, session, Alarm::Login(since));
+        self.set_alarm(now + LOGIN_TIMEOUT, session, Alarm::Login(attempt));
     }
 
     pub(super) fn welcomed(&mut self, session: u32, welcomed: Welcomed, now: Micros) {
@@ -137,12 +138,12 @@ impl Worker {
             self.ledger.note(Kind::ProtocolBroken, session, what);
         }
         let slot = &mut self.slots[session as usize];
-        let since = slot.connecting_since;
+        let took = slot.connecting_for(now);
         slot.failures = 0;
-        slot.not_before = 0;
+        slot.not_before = Millis::default();
         slot.home = welcomed.home.and_then(home_prefix);
-        if slot.online_since == 0 {
-            slot.online_since = now;
+        if !slot.online_since.is_set() {
+            slot.online_since = Millis::after(now);
         }
         if std::mem::take(&mut slot.lost) {
             self.status.reconnected += 1;
@@ -156,7 +157,7 @@ impl Worker {
         self.opening_max = OPENING_MAX.min(self.opening_max + 1);
         self.status.active += 1;
         self.status.heartbeat = welcomed.heartbeat;
-        self.latencies.login.record(since, since, now);
+        self.latencies.login.record(0, 0, took);
         for (chat, position) in self.ledger.read_marks(session) {
             self.slot(session).session.read(chat, position);
         }
@@ -166,10 +167,10 @@ impl Worker {
         &mut self,
         io: &mut Io<'_, E>,
         session: u32,
-        since: Micros,
+        attempt: u32,
     ) {
         let slot = &self.slots[session as usize];
-        if slot.connecting_since == since && slot.session.phase() == Phase::ExpectWelcome {
+        if slot.attempt() == attempt && slot.session.phase() == Phase::ExpectWelcome {
             self.count_close("no Welcome in time".into());
             self.hang_up(io, session);
         }
@@ -179,12 +180,12 @@ impl Worker {
     pub(super) fn go_away<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32, at: Micros) {
         self.status.goaways += 1;
         self.count_close("go_away".into());
-        self.slot(session).not_before = at;
+        self.slot(session).not_before = Millis::after(at);
         self.hang_up(io, session);
     }
 
     pub(super) fn hang_up<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32) {
-        if let Some(conn) = self.slot(session).conn {
+        if let Some(conn) = self.slot(session).conn() {
             io.close(conn, 0, b"");
         }
     }
@@ -194,7 +195,7 @@ impl Worker {
         let slot = &mut self.slots[session as usize];
         let phase = slot.session.phase();
         slot.session.closed();
-        slot.conn = None;
+        slot.set_conn(None);
         slot.unsent = None;
         let (away, resumed_login) = (slot.away, slot.resumed_login);
         match phase {
@@ -253,7 +254,7 @@ impl Worker {
         let slot = &mut self.slots[session as usize];
         let wait = (BACKOFF_MIN << slot.failures.min(10)).min(BACKOFF_MAX);
         slot.failures = slot.failures.saturating_add(1);
-        let at = (now + self.rng.jitter(wait)).max(slot.not_before);
+        let at = (now + self.rng.jitter(wait)).max(slot.not_before.micros());
         self.set_alarm(at, session, Alarm::Connect);
     }
 
@@ -268,8 +269,8 @@ impl Worker {
         *self.status.closes.entry(reason).or_default() += 1;
     }
 
-    /// Books who is not there, then lets everyone go.
-    pub(super) fn stop<E: Engine>(&mut self, io: &mut Io<'_, E>) {
+    /// Books who is not there. The turns that follow let everyone go.
+    pub(super) fn stop(&mut self) {
         self.stage = Stage::Stopped;
         for session in 0..self.roster.sessions() {
             let slot = &self.slots[session as usize];
@@ -282,8 +283,22 @@ impl Worker {
             };
             self.ledger.note(kind, session, what);
         }
-        io.close_all(0, b"done");
-        io.stop();
+    }
+
+    /// Closes the next of the sessions. Answers whether any are left.
+    pub(super) fn close_some<E: Engine>(&mut self, io: &mut Io<'_, E>) -> bool {
+        let until = (self.closed_up_to + CLOSES_PER_MS).min(self.roster.sessions());
+        for session in self.closed_up_to..until {
+            if let Some(conn) = self.slots[session as usize].conn() {
+                io.close(conn, 0, b"done");
+            }
+        }
+        self.closed_up_to = until;
+        let more = until < self.roster.sessions();
+        if !more {
+            io.stop();
+        }
+        more
     }
 }
 

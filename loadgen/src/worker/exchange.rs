@@ -2,6 +2,7 @@
 
 use roadstead_net::{Engine, Io};
 
+use super::slot::Millis;
 use super::{Alarm, Worker};
 use crate::clock::Micros;
 use crate::control::Stage;
@@ -82,7 +83,7 @@ impl Worker {
         let slot = &mut self.slots[session as usize];
         if slot.away {
             slot.away = false;
-            slot.online_since = 0;
+            slot.online_since = Millis::default();
             self.status.away -= 1;
             self.connect(io, session, now);
         }
@@ -159,13 +160,10 @@ impl Worker {
             .all(|session| slots[session as usize].welcomed)
     }
 
-    /// The next user of the sample gets a message from a neighbour in the circle.
+    /// The next user of the sample, drawn by lot, gets a message from a neighbour in the circle.
     fn pick_next_of_sample(&mut self) -> Option<(u32, u32)> {
-        let users = u64::from(self.roster.users());
-        let size = u64::from(self.sample_size().max(1));
-        let recipient = u64::from(self.sampled) * users / size % users;
+        let recipient = self.lots.at(self.sampled % self.roster.users());
         self.sampled += 1;
-        let recipient = u32::try_from(recipient).expect("below the number of users");
         let circle = self.roster.circle(recipient);
         let neighbours = (recipient + 1..circle.end).chain(circle.start..recipient);
         for user in neighbours {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use rcgen::{KeyPair, PKCS_ED25519};
@@ -29,10 +30,17 @@ pub(crate) enum Fault {
     Postpone,
     /// Not wrong: closes the sender's connection in place of the answer.
     Cut,
+    /// Writes to a session that nobody wrote to, a moment after the last one came.
+    Chatty,
+    /// Closes a session, a moment after the last one came.
+    Drop,
 }
 
 /// How often a fault happens: once in so many sends.
 const EVERY: u64 = 40;
+
+/// From the last Hello to a fault in the silence after it.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// A running fake. It lives as long as the test process.
 pub(crate) struct Fake {
@@ -76,6 +84,8 @@ struct Shard {
     fault: Fault,
     stamp: u64,
     sends: u64,
+    /// When to break the silence.
+    break_at: Option<Instant>,
     sessions: HashMap<ConnId, Session>,
     devices: HashMap<Device, Inbox>,
     /// Delivered and read, by user and chat: receipts only grow (R20).
@@ -106,6 +116,7 @@ impl Shard {
             fault,
             stamp: 0,
             sends: 0,
+            break_at: None,
             sessions: HashMap::new(),
             devices: HashMap::new(),
             receipts: HashMap::new(),
@@ -146,6 +157,10 @@ impl Shard {
         };
         let device = (subject(&token), hello.device);
         self.sessions.get_mut(&conn).expect("open").device = Some(device);
+        if matches!(self.fault, Fault::Chatty | Fault::Drop) && !self.devices.contains_key(&device)
+        {
+            self.break_at = Some(Instant::now() + MOMENT);
+        }
         let inbox = self.devices.entry(device).or_default();
         inbox.conn = Some(conn);
         inbox.delivered = Position::ZERO;
@@ -386,12 +401,26 @@ impl<E: Engine> App<E> for Shard {
 
     fn message(&mut self, _: &mut Io<'_, E>, (): ()) {}
 
-    fn turn(&mut self, io: &mut Io<'_, E>) -> Option<std::time::Instant> {
+    fn turn(&mut self, io: &mut Io<'_, E>) -> Option<Instant> {
+        if self.break_at.is_some_and(|at| at <= Instant::now()) {
+            self.break_at = None;
+            self.break_silence(io);
+        }
         for (conn, session) in &mut self.sessions {
             let taken = io.write(*conn, &session.out);
             bytes::Buf::advance(&mut session.out, taken);
         }
-        None
+        self.break_at
+    }
+}
+
+impl Shard {
+    fn break_silence<E: Engine>(&mut self, io: &mut Io<'_, E>) {
+        let conn = *self.sessions.keys().min().expect("some session is open");
+        match self.fault {
+            Fault::Drop => io.close(conn, 0, b"dropped"),
+            _ => self.answer(conn, server_frame::Body::Typing(v1::Typing::default())),
+        }
     }
 }
 

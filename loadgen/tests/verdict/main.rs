@@ -211,3 +211,73 @@ fn a_held_session_that_is_cut_fails_the_run() {
     let options = ["--sessions", "60", "--duration", "1"];
     assert_failed(&run(&Fake::start(Fault::Cut), "hold", &options));
 }
+
+const HOLD: &[&str] = &["--sessions", "60", "--duration", "3"];
+
+/// What a finding says, if there is one of this kind.
+fn finding<'a>(report: &'a Value, kind: &str) -> Option<&'a str> {
+    let findings = report["findings"].as_array().expect("a list");
+    let found = findings.iter().find(|finding| finding["kind"] == kind)?;
+    found["details"][0].as_str()
+}
+
+#[test]
+fn a_frame_to_a_silent_session_fails_the_run() {
+    let result = run(&Fake::start(Fault::Chatty), "hold", HOLD);
+    assert_failed(&result);
+    let detail = finding(&result.1, "silence_broken").expect("it is told");
+    assert!(detail.contains("nobody wrote to"), "{detail}");
+}
+
+#[test]
+fn a_silent_session_that_is_dropped_fails_the_run_unless_it_may_come_back() {
+    let result = run(&Fake::start(Fault::Drop), "hold", HOLD);
+    assert_failed(&result);
+    assert!(finding(&result.1, "session_cut").is_some());
+    let allowed = [HOLD, &["--allow-reconnects"]].concat();
+    let result = run(&Fake::start(Fault::Drop), "hold", &allowed);
+    assert_passed(&result);
+    assert_eq!(number(&result.1, "sessions", "disconnected"), 1);
+    assert_eq!(number(&result.1, "sessions", "reconnected"), 1);
+}
+
+#[test]
+fn t13_clients_on_another_engine_take_part_with_the_same_checks() {
+    let mixed = [
+        "--quic-engine",
+        "lean",
+        "--quinn-clients",
+        "20",
+        "--sample",
+        "60",
+    ];
+    let options = [HOLD, &mixed].concat();
+    let result = run(&Fake::start(Fault::None), "hold", &options);
+    assert_passed(&result);
+    let engines = &result.1["quic_engines"]["generator"];
+    assert_eq!(
+        (&engines["lean"], &engines["quinn"]),
+        (&40.into(), &20.into())
+    );
+    assert_eq!(number(&result.1, "messages", "delivered"), 60);
+    let result = run(&Fake::start(Fault::Lose), "chat", &[CHAT, &mixed].concat());
+    assert_failed(&result);
+}
+
+#[test]
+fn the_course_of_a_run_is_recorded() {
+    let result = run(&Fake::start(Fault::None), "hold", HOLD);
+    let series = result.1["series"].as_array().expect("points");
+    assert!(series.len() >= 3, "{series:?}");
+    let held = series.iter().filter(|point| point["stage"] == "hold");
+    let sessions: Vec<_> = held.map(|point| point["sessions"].as_u64()).collect();
+    assert!(
+        sessions.len() >= 2 && sessions.iter().all(|s| *s == Some(60)),
+        "{sessions:?}"
+    );
+    assert!(
+        series
+            .iter()
+            .all(|point| point["generator_rss_bytes"].as_u64() > Some(1_000_000))
+    );
+}
