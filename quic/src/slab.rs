@@ -207,6 +207,31 @@ mod tests {
         assert_eq!(slab[indices[7]].generation, 1);
     }
 
+    /// 16 million sessions per shard: the index has 24 bits, and there the slab is full.
+    #[test]
+    fn indices_fill_their_24_bits_and_no_more_t2() {
+        struct Tiny(Links);
+        impl Entry for Tiny {
+            fn vacant() -> Self {
+                Self(Links::NONE)
+            }
+            fn is_vacant(&self) -> bool {
+                true
+            }
+            fn generation(&self) -> u32 {
+                0
+            }
+            fn set_generation(&mut self, _: u32) {}
+            fn links(&mut self) -> &mut Links {
+                &mut self.0
+            }
+        }
+        let mut slab: Slab<Tiny> = Slab::new();
+        let last = (0..1 << 24).map(|_| slab.allocate()).max();
+        assert_eq!(last, Some(Some((1 << 24) - 1)));
+        assert_eq!((slab.allocate(), slab.len()), (None, 1 << 24));
+    }
+
     #[test]
     fn a_slot_whose_generation_wraps_is_retired_t2() {
         let mut slab: Slab<Slot> = Slab::new();

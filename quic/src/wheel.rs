@@ -190,6 +190,33 @@ mod tests {
         }
     }
 
+    /// Idle timers of 300 s, and of weeks: on time as far as the levels reach, early beyond it, so
+    /// that the owner can arm again.
+    #[test]
+    fn idle_timers_far_ahead() {
+        let mut slab: Slab<Timer> = Slab::new();
+        for index in 0..3 {
+            assert_eq!(slab.allocate(), Some(index));
+        }
+        let start = u32::MAX - 1_000;
+        let mut wheel = Wheel::new(start);
+        wheel.arm(&mut slab, 0, start.wrapping_add(300_000));
+        wheel.arm(&mut slab, 1, start.wrapping_add(900_000_000));
+        wheel.arm(&mut slab, 2, start.wrapping_add(2_000_000_000));
+        let mut due = Vec::new();
+        for (ahead, expected) in [
+            (299_999, vec![]),
+            (300_000, vec![0]),
+            (899_999_999, vec![]),
+            (900_000_000, vec![1]),
+            (SPAN - 1, vec![2]),
+        ] {
+            due.clear();
+            wheel.advance(&mut slab, start.wrapping_add(ahead), &mut due);
+            assert_eq!(due, expected, "{ahead} ms on");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         /// Every armed timer fires exactly at its tick, also across the wrap of the ticks.

@@ -46,7 +46,7 @@ pub(crate) use receive::Arrival;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Path {
     /// The index of the local socket (T12: one per shard, configured address and family).
-    pub socket: u8,
+    pub socket: u16,
     /// The peer's address.
     pub remote: SocketAddr,
 }
@@ -207,7 +207,7 @@ pub(crate) struct Connection<T> {
     pub(crate) state: State,
     pub(crate) own: OwnIds,
     pub(crate) pto_count: u8,
-    pub(crate) socket: u8,
+    pub(crate) socket: u16,
     ip: [u8; 16],
     port: u16,
     pub(crate) peer_cid: ConnectionId,

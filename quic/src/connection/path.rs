@@ -182,7 +182,7 @@ impl<T: Tls> Connection<T> {
     pub(crate) fn migrate<A: Aead>(
         &mut self,
         cx: &mut Cx<'_, A>,
-        socket: u8,
+        socket: u16,
     ) -> Result<(), NotOpen> {
         let open = self.state == State::Open && self.flags.has(Flags::CONFIRMED);
         if !open || !self.side().is_client() || self.flags.has(Flags::MIGRATION_DISABLED) {

@@ -67,12 +67,12 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
     }
 
     /// Moves a client's connection to another local socket (RFC 9000 9).
-    pub fn migrate(&mut self, now: Time, handle: Handle, socket: u8) -> Result<(), NotOpen> {
+    pub fn migrate(&mut self, now: Time, handle: Handle, socket: u16) -> Result<(), NotOpen> {
         let index = self.find(handle).ok_or(NotOpen)?;
         let old = self.slab[index].path();
         self.on_open(now, handle, |conn, cx| conn.migrate(cx, socket))?;
         if self.codec.format.is_empty() {
-            self.paths.insert(Path { socket, ..old }, index);
+            self.paths.insert(Path { socket, ..old }, handle);
         }
         Ok(())
     }

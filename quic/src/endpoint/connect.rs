@@ -57,7 +57,8 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         connect: Connect<'_>,
     ) -> Result<Handle, ConnectError> {
         let empty = self.codec.format.is_empty();
-        if empty && self.paths.contains_key(&connect.path) {
+        let taken = |handle: &Handle| self.is_live(*handle);
+        if empty && self.paths.get(&connect.path).is_some_and(taken) {
             return Err(ConnectError::PathInUse);
         }
         let dcid = self.first_id(connect.home);
@@ -88,7 +89,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             conn.close_with_error(&mut cx, error);
         }
         if empty {
-            self.paths.insert(connect.path, index);
+            self.paths.insert(connect.path, handle);
         }
         self.settle(now, index, true);
         Ok(handle)

@@ -21,7 +21,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
     pub fn handle_datagram(
         &mut self,
         now: Time,
-        socket: u8,
+        socket: u16,
         remote: SocketAddr,
         data: &mut [u8],
     ) -> Option<Handle> {
@@ -54,7 +54,8 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
     pub(super) fn route(&self, packet: &Packet, path: Path) -> Option<(u32, Option<u8>)> {
         if self.codec.format.is_empty() {
             let usable = packet.dcid.is_empty();
-            return self.paths.get(&path).filter(|_| usable).map(|i| (*i, None));
+            let handle = self.paths.get(&path).filter(|_| usable)?;
+            return self.is_live(*handle).then_some((handle.index, None));
         }
         if matches!(packet.kind, Kind::Initial | Kind::ZeroRtt | Kind::Handshake)
             && let Some(handle) = self.initials.get(&(packet.dcid, path.remote))

@@ -178,7 +178,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
     /// True when a datagram's first packet belongs to a connection of this endpoint, so that it need
     /// not wait behind newcomers (T11).
     #[must_use]
-    pub fn expects(&self, socket: u8, remote: SocketAddr, data: &[u8]) -> bool {
+    pub fn expects(&self, socket: u16, remote: SocketAddr, data: &[u8]) -> bool {
         let path = Path { socket, remote };
         Packet::parse(data, self.codec.format.len())
             .is_ok_and(|packet| self.route(&packet, path).is_some())

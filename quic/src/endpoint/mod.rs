@@ -36,7 +36,7 @@ pub struct Endpoint<T: Tls, A: Aead> {
     /// When those entries are looked at again.
     initials_order: VecDeque<(Time, ConnectionId, SocketAddr)>,
     /// Connections by path, where own ids are empty.
-    paths: BTreeMap<Path, u32>,
+    paths: BTreeMap<Path, Handle>,
     resets: BTreeMap<[u8; 16], u32>,
     ready: VecDeque<u32>,
     events: VecDeque<(Handle, Event)>,
@@ -188,11 +188,8 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             self.resets.remove(&token);
         }
         if self.codec.format.is_empty() {
-            self.paths
-                .retain(|path, i| *i != index || *path != conn.path());
-        }
-        if conn.flags.has(Flags::QUEUED) {
-            self.ready.retain(|i| *i != index);
+            // A path that was left before is found stale by its generation.
+            self.paths.remove(&conn.path());
         }
         self.slab.release(index);
     }

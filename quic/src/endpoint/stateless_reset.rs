@@ -22,7 +22,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
     pub(super) fn try_reset(&mut self, now: Time, path: Path, data: &[u8]) -> Option<Handle> {
         let tail: [u8; 16] = *data.last_chunk()?;
         let index = match self.codec.format {
-            CidFormat::Empty => *self.paths.get(&path)?,
+            CidFormat::Empty => self.find(*self.paths.get(&path)?)?,
             _ => *self.resets.get(&tail)?,
         };
         let (conn, mut cx) = parts!(self, now, index);

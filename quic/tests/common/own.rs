@@ -99,7 +99,7 @@ impl<T: Tls, A: Aead> Node for Own<T, A> {
         let Some(socket) = self.addresses.iter().position(|a| *a == packet.to) else {
             return;
         };
-        let socket = u8::try_from(socket).unwrap();
+        let socket = u16::try_from(socket).unwrap();
         let mut data = packet.data;
         self.endpoint
             .handle_datagram(now, socket, packet.from, &mut data);

@@ -78,8 +78,9 @@ impl Lean {
     /// messages, so established sessions are served first.
     pub(super) fn must_wait(&self, datagram: &Datagram<'_>) -> bool {
         self.lobby.is_some() && is_initial(datagram.data) && {
-            let socket = narrow(datagram.socket);
-            !self.endpoint.expects(socket, datagram.peer, datagram.data)
+            !self
+                .endpoint
+                .expects(datagram.socket, datagram.peer, datagram.data)
         }
     }
 
@@ -106,9 +107,7 @@ impl Lean {
         let now = self.present();
         let accepted = self.endpoint.stats().accepted;
         let Datagram { socket, peer, data } = datagram;
-        let handle = self
-            .endpoint
-            .handle_datagram(now, narrow(socket), peer, data);
+        let handle = self.endpoint.handle_datagram(now, socket, peer, data);
         if let Some(handle) = handle
             && self.endpoint.stats().accepted != accepted
         {
@@ -121,11 +120,6 @@ impl Lean {
             self.tell_writable(handle);
         }
     }
-}
-
-/// A server has a socket per address, and a client's sockets are checked when it connects.
-fn narrow(socket: u16) -> u8 {
-    u8::try_from(socket).unwrap_or(u8::MAX)
 }
 
 /// RFC 9000 section 17.2.2: long header, type 0, version 1.

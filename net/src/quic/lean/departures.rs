@@ -77,6 +77,6 @@ fn emit(transmit: Transmit, arena: &[u8], gso: bool, out: &mut impl Outbound) {
         let segment = u16::try_from(segment)
             .ok()
             .filter(|_| train.len() > segment);
-        out.send(path.socket.into(), path.remote, segment);
+        out.send(path.socket, path.remote, segment);
     }
 }

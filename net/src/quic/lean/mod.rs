@@ -196,8 +196,9 @@ impl Engine for Lean {
         let tls = self.client.clone().ok_or(ConnectError::NotAClient)?;
         let remote = params.remote;
         let wrong = remote.port() == 0 || remote.ip().is_unspecified();
-        let socket = u8::try_from(socket).ok().filter(|_| !wrong);
-        let socket = socket.ok_or(ConnectError::NoSocket(remote))?;
+        if wrong {
+            return Err(ConnectError::NoSocket(remote));
+        }
         let connect = Connect {
             server_name: &params.server_name,
             path: Path { socket, remote },

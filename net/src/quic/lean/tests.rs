@@ -28,6 +28,8 @@ fn address(port: u16) -> SocketAddr {
 struct Wire {
     buffer: Vec<u8>,
     packets: Vec<Vec<u8>>,
+    /// The socket of the last packet.
+    socket: u16,
 }
 
 impl Outbound for Wire {
@@ -35,7 +37,8 @@ impl Outbound for Wire {
         &mut self.buffer
     }
 
-    fn send(&mut self, _socket: u16, _peer: SocketAddr, segment: Option<u16>) {
+    fn send(&mut self, socket: u16, _peer: SocketAddr, segment: Option<u16>) {
+        self.socket = socket;
         let train = std::mem::take(&mut self.buffer);
         let size = segment.map_or(train.len(), usize::from);
         self.packets.extend(train.chunks(size).map(<[u8]>::to_vec));
@@ -218,4 +221,17 @@ fn bytes_before_a_close_are_read_and_nothing_after() {
     assert_eq!(heard, b"last words");
     pair.settle();
     assert!(pair.server.is_drained() && pair.client.is_drained());
+}
+
+/// A load generator's thread may have thousands of sockets.
+#[test]
+fn a_client_uses_any_of_its_sockets_t5() {
+    let mut pair = Pair::connected();
+    for socket in [255, 256, 19_000] {
+        let params = ConnectParams::new(address(1), NAME);
+        pair.client.connect(pair.now, socket, &params).unwrap();
+        let mut wire = Wire::default();
+        pair.client.flush(pair.now, &mut wire);
+        assert_eq!(wire.socket, socket);
+    }
 }
