@@ -112,13 +112,13 @@ impl Wheel {
         let shift = SHIFTS[level];
         let current = self.now >> shift;
         let at = current & ((1 << BITS) - 1);
-        let ahead = self.occupied[level].rotate_right(at).trailing_zeros();
-        match ahead {
-            64 => None,
-            // Only the top level can hold entries a whole turn ahead in the current slot.
-            0 => Some(current.wrapping_add(1 << BITS) << shift),
-            n => Some(current.wrapping_add(n) << shift),
-        }
+        let turned = self.occupied[level].rotate_right(at);
+        // Only the top level can hold entries a whole turn ahead in the current slot. They come last.
+        let ahead = match (turned & !1).trailing_zeros() {
+            64 if turned == 0 => return None,
+            n => n,
+        };
+        Some(current.wrapping_add(ahead) << shift)
     }
 
     /// Moves to `now` and pushes every entry whose deadline has come.
@@ -191,7 +191,7 @@ mod tests {
     }
 
     /// Idle timers of 300 s, and of weeks: on time as far as the levels reach, early beyond it, so
-    /// that the owner can arm again.
+    /// that the owner can arm again. One a whole turn of the top level ahead must not hide the others.
     #[test]
     fn idle_timers_far_ahead() {
         let mut slab: Slab<Timer> = Slab::new();
