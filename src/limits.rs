@@ -51,6 +51,14 @@ pub const STORE_SENDS_CONGESTED: usize = 16 * 1024;
 /// Sends of one shard waiting for the store above which further ones are refused.
 pub const STORE_SENDS_REFUSED_ABOVE: usize = 2 * STORE_SENDS_CONGESTED;
 
+/// Bytes of a shard's sends that wait for the store, above which it grants no stream flow control (R26).
+/// At the size of a chat message [`STORE_SENDS_CONGESTED`] is reached first; this bounds memory when
+/// payloads are large.
+pub const STORE_SEND_BYTES_CONGESTED: usize = 32 * 1024 * 1024;
+
+/// Bytes of a shard's sends waiting for the store above which further ones are refused.
+pub const STORE_SEND_BYTES_REFUSED_ABOVE: usize = 2 * STORE_SEND_BYTES_CONGESTED;
+
 /// What a client is told to wait after a retryable refusal of a send, in milliseconds.
 pub const RETRY_AFTER_MS: u32 = 250;
 
@@ -86,4 +94,5 @@ const _: () = {
     assert!(DELIVER_WINDOW_BYTES_MAX >= wire::FRAME_BYTES_MAX);
     assert!(FLUSH_DELAY.as_millis() <= 1_000, "R18");
     assert!(STORE_SENDS_CONGESTED >= wire::SENDS_IN_FLIGHT_MAX);
+    assert!(STORE_SEND_BYTES_CONGESTED >= 16 * wire::SENDS_IN_FLIGHT_BYTES_MAX);
 };

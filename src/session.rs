@@ -72,9 +72,9 @@ pub(crate) struct Session {
     pub(crate) flushed: Position,
     /// The highest position of this device's own sends: it may be marked read.
     pub(crate) sent: Position,
-    /// The highest number that was answered with its commit: no later attempt of it, or of one before
-    /// it, holds anything up (R16).
-    pub(crate) confirmed_number: u64,
+    /// The highest number that the store answered for good, with its commit or a refusal: the client has
+    /// no reason to send it again, so no late copy of it, or of one before it, holds anything up (R16).
+    pub(crate) answered_number: u64,
     /// A read of the inbox is under way.
     pub(crate) reading: bool,
     /// The inbox has more than `read_through`: the one bit to which all notifies come down (R7).
@@ -117,6 +117,9 @@ pub(crate) struct InFlight {
     pub(crate) outbox: Vec<SendItem>,
     /// Sends in that batch.
     pub(crate) committing: usize,
+    /// Bytes of the outbox, and of that batch.
+    pub(crate) outbox_bytes: usize,
+    pub(crate) committing_bytes: usize,
     /// After a retryable failure of this number everything above it is refused until it is sent again,
     /// or an attempt that was under way gives it its answer (R16).
     pub(crate) failed_number: Option<u64>,
@@ -149,7 +152,7 @@ impl Session {
             acked: Position::ZERO,
             flushed: Position::ZERO,
             sent: Position::ZERO,
-            confirmed_number: 0,
+            answered_number: 0,
             reading: false,
             dirty: false,
             timer: Time::NEVER,
@@ -193,10 +196,17 @@ impl Session {
             .map_or(0, |active| active.outbox.len() + active.committing)
     }
 
+    /// Bytes of the sends that have not been answered.
+    pub(crate) fn send_bytes_in_flight(&self) -> usize {
+        self.in_flight
+            .as_ref()
+            .map_or(0, |active| active.outbox_bytes + active.committing_bytes)
+    }
+
     /// A send failed, and its client will make another attempt (R16). One that was answered already
     /// holds nothing up: the client has no reason to send it again.
     pub(crate) fn fail_send(&mut self, now: Time, number: u64) {
-        if number > self.confirmed_number {
+        if number > self.answered_number {
             let active = self.in_flight(now);
             let lowest = active.failed_number.map_or(number, |f| f.min(number));
             active.failed_number = Some(lowest);
@@ -206,7 +216,7 @@ impl Session {
 
     /// A client says again what failed, from the lowest number on: the way is free.
     pub(crate) fn attempt_send(&mut self, number: u64) {
-        let is_repeat = number <= self.confirmed_number;
+        let is_repeat = number <= self.answered_number;
         if let Some(active) = self.in_flight.as_mut()
             && active.failed_number.is_some_and(|f| number <= f)
             && !is_repeat
@@ -214,6 +224,12 @@ impl Session {
             active.failed_number = None;
             active.refused_through = 0;
         }
+    }
+
+    /// The store gave a number its final answer. It does so in order: whatever comes before has its own.
+    pub(crate) fn answer_by_store(&mut self, number: u64) {
+        self.answered_number = self.answered_number.max(number);
+        self.answer_send(number);
     }
 
     /// An attempt that was under way gave a number its final answer. If that is the one that failed, the
@@ -295,6 +311,8 @@ impl InFlight {
             flush_not_before: now,
             outbox: Vec::new(),
             committing: 0,
+            outbox_bytes: 0,
+            committing_bytes: 0,
             failed_number: None,
             refused_through: 0,
             read_marks: Vec::new(),

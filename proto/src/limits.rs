@@ -20,6 +20,10 @@ pub const LENGTH_PREFIX_BYTES_MAX: usize = 3;
 /// the oldest one in flight always finds its answer.
 pub const SENDS_IN_FLIGHT_MAX: usize = 128;
 
+/// Payload bytes of one device's sends above which no further one may be unanswered: 16 of the largest, more
+/// than a phone's link carries in the round trip of a commit. A send that begins below it is taken.
+pub const SENDS_IN_FLIGHT_BYTES_MAX: usize = 1024 * 1024;
+
 /// Answers kept per device (R12): number `n` lives in slot `n % SEND_ANSWERS_KEPT`.
 pub const SEND_ANSWERS_KEPT: u64 = 256;
 
@@ -34,4 +38,5 @@ const _: () = {
     assert!(PAYLOAD_BYTES_MAX + ENVELOPE_OVERHEAD_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(FRAME_BYTES_MAX < 1 << (7 * LENGTH_PREFIX_BYTES_MAX));
     assert!(SENDS_IN_FLIGHT_MAX as u64 * 2 <= SEND_ANSWERS_KEPT);
+    assert!(SENDS_IN_FLIGHT_BYTES_MAX >= PAYLOAD_BYTES_MAX);
 };

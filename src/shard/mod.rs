@@ -121,6 +121,8 @@ pub struct Counters {
     pub store_failures: u64,
     /// Sends waiting for the store.
     pub sends_pending: u64,
+    /// Bytes of their payloads.
+    pub send_bytes_pending: u64,
     /// Requests waiting for the store.
     pub requests_pending: u64,
     /// Users in the directory.
@@ -140,6 +142,7 @@ enum Pending {
     Send {
         session: SessionId,
         numbers: Vec<u64>,
+        bytes: usize,
     },
     ReadInbox(SessionId),
     /// The session may be gone: then only the receipts matter.
@@ -163,6 +166,7 @@ pub struct Shard {
     message_ids: MessageIds,
     pending: Slab<Pending>,
     sends_pending: usize,
+    send_bytes_pending: usize,
     timers: BTreeSet<(Time, SessionId)>,
     /// No timer is looked at before this: the last slice of them fired just before it.
     timers_from: Time,
@@ -185,6 +189,7 @@ impl Shard {
             sessions: Slots::default(),
             pending: Slab::new(),
             sends_pending: 0,
+            send_bytes_pending: 0,
             timers: BTreeSet::new(),
             timers_from: Time::ZERO,
             sweeps: Vec::new(),
@@ -265,6 +270,7 @@ impl Shard {
     #[must_use]
     pub fn is_congested(&self) -> bool {
         self.sends_pending >= limits::STORE_SENDS_CONGESTED
+            || self.send_bytes_pending >= limits::STORE_SEND_BYTES_CONGESTED
     }
 
     /// Whether nothing is open and nothing waits for the store: a drained shard may stop.
@@ -278,6 +284,7 @@ impl Shard {
     pub fn counters(&self) -> Counters {
         Counters {
             sends_pending: count(self.sends_pending),
+            send_bytes_pending: count(self.send_bytes_pending),
             requests_pending: count(self.pending.len()),
             users: count(self.directory.users()),
             session_bytes: count(self.sessions.bytes()),
@@ -332,13 +339,22 @@ impl Shard {
             (Pending::OpenDevice(id), Err(error)) => {
                 self.refuse(id, error.code(), "the device can not be opened");
             }
-            (Pending::Send { session, numbers }, Ok(Outcome::Sent { answers, grown })) => {
+            (
+                Pending::Send {
+                    session,
+                    numbers,
+                    bytes,
+                },
+                outcome,
+            ) => {
+                let (answers, grown) = match outcome {
+                    Ok(Outcome::Sent { answers, grown }) => (answers, grown),
+                    Ok(other) => panic!("{other:?} does not answer a send"),
+                    Err(error) => (vec![Err(error); numbers.len()], Vec::new()),
+                };
+                self.send_bytes_pending -= bytes;
                 self.handle_sent(now, session, &numbers, answers);
                 self.tell_homes(grown);
-            }
-            (Pending::Send { session, numbers }, Err(error)) => {
-                let answers = vec![Err(error); numbers.len()];
-                self.handle_sent(now, session, &numbers, answers);
             }
             (Pending::ReadInbox(id), Ok(Outcome::Inbox(page))) => {
                 self.handle_inbox_page(now, id, page);

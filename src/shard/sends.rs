@@ -22,9 +22,13 @@ impl Shard {
         let number = send.number;
         match self.admit(now, id, send) {
             Ok(item) => {
+                let bytes = item.envelope.payload.len();
                 let session = self.session_mut(id).expect("it sent the frame");
-                session.in_flight(now.at).outbox.push(item);
+                let active = session.in_flight(now.at);
+                active.outbox.push(item);
+                active.outbox_bytes += bytes;
                 self.sends_pending += 1;
+                self.send_bytes_pending += bytes;
                 self.submit(id);
             }
             Err(code) => self.refuse_send(now, id, number, code),
@@ -33,7 +37,8 @@ impl Shard {
 
     /// Checks a Send and makes the item that the store commits.
     fn admit(&mut self, now: Now, id: SessionId, send: v1::Send) -> Result<SendItem, ErrorCode> {
-        let store_full = self.sends_pending >= limits::STORE_SENDS_REFUSED_ABOVE;
+        let store_full = self.sends_pending >= limits::STORE_SENDS_REFUSED_ABOVE
+            || self.send_bytes_pending >= limits::STORE_SEND_BYTES_REFUSED_ABOVE;
         let session = self.session_mut(id).expect("it sent the frame");
         let (user, device) = session.identity();
         let chat = ChatId::from_slice(&send.chat).map_err(|_| ErrorCode::ChatInvalid)?;
@@ -42,7 +47,9 @@ impl Shard {
             return Err(ErrorCode::PayloadTooLarge);
         }
         behind_a_failure(session, send.number)?;
-        if session.sends_in_flight() >= wire::SENDS_IN_FLIGHT_MAX {
+        if session.sends_in_flight() >= wire::SENDS_IN_FLIGHT_MAX
+            || session.send_bytes_in_flight() >= wire::SENDS_IN_FLIGHT_BYTES_MAX
+        {
             return Err(ErrorCode::InFlightLimit);
         }
         if store_full {
@@ -84,6 +91,8 @@ impl Shard {
         }
         let items = std::mem::take(&mut active.outbox);
         active.committing = items.len();
+        let bytes = std::mem::take(&mut active.outbox_bytes);
+        active.committing_bytes = bytes;
         let numbers = items.iter().map(|item| item.number).collect();
         let command = Command::Send(Sends {
             user,
@@ -95,6 +104,7 @@ impl Shard {
             Pending::Send {
                 session: id,
                 numbers,
+                bytes,
             },
         );
     }
@@ -121,14 +131,20 @@ impl Shard {
         let Some(active) = session.in_flight.as_mut() else {
             return;
         };
-        active.committing = 0;
+        (active.committing, active.committing_bytes) = (0, 0);
         if !session.is_active() {
             return self.settle(now, id);
         }
         for (number, answer) in numbers.iter().zip(answers) {
             match answer {
                 Ok(sent) => self.confirm(id, *number, sent),
-                Err(error) => self.refuse_send(now, id, *number, error.code()),
+                Err(error) => {
+                    if !error.is_retryable() {
+                        let session = self.session_mut(id).expect("checked above");
+                        session.answer_by_store(*number);
+                    }
+                    self.refuse_send(now, id, *number, error.code());
+                }
             }
         }
         self.refuse_outbox_behind_a_failure(now, id);
@@ -139,8 +155,7 @@ impl Shard {
     fn confirm(&mut self, id: SessionId, number: u64, sent: Sent) {
         let session = self.session_mut(id).expect("checked by the caller");
         session.sent = session.sent.max(sent.position);
-        session.confirmed_number = session.confirmed_number.max(number);
-        session.answer_send(number);
+        session.answer_by_store(number);
         let result = v1::SendResult {
             number,
             message_id: sent.message_id.get(),
@@ -186,15 +201,18 @@ impl Shard {
         // that is in order, and so will be what it says next.
         let outbox = std::mem::take(&mut active.outbox);
         let again = outbox.iter().position(|item| item.number == failed);
-        let mut behind = Vec::new();
+        let (mut behind, mut bytes) = (Vec::new(), 0);
         for (index, item) in outbox.into_iter().enumerate() {
             if item.number > failed && again.is_none_or(|again| index < again) {
                 behind.push(item.number);
+                bytes += item.envelope.payload.len();
             } else {
                 active.outbox.push(item);
             }
         }
+        active.outbox_bytes -= bytes;
         self.sends_pending -= behind.len();
+        self.send_bytes_pending -= bytes;
         for number in behind {
             if again.is_none() {
                 self.refuse_send(now, id, number, ErrorCode::StoreUnavailable);
@@ -222,7 +240,9 @@ impl Shard {
         };
         if let Some(active) = session.in_flight.as_mut() {
             let waiting = std::mem::take(&mut active.outbox).len();
+            let bytes = std::mem::take(&mut active.outbox_bytes);
             self.sends_pending -= waiting;
+            self.send_bytes_pending -= bytes;
         }
     }
 }

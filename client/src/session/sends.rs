@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use roadstead_proto::limits::SENDS_IN_FLIGHT_MAX;
+use roadstead_proto::limits::{SENDS_IN_FLIGHT_BYTES_MAX, SENDS_IN_FLIGHT_MAX};
 use roadstead_proto::{ErrorCode, v1};
 
 use crate::journal::Unconfirmed;
@@ -106,6 +106,11 @@ impl Sends {
         let lowest = *self.unconfirmed.first_key_value()?.0;
         let (number, message) = self.unconfirmed.range(self.transmit_from..).next()?;
         if *number >= lowest + self.window {
+            return None;
+        }
+        let under_way = self.unconfirmed.range(..*number);
+        let bytes: usize = under_way.map(|(_, one)| one.payload.len()).sum();
+        if bytes >= SENDS_IN_FLIGHT_BYTES_MAX {
             return None;
         }
         self.transmit_from = number + 1;
@@ -343,5 +348,24 @@ mod tests {
         let expired: Vec<u64> = sends.expire(3).iter().map(|old| old.number).collect();
         assert_eq!(expired, [1, 2]);
         assert_eq!(transmitted(&mut sends), [3, 4]);
+    }
+
+    #[test]
+    fn p37_large_messages_wait_for_answers_though_there_are_few() {
+        let mut sends = Sends::new(BTreeMap::new(), 0);
+        let large = vec![7; SENDS_IN_FLIGHT_BYTES_MAX / 4];
+        for number in 1..=6 {
+            let payload = Bytes::from(large.clone());
+            sends.push(Unconfirmed {
+                payload,
+                ..message(number)
+            });
+        }
+        sends.start_session(0);
+        let sent = std::iter::from_fn(|| sends.poll_transmit()).count();
+        assert_eq!(sent, 4, "a send that begins below the limit is taken");
+        sends.confirm(1);
+        assert_eq!(sends.poll_transmit().map(|send| send.number), Some(5));
+        assert_eq!(sends.poll_transmit(), None);
     }
 }

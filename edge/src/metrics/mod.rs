@@ -118,6 +118,7 @@ core_metrics! {
     counter typing_dropped "Typing frames above their rate.",
     counter store_failures "Requests to the store that failed and may be repeated.",
     gauge sends_pending "Sends waiting for the store.",
+    gauge send_bytes_pending "Bytes of their payloads.",
     gauge requests_pending "Requests waiting for the store.",
     gauge users "Users in the directory.",
     gauge session_bytes "Bytes of the table of sessions.",

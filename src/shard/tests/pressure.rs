@@ -237,3 +237,48 @@ fn a_consumer_whose_window_has_just_filled_has_the_whole_interval() {
     world.advance(Duration::from_secs(1));
     assert_eq!(world.close_code(to), Some(ErrorCode::SlowConsumer));
 }
+
+/// A payload as large as they get, again and again: what waits for the store is bounded by its bytes too,
+/// for a session and for a shard.
+#[test]
+fn r26_sends_that_wait_are_bounded_by_their_bytes() {
+    let mut world = World::with(1, |config| config.inbox_entries_max = 1_000_000);
+    world.connect(bob());
+    world.held.insert(Kind::Send);
+    let text = "x".repeat(wire::PAYLOAD_BYTES_MAX);
+    let per_session = wire::SENDS_IN_FLIGHT_BYTES_MAX.div_ceil(text.len());
+    let mut conns = Vec::new();
+    while !world.shards[0].is_congested() {
+        let sender = device(10 + conns.len() as u64, 1);
+        let conn = world.connect(sender);
+        for number in 1..=per_session as u64 + 1 {
+            world.send(conn, number, chat(sender, bob()), &text);
+        }
+        let refused = (per_session as u64 + 1, Err(ErrorCode::InFlightLimit));
+        assert_eq!(answers(&world.take_frames(conn)), [refused]);
+        conns.push(conn);
+    }
+    let counters = world.shards[0].counters();
+    let most = limits::STORE_SEND_BYTES_CONGESTED + per_session * text.len();
+    assert!(counters.send_bytes_pending <= most as u64);
+    while world.shards[0].counters().send_bytes_pending
+        < limits::STORE_SEND_BYTES_REFUSED_ABOVE as u64
+    {
+        let sender = device(10 + conns.len() as u64, 1);
+        let conn = world.connect(sender);
+        for number in 1..=per_session as u64 {
+            world.send(conn, number, chat(sender, bob()), &text);
+        }
+        conns.push(conn);
+    }
+    let late = world.connect(device(9, 1));
+    world.send(late, 1, chat(device(9, 1), bob()), "small");
+    let got = answers(&world.take_frames(late));
+    assert_eq!(got, [(1, Err(ErrorCode::Overloaded))]);
+    // Some are gone before their answers come: their bytes are given back all the same.
+    world.disconnect(conns[0]);
+    world.disconnect(conns[1]);
+    world.release();
+    assert_eq!(world.shards[0].counters().send_bytes_pending, 0);
+    assert!(!world.shards[0].is_congested());
+}

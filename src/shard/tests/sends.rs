@@ -331,6 +331,29 @@ fn r16_a_repeat_that_fails_after_its_answer_holds_nothing_up() {
 }
 
 #[test]
+fn r16_a_repeat_that_fails_after_a_refusal_for_good_holds_nothing_up() {
+    let (mut world, from, to) = pair();
+    let refusal = ((alice().1, 1), StoreError::UserUnknown);
+    world.store.refuse_once.insert(refusal.0, refusal.1);
+    say(&mut world, from, [1]);
+    world.pump();
+    // A late copy: the client has its answer and will not send it a third time.
+    world.held.insert(Kind::Send);
+    say(&mut world, from, [1]);
+    world.fail(Kind::Send, StoreError::Unavailable);
+    world.held.clear();
+    let expected = [
+        (1, Err(ErrorCode::UserUnknown)),
+        (1, Err(ErrorCode::StoreUnavailable)),
+    ];
+    assert_eq!(answered(&mut world, from), expected);
+    say(&mut world, from, [2]);
+    world.pump();
+    assert_eq!(answered(&mut world, from), committed([2]));
+    assert_eq!(world.texts(to), ["2"]);
+}
+
+#[test]
 fn r16_what_was_refused_behind_a_failure_is_not_overtaken_when_that_is_answered() {
     let (mut world, from, to) = pair();
     let reserve = |until_ms| Input::MessageIdsReserved {
