@@ -137,7 +137,13 @@ impl EmbeddedStore {
     }
 
     fn start(&mut self, name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), OpenError> {
-        let thread = std::thread::Builder::new().name(name.into()).spawn(run)?;
+        let alarm = self.handle.0.board.alarm();
+        let watched = move || {
+            let _alarm = alarm;
+            run();
+        };
+        let builder = std::thread::Builder::new().name(name.into());
+        let thread = builder.spawn(watched)?;
         self.threads.push(thread);
         Ok(())
     }
@@ -172,6 +178,8 @@ impl EmbeddedStore {
         for thread in self.threads.drain(..).rev() {
             if thread.join().is_err() {
                 tracing::error!("a thread of the store panicked");
+                // The committer tells the readers to stop, unless it was the one.
+                shared.stop_readers();
             }
         }
     }

@@ -116,6 +116,18 @@ impl Scope<'_> {
         if position.generation() != self.generation {
             return Ok(false);
         }
+        self.is_of_the_past(position)
+    }
+
+    /// Whether a position that a session vouches for lies in this store: entries that were imported have
+    /// kept the positions of their own, earlier generation, and are acknowledged and read by them.
+    ///
+    /// # Errors
+    /// [`StoreError::CursorInvalid`] if it lies beyond everything committed.
+    pub(crate) fn is_of_the_past(&self, position: Position) -> Result<bool, RecordError> {
+        if position.generation() > self.generation {
+            return Ok(false);
+        }
         if position > self.committed {
             return Err(StoreError::CursorInvalid.into());
         }

@@ -47,6 +47,7 @@ on_every_engine! {
     r20_an_inbox_holds_one_pending_receipt_per_chat,
     r20_read_is_told_to_the_peer_and_the_readers_other_devices,
     r20_receipts_only_grow_and_make_no_receipts,
+    r20_a_device_that_reads_loses_what_another_ones_read_left_in_its_inbox,
     r21_a_device_over_the_limit_is_suspended_until_it_resyncs,
     r21_recipient_full_only_if_all_devices_are_suspended,
     notes_to_oneself_reach_the_other_devices,
@@ -379,6 +380,27 @@ fn r20_receipts_only_grow_and_make_no_receipts(store: &mut impl Ask) {
     );
 }
 
+/// Two devices of a user read in turn, each further than the other: neither inbox keeps the receipt that
+/// its own device has outdone, however long it goes on.
+fn r20_a_device_that_reads_loses_what_another_ones_read_left_in_its_inbox(store: &mut impl Ask) {
+    open_all(store, &[alice(), bob(), bob_tablet()]);
+    for number in 1..=4 {
+        let sent = store.send(alice(), user(2), number).position;
+        let (reader, other) = match number % 2 {
+            0 => (bob(), bob_tablet()),
+            _ => (bob_tablet(), bob()),
+        };
+        let grown = store.mark_read(reader, chat(), sent);
+        let told: Vec<Who> = grown.iter().map(|one| (one.user, one.device)).collect();
+        assert!(told.contains(&other) && !told.contains(&reader), "{told:?}");
+        assert_eq!(store.receipts(reader), [], "the reader's own is taken back");
+        let kept = store.receipts(other);
+        assert_eq!(kept.len(), 1, "one per chat: {kept:?}");
+        assert_eq!(kept[0].read, sent.as_bytes()[..]);
+        assert_eq!(store.receipts(alice()).len(), 1);
+    }
+}
+
 fn r21_a_device_over_the_limit_is_suspended_until_it_resyncs(store: &mut impl Ask) {
     open_all(store, &[alice(), bob(), bob_tablet()]);
     for number in 1..=4 {
@@ -434,4 +456,50 @@ fn notes_to_oneself_reach_the_other_devices(store: &mut impl Ask) {
     assert!(store.entries(alice()).is_empty());
     let notes = ChatId::pair(user(1), user(1));
     assert_eq!(store.mark_read(alice_tablet(), notes, sent).len(), 1);
+}
+
+/// R3, R4: what was imported keeps its positions. It is read page by page, acknowledged, marked as read
+/// and superseded by them, although only a Hello's cursor of the new generation would acknowledge anything.
+#[test]
+fn r3_entries_of_an_earlier_generation_are_read_and_acknowledged() {
+    let mut store = Memory::new();
+    open_all(&mut store, &[alice(), bob(), bob_tablet()]);
+    for number in 1..=5 {
+        store.send(alice(), user(2), number);
+    }
+    let old = cursors(&mut store, bob());
+    store.mark_read(bob_tablet(), chat(), old[0]);
+    store.generation += 1;
+    let opened = store.open_at(bob(), old[3]).expect("opens");
+    assert!(opened.resync);
+    assert_eq!(opened.stored_ack, Position::ZERO);
+
+    let mut read = Vec::new();
+    let mut after = opened.stored_ack;
+    loop {
+        let page = store.page(bob(), after, (2, 1 << 20));
+        after = page.through;
+        read.extend(page.entries.iter().map(|entry| entry.cursor));
+        if !page.more {
+            break;
+        }
+    }
+    assert!(
+        read.is_sorted_by(|a, b| a < b),
+        "cursors only grow: {read:?}"
+    );
+    assert_eq!(read[..5], old);
+    assert_eq!(read.len(), 6, "and the receipt of the tablet's Read");
+
+    store.mark_read(bob_tablet(), chat(), old[1]);
+    assert_eq!(
+        store.receipts(bob()).len(),
+        1,
+        "the one before is taken back"
+    );
+    store.flush(bob(), old[4]);
+    let left = cursors(&mut store, bob());
+    assert!(left.iter().all(|cursor| *cursor > old[4]), "{left:?}");
+    let (_, grown) = store.try_flush(bob(), old[4], None).expect("answers");
+    assert!(grown.is_empty());
 }

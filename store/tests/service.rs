@@ -2,10 +2,17 @@
 
 mod rig;
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use rig::ask::Ask;
-use rig::{Rig, device, item, user};
-use roadstead::store::{EntryBody, StoreError};
+use rig::{PATIENCE, Rig, SHARD, config, device, item, user};
+use roadstead::ShardId;
+use roadstead::store::{
+    Command, Completion, EntryBody, OpenDevice, Request, RequestId, StoreError,
+};
 use roadstead_proto::Position;
+use roadstead_store::{EmbeddedStore, Health};
 
 #[test]
 fn a_message_goes_the_whole_way() {
@@ -64,4 +71,42 @@ fn a_user_without_devices_is_unknown() {
     let (answers, grown) = rig.sends(alice, vec![item(alice, user(2), 1, b"anyone?")]);
     assert_eq!(answers, [Err(StoreError::UserUnknown)]);
     assert!(grown.is_empty());
+}
+
+/// R10: a release build aborts; any other one must not look healthy while nobody commits.
+#[test]
+fn r10_a_committer_that_panics_turns_health_red() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sink = Arc::new(|_: ShardId, _: Vec<Completion>| panic!("whoever is answered panics"));
+    let store = EmbeddedStore::open(config(folder.path(), &Arc::default()), sink).expect("opens");
+    let handle = store.handle();
+    assert_eq!(handle.health(), Health::Ready);
+    let open = |id| {
+        let command = Command::OpenDevice(OpenDevice {
+            user: user(1),
+            device: device(1),
+            cursor: Position::ZERO,
+            want_highest_number: false,
+            unix_ms: 1,
+        });
+        let id = RequestId(id);
+        vec![Request { id, command }]
+    };
+    assert!(handle.submit(SHARD, open(1)).is_empty(), "taken");
+    let began = Instant::now();
+    while !matches!(handle.health(), Health::Failed { .. }) {
+        assert!(
+            began.elapsed() < PATIENCE,
+            "health stays {:?}",
+            handle.health()
+        );
+        // A thread that panics is waited for, which only its trace shows.
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    let refused = handle.submit(SHARD, open(2));
+    let outcomes: Vec<_> = refused
+        .iter()
+        .map(|one| one.outcome.clone().err())
+        .collect();
+    assert_eq!(outcomes, [Some(StoreError::Unavailable)]);
 }

@@ -322,8 +322,9 @@ impl Committer {
     /// Gives the engine up (R10).
     pub(super) fn fail(&mut self, error: &str) {
         tracing::error!(error, "the store has failed and will be reopened");
-        self.shared.counters.commit.failures.add(1);
+        // In this order: whoever sees the failure counted and the store ready knows that it was reopened.
         self.shared.board.fail(&error);
+        self.shared.counters.commit.failures.add(1);
         self.drop_engine();
     }
 

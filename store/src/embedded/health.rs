@@ -73,11 +73,29 @@ impl Board {
         state.committed = None;
     }
 
+    /// Held by a thread of the store: if that thread panics, nothing is served (R10). A release build
+    /// aborts instead.
+    pub(crate) fn alarm(&self) -> Alarm {
+        Alarm(self.clone())
+    }
+
     /// Nothing is served any more.
     pub(crate) fn stop(&self) {
         *self.state() = State {
             health: Health::Stopped,
             committed: None,
         };
+    }
+}
+
+/// See [`Board::alarm`].
+#[derive(Debug)]
+pub(crate) struct Alarm(Board);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail(&"a thread of the store panicked");
+        }
     }
 }

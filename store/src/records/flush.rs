@@ -29,7 +29,7 @@ pub async fn flush<T: Txn>(
 ) -> Result<(Position, Vec<Grown>), RecordError> {
     let device = (flush.user, flush.device);
     let ack = load_ack(scope, txn, device, Read::Serializable).await?;
-    if !scope.check_given_out(flush.upto)? || flush.upto <= ack.acked {
+    if !scope.is_of_the_past(flush.upto)? || flush.upto <= ack.acked {
         return Ok((ack.acked, Vec::new()));
     }
     if !is_listed(scope, txn, device).await? {

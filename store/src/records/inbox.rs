@@ -153,8 +153,9 @@ pub async fn read<T: Txn>(
 ) -> Result<InboxPage, RecordError> {
     let device = (read.user, read.device);
     let ack = load_ack(scope, txn, device, Read::Snapshot).await?;
-    // A cursor of another generation says nothing (R3).
-    let after = if read.after.generation() == scope.generation {
+    // A cursor of a later generation says nothing (R3). One of an earlier generation comes from here: what
+    // was imported has kept its positions.
+    let after = if read.after.generation() <= scope.generation {
         read.after.max(ack.floor())
     } else {
         ack.floor()

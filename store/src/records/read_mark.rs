@@ -21,7 +21,7 @@ pub async fn mark<T: Txn>(
     let Some(peer) = mark.chat.peer_of(mark.user) else {
         return Ok(grown);
     };
-    if !scope.check_given_out(mark.position)? {
+    if !scope.is_of_the_past(mark.position)? {
         return Ok(grown);
     }
     let mut receipt = receipts::load(scope, txn, mark.chat, mark.user).await?;

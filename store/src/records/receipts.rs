@@ -198,12 +198,13 @@ async fn take_back<T: Txn>(
     device: Device,
     before: Position,
 ) -> Result<(), RecordError> {
-    if before.generation() == scope.generation {
-        // A look that may be late: to clear what a flush has cleared is no harm.
-        let ack = load_ack(scope, txn, device, Read::Snapshot).await?;
-        if before > ack.floor() {
-            txn.clear_once(&scope.keys.entry(device.0, device.1, before));
-        }
+    if before == Position::ZERO {
+        return Ok(());
+    }
+    // A look that may be late: to clear what a flush has cleared is no harm.
+    let ack = load_ack(scope, txn, device, Read::Snapshot).await?;
+    if before > ack.floor() {
+        txn.clear_once(&scope.keys.entry(device.0, device.1, before));
     }
     Ok(())
 }
