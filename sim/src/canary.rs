@@ -9,6 +9,8 @@ use std::fmt;
 /// A planted bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Canary {
+    /// A Hello's cursor of another generation is taken for one of this.
+    R3,
     /// A hand-over between shards is dropped and the next one still claims a complete interval.
     R4,
     /// The session hears that it is registered before its home has registered it.
@@ -37,7 +39,8 @@ pub enum Canary {
 
 impl Canary {
     /// Every one.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
+        Self::R3,
         Self::R4,
         Self::R5,
         Self::R8,

@@ -16,10 +16,10 @@ pub struct Run {
     pub violations: Vec<Violation>,
 }
 
-/// Runs a seed, with a planted bug or without, away from findings that are open.
+/// Runs a seed, with a planted bug or without.
 #[must_use]
 pub fn run(seed: u64, canary: Option<Canary>) -> Run {
-    run_plan(Plan::draw(seed, canary).spare_open_findings())
+    run_plan(Plan::draw(seed, canary))
 }
 
 /// Runs a plan that was drawn, and perhaps changed by a test.

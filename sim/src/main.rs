@@ -13,7 +13,7 @@ roadstead-sim [OPTIONS]
   --seed N         run this seed; give it twice or more for several
   --seeds N        run so many seeds, from --seed on or fresh ones
   --minutes M      run fresh seeds for so long
-  --canary NAME    plant a bug (r4 r5 r8 r9 r12 r13 r14 r16 r18 r19 r20 r21)
+  --canary NAME    plant a bug (r3 r4 r5 r8 r9 r12 r13 r14 r16 r18 r19 r20 r21)
   --json FILE      write {verdict, seeds, steps, faults, violations, failing_seeds}
   --plan           print what each seed draws
 
@@ -120,6 +120,12 @@ fn explore_all(options: &Options) -> ExitCode {
         let run = run(seed, options.canary);
         if !options.seeds.is_empty() && options.count.is_none() || !run.violations.is_empty() {
             say(&describe(&run));
+        }
+        if let Some(first) = run.violations.first()
+            && options.canary.is_none()
+        {
+            let rule = first.rule;
+            say(&format!("for sim/regressions.txt: {seed} {rule}: …"));
         }
         report.add(&run);
     }

@@ -13,13 +13,17 @@ use crate::net::ConnId;
 impl Checker {
     /// A client connects.
     pub fn connected(&mut self, id: ConnId, device: Device, counter: u64, cursor: Position) {
+        let counts = cursor.generation() == self.generation();
         let model = self.device(device);
         model.counter = model.counter.max(counter);
-        model.acked = model.acked.max(cursor);
+        if counts {
+            model.acked = model.acked.max(cursor);
+        }
         let conn = ConnModel {
             device,
             counter,
             welcomed: false,
+            hello: cursor,
             last: cursor,
             unacked: std::collections::VecDeque::new(),
             rude: false,
@@ -82,12 +86,22 @@ impl Checker {
     fn welcome(&mut self, id: ConnId, welcome: &v1::Welcome) {
         let conn = self.conn(id);
         let (device, again) = (conn.device, std::mem::replace(&mut conn.welcomed, true));
+        let hello = conn.hello;
+        let generation = self.generation();
+        let resync = hello != Position::ZERO && hello.generation() != generation;
+        if resync {
+            // Reading starts at the stored acknowledgement.
+            self.conn(id).last = Position::ZERO;
+            let model = self.device(device);
+            (model.cursor, model.resynced) = (Position::ZERO, true);
+        }
         self.require(!again, "P", || format!("{device:?} was welcomed twice"));
         self.require(welcome.user == device.0.get(), "P", || {
             format!("{device:?}: another user")
         });
-        self.require(!welcome.resync, "R3", || {
-            format!("{device:?}: resync in one generation")
+        let said = (welcome.generation, welcome.resync);
+        self.require(said == (generation, resync), "R3", || {
+            format!("{device:?} with {hello:?} is told {said:?} in generation {generation}")
         });
     }
 

@@ -86,8 +86,12 @@ pub(crate) struct DeviceModel {
     pub(crate) refused: BTreeSet<u64>,
     /// The furthest that the client has acknowledged, in a Hello or an Ack.
     pub(crate) acked: Position,
-    /// The furthest that the client has stored.
+    /// The furthest that the client has stored, as it knows itself.
     pub(crate) cursor: Position,
+    /// The furthest that it has ever stored.
+    pub(crate) furthest: Position,
+    /// It was told to forget its cursor: messages may come again (R3).
+    pub(crate) resynced: bool,
     /// Tokens of the messages that the client has stored.
     pub(crate) stored: BTreeSet<u64>,
     /// Receipts that the client has stored.
@@ -122,6 +126,8 @@ pub(crate) struct ConnModel {
     pub(crate) device: Device,
     pub(crate) counter: u64,
     pub(crate) welcomed: bool,
+    /// The cursor of its Hello.
+    pub(crate) hello: Position,
     /// The last entry that the server sent on it, or where its Hello began.
     pub(crate) last: Position,
     /// Sent by the server and not acknowledged to it.
@@ -136,6 +142,8 @@ pub(crate) struct ConnModel {
 #[derive(Debug, Default)]
 pub struct Checker {
     now: Time,
+    /// How often the store was imported, which is also its generation but for the first.
+    imports: u32,
     violations: Vec<Violation>,
     devices: BTreeMap<Device, DeviceModel>,
     users: BTreeMap<UserId, BTreeSet<DeviceId>>,
@@ -157,6 +165,23 @@ impl Checker {
     /// What happens from now on happens at this time.
     pub fn set_now(&mut self, now: Time) {
         self.now = now;
+    }
+
+    /// The store was imported: a cursor of before acknowledges nothing that it has not acknowledged yet (R3).
+    pub fn imported(&mut self, generation: u32) {
+        self.imports += 1;
+        let counted = self.generation();
+        self.require(generation == counted, "R3", || {
+            format!("generation {generation} after {counted}")
+        });
+        for model in self.devices.values_mut() {
+            model.acked = model.flushed;
+        }
+    }
+
+    /// The store's generation.
+    pub(crate) fn generation(&self) -> u32 {
+        self.imports + 1
     }
 
     /// What was broken so far.

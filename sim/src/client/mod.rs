@@ -5,6 +5,8 @@
 
 mod outbox;
 
+use std::collections::BTreeSet;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use roadstead_proto::v1::{self, client_frame::Body as Up, server_frame::Body as Down};
 use roadstead_proto::{ChatId, DeviceId, ErrorCode, Position, UserId};
@@ -67,6 +69,8 @@ pub struct Arrived {
     pub token: Option<u64>,
     /// Of a receipt.
     pub(crate) progress: Option<Progress>,
+    /// A message that is stored already: it came again after a resync (R3).
+    pub repeat: bool,
     chat: Option<ChatId>,
 }
 
@@ -81,6 +85,8 @@ pub struct Disk {
     pub outbox: Outbox,
     /// Messages of others that may be marked as read.
     readable: Vec<(ChatId, Position)>,
+    /// Every message that is stored, to recognise repeats.
+    tokens: BTreeSet<u64>,
 }
 
 /// How far a client's connection is.
@@ -194,6 +200,9 @@ impl Client {
     pub fn handle_frame(&mut self, conn: ConnId, frame: v1::ServerFrame, todo: &mut Vec<Do>) {
         match frame.body.expect("the checker saw to it") {
             Down::Welcome(welcome) => {
+                if welcome.resync {
+                    self.disk.cursor = Position::ZERO;
+                }
                 self.state = State::Active(conn);
                 self.disk.outbox.begin_session(welcome.highest_number);
                 self.disk.outbox.pump(todo);
@@ -277,6 +286,7 @@ impl Client {
             cursor,
             token,
             progress,
+            repeat: false,
             chat,
         });
         if !self.persisting {
@@ -289,7 +299,11 @@ impl Client {
     pub fn persist(&mut self, acks: bool, todo: &mut Vec<Do>) {
         self.persisting = false;
         let count = self.arrived.len().min(STORED_AT_ONCE);
-        let stored: Vec<Arrived> = self.arrived.drain(..count).collect();
+        let mut stored: Vec<Arrived> = self.arrived.drain(..count).collect();
+        for entry in &mut stored {
+            let tokens = &mut self.disk.tokens;
+            entry.repeat = entry.token.is_some_and(|token| !tokens.insert(token));
+        }
         let Some(last) = stored.last() else { return };
         self.disk.cursor = last.cursor;
         for entry in &stored {

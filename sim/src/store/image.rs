@@ -106,6 +106,11 @@ impl Image {
             .collect()
     }
 
+    /// Leaves out one key, as an import does with what belongs to an engine alone.
+    pub fn forget(&mut self, key: &[u8]) {
+        self.pairs.remove(key);
+    }
+
     fn apply_one(&mut self, op: &Op, stamp: &Stamp) -> Span {
         match op {
             Op::Set(key, value) => self.put(key.clone(), value.clone()),

@@ -341,6 +341,16 @@ impl Many {
         }
     }
 
+    pub(super) fn import(&mut self) {
+        self.base.generation += 1;
+        // Whatever was under way was under way in the cluster that was left.
+        self.open.clear();
+        self.written.clear();
+        self.knowledge.clear();
+        self.version = 0;
+        self.base.last = stamp_bytes(0);
+    }
+
     pub(super) fn admin<R>(
         &mut self,
         run: impl FnOnce(&mut Scope<'_>, &mut Work<'_>) -> Result<R, RecordError>,

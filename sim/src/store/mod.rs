@@ -74,6 +74,8 @@ pub enum Effect {
     },
     /// Durable as of now.
     Tap(Tap),
+    /// The engine was reopened after a failure: every shard is told (R15).
+    Reopened,
 }
 
 /// What a commit did, in the words of the port. The checker's source of truth.
@@ -168,6 +170,8 @@ pub struct Base {
     pub last: Stamp,
     lies: Lies,
     canary: Option<Canary>,
+    /// See [`Faults::overflows`](crate::swarm::Faults::overflows).
+    overflows: u64,
 }
 
 impl Base {
@@ -295,6 +299,7 @@ impl Store {
             last: stamp_bytes(0),
             lies: Base::lies_of(plan.canary),
             canary: plan.canary,
+            overflows: plan.faults.overflows,
         };
         match plan.engine {
             Engine::Sole => Self::Sole(Sole::new(base, plan)),
@@ -314,6 +319,9 @@ impl Store {
     /// A shard asks.
     pub fn submit(&mut self, step: &mut Step<'_>, origin: Origin, mut request: Request) {
         self.base().twist(&mut request.command);
+        if step.fails(self.base().overflows) {
+            return step.refuse(origin, request.id, StoreError::Overloaded);
+        }
         match self {
             Self::Sole(sole) => sole.submit(step, origin, request),
             Self::Many(many) => many.submit(step, origin, request),
@@ -353,6 +361,16 @@ impl Store {
             Self::Sole(sole) => sole.admin(run),
             Self::Many(many) => many.admin(run),
         }
+    }
+
+    /// Everything is moved to another engine, which begins to count where it likes: entries keep their
+    /// positions, and the generation is raised (R3). To be called while no process has the store open.
+    pub fn import(&mut self) -> u32 {
+        match self {
+            Self::Sole(sole) => sole.import(),
+            Self::Many(many) => many.import(),
+        }
+        self.base().generation
     }
 
     /// Removes a device for good (R13); `false` if the store can not now.

@@ -93,7 +93,7 @@ impl Sole {
             u64::from_be_bytes(value[..].try_into().expect("8 bytes were written"))
         });
         self.stamp = match self.base.canary {
-            Some(Canary::R9) => self.newest_entry(),
+            Some(Canary::R9) if self.base.generation == 1 => self.newest_entry(),
             _ => ceiling,
         };
         self.ceiling = self.stamp;
@@ -156,6 +156,7 @@ impl Sole {
                 if self.down {
                     self.down = false;
                     self.open();
+                    step.effects.push(super::Effect::Reopened);
                 }
             }
             StoreEvent::Read(origin, request) => self.read(step, origin, &request),
@@ -236,7 +237,7 @@ impl Sole {
 
     fn synced(&mut self, step: &mut Step<'_>, mut batch: Batch) {
         if step.fails(self.faults.unknown_commits) {
-            if step.rng.one_in(2) && !self.faults.failures_are_clean {
+            if step.rng.one_in(2) {
                 self.apply(step, &mut batch);
             }
             self.give_up(step, batch);
@@ -356,7 +357,7 @@ impl Sole {
     pub(super) fn fail(&mut self, step: &mut Step<'_>, lasts: Duration) {
         self.down = true;
         if let Some(mut batch) = self.batch.take() {
-            if step.rng.one_in(2) && !self.faults.failures_are_clean {
+            if step.rng.one_in(2) {
                 self.apply(step, &mut batch);
             }
             self.give_up(step, batch);
@@ -380,6 +381,12 @@ impl Sole {
         self.ahead.clear();
         self.sends.clear();
         self.down = false;
+        self.open();
+    }
+
+    pub(super) fn import(&mut self) {
+        self.base.generation += 1;
+        self.base.image.forget(&Keys::stamp_ceiling());
         self.open();
     }
 

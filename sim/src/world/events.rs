@@ -48,6 +48,8 @@ pub(super) enum Event {
     Remove(UserId, DeviceId),
     /// Whether all is quiet.
     Look,
+    /// Whether the engine was reopened.
+    Watch,
 }
 
 /// Why a client is woken; with the epoch it belongs to, where it belongs to one.

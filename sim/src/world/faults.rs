@@ -131,6 +131,11 @@ impl World {
         if self.node.lease.is_some() {
             self.crash_node();
         }
+        if self.hostile && self.node.life > 1 && self.rng.ppm(self.plan.faults.imports) {
+            self.count("store imported");
+            let generation = self.store.import();
+            self.checker.imported(generation);
+        }
         self.node.lease = self.store.take_lease();
         if self.node.lease.is_none() {
             return self.after(Duration::from_millis(20), Event::Start);

@@ -144,9 +144,9 @@ impl World {
                         self.checker.acked(device, client.disk.cursor);
                     }
                     let Some(conn) = conn else { continue };
-                    let twice = matches!(body, Up::Send(_)) && self.repeats();
+                    let twice = matches!(body, Up::Send(_) | Up::Ack(_)) && self.repeats();
                     if twice {
-                        self.count("send repeated");
+                        self.count("frame repeated");
                         self.send_up(conn, body.clone());
                     }
                     self.send_up(conn, body);

@@ -14,11 +14,13 @@ use std::hash::Hasher;
 use std::time::Duration;
 
 use prost::Message;
+use roadstead::store::Outcome;
 use roadstead::time::{Now, Time};
 use roadstead::{Placement, ShardId};
 use roadstead_proto::{DeviceId, Position, UserId};
 use siphasher::sip::SipHasher13;
 
+use crate::canary::Canary;
 use crate::check::{Checker, Device};
 use crate::client::Client;
 use crate::net::{Conn, ConnId};
@@ -40,6 +42,9 @@ const STEPS_MAX: u64 = 5_000_000;
 
 /// How long silence lasts before it is looked at: longer than every interval of a shard.
 const SILENCE: Duration = Duration::from_secs(12);
+
+/// How often the node looks whether the engine was reopened.
+const WATCH_EVERY: Duration = Duration::from_millis(250);
 
 /// What came of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -68,6 +73,8 @@ pub struct World {
     events: Events,
     hostile: bool,
     over: bool,
+    /// The engine was reopened and the shards were not told yet.
+    watching: bool,
     settles_until: Time,
     quiet_since: Option<Time>,
     placement: Placement,
@@ -102,6 +109,7 @@ impl World {
             events: Events::default(),
             hostile: true,
             over: false,
+            watching: false,
             settles_until: Time::ZERO,
             quiet_since: None,
             node: Node::new(1, &plan, placement),
@@ -205,6 +213,7 @@ impl World {
             Event::Reserve(life) => self.reserve_ids(life),
             Event::Remove(user, device) => self.remove_device(user, device),
             Event::Look => self.look(),
+            Event::Watch => self.watch_store(),
         }
     }
 
@@ -265,6 +274,12 @@ impl World {
     fn effect(&mut self, effect: Effect) {
         match effect {
             Effect::After(wait, event) => self.after(wait, Event::Store(event)),
+            Effect::Reopened => {
+                if !std::mem::replace(&mut self.watching, true) {
+                    let wait = self.rng.delay(WATCH_EVERY);
+                    self.after(wait, Event::Watch);
+                }
+            }
             Effect::Tap(tap) => {
                 self.checker.commit(&tap);
                 if let crate::store::Tap::Removed(user, device) = tap {
@@ -274,9 +289,15 @@ impl World {
             Effect::Answer {
                 after,
                 origin,
-                completion,
+                mut completion,
                 ordered,
             } => {
+                if self.plan.canary == Some(Canary::R3)
+                    && let Ok(Outcome::DeviceOpened(opened)) = &mut completion.outcome
+                {
+                    // The planted bug: the shard takes the cursor for an acknowledgement.
+                    opened.resync = false;
+                }
                 let at = if ordered && origin.life == self.node.life {
                     let last = self.answers.entry(origin.shard).or_default();
                     crate::net::in_order(last, self.now, after)
@@ -286,6 +307,14 @@ impl World {
                 let input = roadstead::Input::Store(completion);
                 self.at(at, Event::Shard(origin.life, origin.shard, input));
             }
+        }
+    }
+
+    /// The node looks at intervals whether the engine was reopened, and tells its shards once.
+    fn watch_store(&mut self) {
+        self.watching = false;
+        for shard in 0..self.plan.shards {
+            self.shard_input(ShardId(shard), roadstead::Input::StoreReopened);
         }
     }
 
