@@ -122,11 +122,22 @@ impl Wheel {
     }
 
     /// Moves to `now` and pushes every entry whose deadline has come.
-    pub(crate) fn advance<E: Entry>(&mut self, slab: &mut Slab<E>, now: u32, fired: &mut Vec<u32>) {
+    /// Stops early, at a tick's end, once `limit` have: then [`Self::next_tick`] may lie in the past, and
+    /// the next call goes on from there.
+    pub(crate) fn advance<E: Entry>(
+        &mut self,
+        slab: &mut Slab<E>,
+        now: u32,
+        limit: usize,
+        fired: &mut Vec<u32>,
+    ) {
         while let Some(tick) = self.next_tick() {
             // Modular: `tick` lies beyond `now` when the difference is "negative".
             if now.wrapping_sub(tick) >= 1 << 31 {
                 break;
+            }
+            if fired.len() >= limit {
+                return;
             }
             self.now = tick;
             for level in (0..LEVELS).rev() {
@@ -212,9 +223,32 @@ mod tests {
             (SPAN - 1, vec![2]),
         ] {
             due.clear();
-            wheel.advance(&mut slab, start.wrapping_add(ahead), &mut due);
+            wheel.advance(&mut slab, start.wrapping_add(ahead), usize::MAX, &mut due);
             assert_eq!(due, expected, "{ahead} ms on");
         }
+    }
+
+    #[test]
+    fn a_crowd_fires_in_parts_and_nobody_is_forgotten() {
+        let mut slab: Slab<Timer> = Slab::new();
+        let mut wheel = Wheel::new(0);
+        for index in 0..1_000 {
+            assert_eq!(slab.allocate(), Some(index));
+            wheel.arm(&mut slab, index, 10 + index / 4);
+        }
+        let mut all = Vec::new();
+        let mut calls = 0;
+        while wheel.next_tick().is_some() {
+            let mut fired = Vec::new();
+            wheel.advance(&mut slab, 5_000, 100, &mut fired);
+            assert!((1..=103).contains(&fired.len()), "{}", fired.len());
+            all.extend(fired);
+            calls += 1;
+        }
+        assert_eq!((all.len(), calls), (1_000, 10));
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 1_000);
     }
 
     proptest! {
@@ -238,7 +272,7 @@ mod tests {
                 model.insert(index, elapsed + ahead);
                 elapsed += step;
                 let mut fired = Vec::new();
-                wheel.advance(&mut slab, start.wrapping_add(elapsed), &mut fired);
+                wheel.advance(&mut slab, start.wrapping_add(elapsed), usize::MAX, &mut fired);
                 fired.sort_unstable();
                 let due: Vec<u32> = model.iter().filter(|(_, t)| **t <= elapsed).map(|(i, _)| *i).collect();
                 prop_assert_eq!(fired, due);
