@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 
+use crate::assertion::Assertion;
+use crate::clock::time;
+use crate::profile::Profile;
 use crate::schedule::Arrivals;
 
 /// Open-loop load for a Roadstead edge, with an account of every message.
@@ -13,7 +16,7 @@ use crate::schedule::Arrivals;
 /// Exit code 0: everything sent was acknowledged, delivered exactly once to each device, in order, with
 /// its receipts. 2: it was not, and the report names what. 1: the run could not be made.
 #[derive(Debug, Parser)]
-#[command(name = "loadgen", version, about)]
+#[command(name = "loadgen", version, about, args_override_self = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -21,15 +24,41 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Hold silent sessions; at the end a sample of them gets a message each.
+    /// Hold silent sessions; then a sample of them gets a message each.
     Hold(Remote),
     /// Users write to each other at a steady rate, whatever becomes of earlier messages.
     Chat(Remote),
+    /// A day of conversations in a shorter time: quiet before dawn, busiest in the evening.
+    Day(Day),
+    /// One send to many receivers at once, measured to the last of them.
+    Fanout(Fanout),
+    /// Sessions leave and join all the time while others write.
+    Churn(Churn),
+    /// All sessions are cut at once and come back, while a control group goes on.
+    Storm(Storm),
+    /// Every source port changes, as when a NAT forgets; the sessions stay.
+    Rebind(Rebind),
+    /// SIGTERM to an edge of its own, which sends every session away; all come back after its start.
+    Drain(Drain),
+    /// The steps of a scenario file (TOML), on this machine or on many.
+    Run(Run),
     /// Start an edge in a temporary directory, chat against it, stop it.
     Demo(Demo),
+    /// Make parts of the runs of a loadgen elsewhere that has --agents.
+    Agent(Agent),
 }
 
-/// A run against a server that is there.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Agent {
+    /// Where to listen (TCP).
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7433")]
+    pub(crate) listen: SocketAddr,
+    /// The secret that it shares with those who may use it, at least 16 bytes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: PathBuf,
+}
+
+/// A run against a server.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Remote {
     #[command(flatten)]
@@ -41,14 +70,99 @@ pub(crate) struct Remote {
 /// A run against a server of its own.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Demo {
+    #[command(flatten)]
+    pub(crate) own: OwnEdge,
+    #[command(flatten)]
+    pub(crate) load: Load,
+}
+
+/// A server that this end starts.
+#[derive(Debug, Clone, Args, Default)]
+pub(crate) struct OwnEdge {
     /// The `roadstead` binary [default: the one beside this binary].
     #[arg(long, value_name = "FILE")]
     pub(crate) edge: Option<PathBuf>,
-    /// Shards of the edge [default: its own].
+    /// Shards of the edge that this end starts [default: its own].
     #[arg(long, value_name = "N")]
     pub(crate) shards: Option<u16>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Day {
     #[command(flatten)]
-    pub(crate) load: Load,
+    pub(crate) remote: Remote,
+    /// Messages of an active user in a day; --rate overrides it.
+    #[arg(long, value_name = "N", default_value_t = 40.0, value_parser = positive)]
+    pub(crate) messages_per_day: f64,
+    /// Share of the users who are active.
+    #[arg(long, value_name = "F", default_value_t = 0.6, value_parser = fraction)]
+    pub(crate) active: f64,
+    /// Time to think before a message of a conversation, on average.
+    #[arg(long, value_name = "TIME", default_value = "6s", value_parser = time)]
+    pub(crate) think: f64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Fanout {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    /// Users that get each send, each in a chat of its own: as many as a group would have.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub(crate) receivers: u32,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Churn {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    /// Share of the sessions that leave each second; they join again after 5 s on average.
+    #[arg(long, value_name = "F", default_value_t = 0.01, value_parser = fraction)]
+    pub(crate) churn: f64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Storm {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    /// The sessions try to come back within this time [default: all at once].
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub(crate) spread: Option<f64>,
+    /// Sessions that are not cut, and write to each other meanwhile.
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub(crate) control: u32,
+    /// Messages per second among them.
+    #[arg(long, value_name = "PER_SECOND", default_value_t = 200.0, value_parser = positive)]
+    pub(crate) control_rate: f64,
+    /// How long to wait for the last to come back.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time)]
+    pub(crate) patience: f64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Rebind {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    /// The ports change one after the other within this time.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
+    pub(crate) over: f64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Drain {
+    #[command(flatten)]
+    pub(crate) demo: Demo,
+    /// How long to wait for the last to come back.
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time)]
+    pub(crate) patience: f64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Run {
+    /// The scenario file. Options on the command line count more than those in the file.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
 }
 
 /// The server under load.
@@ -78,6 +192,11 @@ pub(crate) struct Server {
     /// The edge's process, if there is no --admin.
     #[arg(long, value_name = "PID")]
     pub(crate) target_pid: Option<u32>,
+    /// Start an edge in a temporary directory for this run, and stop it at the end.
+    #[arg(long)]
+    pub(crate) start_edge: bool,
+    #[command(flatten)]
+    pub(crate) own: OwnEdge,
     /// Its QUIC engine, where this end started it.
     #[arg(skip)]
     pub(crate) quic_engine: Option<QuicEngine>,
@@ -90,13 +209,13 @@ pub(crate) struct Load {
     #[arg(long, value_name = "N")]
     #[serde(skip)]
     pub(crate) sessions: Option<u32>,
-    /// Sessions opened per second.
-    #[arg(long, value_name = "PER_SECOND", default_value_t = 2_000.0, value_parser = positive)]
-    pub(crate) ramp: f64,
-    /// Messages per second [default: 1000; demo: 2000; hold: enough for the sample in a minute].
-    #[arg(long, value_name = "PER_SECOND", value_parser = positive)]
+    /// Sessions opened per second. 2000, or steps 500@10s,4000, or an even rise 100-4000@30s,4000.
+    #[arg(long, value_name = "PROFILE", default_value = "2000")]
+    pub(crate) ramp: Profile,
+    /// Messages per second, or a profile as of --ramp [default: 1000; demo: 2000; hold: enough for the sample in a minute].
+    #[arg(long, value_name = "PROFILE")]
     #[serde(skip)]
-    pub(crate) rate: Option<f64>,
+    pub(crate) rate: Option<Profile>,
     /// Bytes of a message's payload, at least 40.
     #[arg(long, value_name = "BYTES", default_value_t = 100)]
     pub(crate) size: usize,
@@ -104,10 +223,36 @@ pub(crate) struct Load {
     #[arg(long, value_name = "TIME", value_parser = time)]
     #[serde(skip)]
     pub(crate) duration: Option<f64>,
+    /// A limit that the run must keep, as in deliver.p99_ms<100; also more than once. A name that does not
+    /// exist is answered with all that do.
+    #[arg(long, value_name = "LIMIT")]
+    #[serde(skip)]
+    pub(crate) assert: Vec<Assertion>,
+    /// chat: search the highest rate that keeps the limits of --assert, or deliver.p99_ms<100 without any.
+    /// --rate is where the search starts, --duration how long each rate is tried.
+    #[arg(long)]
+    #[serde(skip)]
+    pub(crate) find_max: bool,
+    /// Make the run on these agents (`loadgen agent`), each a part of it, all starting at one instant.
+    #[arg(long, value_name = "ADDR,...", value_delimiter = ',')]
+    #[serde(skip)]
+    pub(crate) agents: Vec<String>,
+    /// The secret that the agents know.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) agent_token_file: Option<PathBuf>,
     /// Write the report as JSON; `-` for standard output.
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub(crate) json: Option<PathBuf>,
+    /// Write the course of the run as CSV, a line a second.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) csv: Option<PathBuf>,
+    /// Write the report with plots as one HTML page that needs no network.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub(crate) html: Option<PathBuf>,
     /// Share of the users who go away during the run and come back [default: 0; demo: 0.05].
     #[arg(long, value_name = "F", value_parser = fraction)]
     #[serde(skip)]
@@ -190,26 +335,30 @@ impl QuicEngine {
     }
 }
 
+impl Command {
+    /// What every scenario has: the server and the load.
+    #[cfg(test)]
+    pub(crate) fn load(&self) -> &Load {
+        match self {
+            Self::Hold(remote) | Self::Chat(remote) => &remote.load,
+            Self::Day(day) => &day.remote.load,
+            Self::Fanout(fanout) => &fanout.remote.load,
+            Self::Churn(churn) => &churn.remote.load,
+            Self::Storm(storm) => &storm.remote.load,
+            Self::Rebind(rebind) => &rebind.remote.load,
+            Self::Drain(drain) => &drain.demo.load,
+            Self::Run(run) => &run.remote.load,
+            Self::Demo(demo) => &demo.load,
+            Self::Agent(_) => panic!("an agent has no load of its own"),
+        }
+    }
+}
+
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number > 0.0 && number.is_finite() => Ok(number),
         _ => Err("a number above 0 is wanted".into()),
     }
-}
-
-/// Seconds, or a number with a unit.
-fn time(text: &str) -> Result<f64, String> {
-    let at = text.find(|c: char| c.is_ascii_alphabetic());
-    let (number, unit) = text.split_at(at.unwrap_or(text.len()));
-    let seconds = match unit {
-        "ms" => 1e-3,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3_600.0,
-        "d" => 86_400.0,
-        _ => return Err("a time is a number with ms, s, m, h or d, or of seconds".into()),
-    };
-    Ok(positive(number.trim())? * seconds)
 }
 
 fn fraction(text: &str) -> Result<f64, String> {
@@ -228,18 +377,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn times_have_units() {
-        let close = |text, seconds: f64| (time(text).expect("good") - seconds).abs() < 1e-9;
-        assert!(close("90", 90.0) && close("1.5s", 1.5) && close("250ms", 0.25));
-        assert!(close("2m", 120.0) && close("1 h", 3_600.0) && close("1d", 86_400.0));
-        assert!(
-            ["", "s", "-1s", "5y", "0"]
-                .iter()
-                .all(|bad| time(bad).is_err())
-        );
     }
 
     #[test]

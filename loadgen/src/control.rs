@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::Micros;
 use crate::latency::Latency;
 use crate::ledger::Tally;
@@ -12,8 +14,20 @@ use crate::ledger::Tally;
 pub(crate) enum Command {
     /// Sessions are up: send heartbeats from now on.
     Hold,
-    /// Send messages in this time.
-    Exchange { from: Micros, until: Micros },
+    /// Send the messages of a step in this time, at its rates times `scale`.
+    Exchange {
+        step: usize,
+        from: Micros,
+        until: Micros,
+        scale: f64,
+    },
+    /// Drop all connections without a close and come back within `spread`. The control group sends
+    /// messages meanwhile.
+    Cut { spread: Micros, control_rate: f64 },
+    /// Change the port of every socket within this time.
+    Rebind { over: Micros },
+    /// The server is about to end: expect its GoAway, and come back when it said.
+    Restart,
     /// Send no more; bring everyone back and wait for what is missing.
     Drain,
     /// Close all sessions and end.
@@ -21,12 +35,15 @@ pub(crate) enum Command {
 }
 
 /// What a worker is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) enum Stage {
     #[default]
     Ramp,
     Hold,
     Exchange,
+    Storm,
+    Rebind,
+    Restart,
     Drain,
     Stopped,
 }
@@ -38,6 +55,9 @@ impl Stage {
             Self::Ramp => "ramp",
             Self::Hold => "hold",
             Self::Exchange => "exchange",
+            Self::Storm => "storm",
+            Self::Rebind => "rebind",
+            Self::Restart => "restart",
             Self::Drain => "drain",
             Self::Stopped => "end",
         }
@@ -45,7 +65,7 @@ impl Stage {
 }
 
 /// How a worker is doing.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Status {
     /// Sessions that are open now.
     pub(crate) active: u32,
@@ -57,8 +77,14 @@ pub(crate) struct Status {
     pub(crate) away: u32,
     /// Connections lost that nobody wanted to lose.
     pub(crate) disconnected: u64,
-    /// Sessions opened again after that.
+    /// Sessions opened again after a connection was lost, by whose fault ever.
     pub(crate) reconnected: u64,
+    /// Connections that the scenario cut.
+    pub(crate) cut: u64,
+    /// Sessions that left and joined again because the scenario wanted it.
+    pub(crate) churned: u64,
+    /// Sockets that changed their port.
+    pub(crate) rebinds: u64,
     pub(crate) handshakes_full: u64,
     pub(crate) handshakes_resumed: u64,
     pub(crate) logins_with_token: u64,
@@ -123,6 +149,9 @@ impl Status {
         self.away += other.away;
         self.disconnected += other.disconnected;
         self.reconnected += other.reconnected;
+        self.cut += other.cut;
+        self.churned += other.churned;
+        self.rebinds += other.rebinds;
         self.handshakes_full += other.handshakes_full;
         self.handshakes_resumed += other.handshakes_resumed;
         self.logins_with_token += other.logins_with_token;

@@ -1,11 +1,11 @@
 //! The threads of a run and the ways to them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow};
 use roadstead_net::tls::ClientTls;
-use roadstead_net::{Client, ClientConfig, Engine, Lean, Mailbox, Quinn};
+use roadstead_net::{Client, ClientConfig, Engine, Lean, Mailbox, Quinn, Seed};
 
 use crate::cli::QuicEngine;
 use crate::clock::Clock;
@@ -21,7 +21,7 @@ pub(crate) struct Crew {
 /// One thread.
 struct Station {
     window: Arc<Window>,
-    mailbox: Mailbox<Command>,
+    mailbox: Arc<Mutex<Mailbox<Command>>>,
     thread: JoinHandle<Result<Outcome, roadstead_net::Error>>,
 }
 
@@ -49,8 +49,7 @@ impl Crew {
     /// Tells every thread what to do.
     pub(crate) fn tell(&self, command: Command) {
         for station in &self.stations {
-            // A mailbox holds thousands of commands and there are a few; a worker that ended reads none.
-            let _ = station.mailbox.send(command);
+            station.tell(command);
         }
     }
 
@@ -97,20 +96,15 @@ impl Station {
         config: ClientConfig,
         clock: Clock,
     ) -> Result<Self> {
-        let mut client = Client::<Command, E>::open_with_engine(config)?;
+        let mut client = Client::<Command, E>::open_with_engine(config.clone())?;
         let seed = client.take_seeds().remove(0);
         let window = Window::new();
-        let worker = Worker::new(
-            plan.clone(),
-            post.roster.clone(),
-            number,
-            clock,
-            window.clone(),
-        );
-        let mailbox = seed.mailbox();
+        let worker = Worker::new(plan.clone(), post, number, clock, window.clone());
+        let mailbox = Arc::new(Mutex::new(seed.mailbox()));
+        let way_in = mailbox.clone();
         let thread = thread::Builder::new()
             .name(format!("loadgen-{number}"))
-            .spawn(move || seed.run(worker).map(Worker::into_outcome))?;
+            .spawn(move || man(seed, worker, &config, &way_in))?;
         Ok(Self {
             window,
             mailbox,
@@ -118,7 +112,32 @@ impl Station {
         })
     }
 
+    fn tell(&self, command: Command) {
+        let mailbox = self.mailbox.lock().expect("nobody panics holding it");
+        // A mailbox holds thousands of commands and there are a few; a worker that ended reads none.
+        let _ = mailbox.send(command);
+    }
+
     fn join(self) -> Result<Result<Outcome, roadstead_net::Error>> {
         self.thread.join().map_err(|_| anyhow!("a thread panicked"))
+    }
+}
+
+/// Runs a worker to its end: on one set of sockets, or on another after each cut.
+fn man<E: Engine>(
+    mut seed: Seed<Command, E>,
+    mut worker: Worker,
+    config: &ClientConfig,
+    way_in: &Mutex<Mailbox<Command>>,
+) -> Result<Outcome, roadstead_net::Error> {
+    loop {
+        worker = seed.run(worker)?;
+        if !worker.is_severing() {
+            return Ok(worker.into_outcome());
+        }
+        let mut client = Client::<Command, E>::open_with_engine(config.clone())?;
+        seed = client.take_seeds().remove(0);
+        *way_in.lock().expect("nobody panics holding it") = seed.mailbox();
+        worker.sever();
     }
 }

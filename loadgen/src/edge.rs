@@ -1,4 +1,4 @@
-//! An edge as a child process, for the demo.
+//! An edge as a child process, for the demo and for scenarios that restart it.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
@@ -13,6 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::cli::QuicEngine;
+use crate::clock::Micros;
 
 /// A start makes keys and opens a store; on a busy machine that takes a second.
 const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -20,16 +21,31 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// A drain has a grace of a few seconds, then the store is flushed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The same for a conductor that watches meanwhile.
+pub(crate) const STOP_PATIENCE: Micros = 30_000_000;
+
 /// How much of its last words is kept.
 const LOG_BYTES_MAX: usize = 8 * 1024;
 
 /// A running edge with a directory of its own; killed when dropped.
 #[derive(Debug)]
 pub(crate) struct Edge {
+    // Dropped before its directory is.
+    running: Running,
+    binary: PathBuf,
+    /// Beside addresses and directory.
+    arguments: Vec<String>,
+    data: TempDir,
+    /// Ends that were not as they should be.
+    failures: Vec<anyhow::Error>,
+}
+
+/// Its present process.
+#[derive(Debug)]
+struct Running {
     child: Child,
     ready: Ready,
     log: Option<JoinHandle<String>>,
-    data: TempDir,
 }
 
 /// What the edge says when it is ready.
@@ -51,21 +67,77 @@ impl Edge {
             None => beside_this()?,
         };
         let data = TempDir::with_prefix("roadstead-demo-")?;
-        let mut command = Command::new(&binary);
-        command.args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--admin",
-            "127.0.0.1:0",
-            "--data",
-        ]);
-        command.arg(data.path());
-        command.args(["--quic-engine", engine.name()]);
+        let mut arguments = vec!["--quic-engine".to_owned(), engine.name().to_owned()];
         if let Some(shards) = shards {
-            command.args(["--shards", &shards.to_string()]);
+            arguments.extend(["--shards".to_owned(), shards.to_string()]);
         }
-        let mut child = command
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let addresses = Ready {
+            listen: any,
+            admin: any,
+        };
+        let running = Running::start(&binary, data.path(), &arguments, addresses)?;
+        Ok(Self {
+            running,
+            binary,
+            arguments,
+            data,
+            failures: Vec::new(),
+        })
+    }
+
+    /// Asks it to end by SIGTERM.
+    pub(crate) fn terminate(&mut self) -> Result<()> {
+        self.running.terminate()
+    }
+
+    /// Whether it has ended since.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !matches!(self.running.child.try_wait(), Ok(None))
+    }
+
+    /// Starts it again on the same data and addresses. How it ended is told by [`Edge::stop`].
+    pub(crate) fn start_again(&mut self) -> Result<()> {
+        let addresses = self.running.ready;
+        if let Err(error) = self.running.ended_well() {
+            self.failures.push(error);
+        }
+        self.running = Running::start(&self.binary, self.data.path(), &self.arguments, addresses)?;
+        Ok(())
+    }
+
+    pub(crate) fn listen(&self) -> SocketAddr {
+        self.running.ready.listen
+    }
+
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.running.ready.admin
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.running.child.id()
+    }
+
+    pub(crate) fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// Ends it by SIGTERM. An error if it did not end with 0, now or before.
+    pub(crate) fn stop(mut self) -> Result<()> {
+        self.running.terminate()?;
+        wait_for_exit(&mut self.running.child)?;
+        self.running.ended_well()?;
+        self.failures.into_iter().next().map_or(Ok(()), Err)
+    }
+}
+
+impl Running {
+    fn start(binary: &Path, data: &Path, arguments: &[String], at: Ready) -> Result<Self> {
+        let mut child = Command::new(binary)
+            .args(["serve", "--listen", &at.listen.to_string()])
+            .args(["--admin", &at.admin.to_string(), "--data"])
+            .arg(data)
+            .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -77,12 +149,7 @@ impl Edge {
             .take()
             .map(|stderr| thread::spawn(move || last_words(stderr)));
         match wait_until_ready(stdout) {
-            Ok(ready) => Ok(Self {
-                child,
-                ready,
-                log,
-                data,
-            }),
+            Ok(ready) => Ok(Self { child, ready, log }),
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -92,43 +159,28 @@ impl Edge {
         }
     }
 
-    pub(crate) fn listen(&self) -> SocketAddr {
-        self.ready.listen
-    }
-
-    pub(crate) fn admin(&self) -> SocketAddr {
-        self.ready.admin
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub(crate) fn data(&self) -> &Path {
-        self.data.path()
-    }
-
-    /// Asks it to end by SIGTERM. An error if it does not end, or not with 0.
-    pub(crate) fn stop(mut self) -> Result<()> {
+    fn terminate(&mut self) -> Result<()> {
+        if self.child.try_wait()?.is_some() {
+            return Ok(());
+        }
         let raw = i32::try_from(self.child.id()).context("a process id")?;
         let pid = Pid::from_raw(raw).context("a process id")?;
-        if self.child.try_wait()?.is_none() {
-            kill_process(pid, Signal::TERM).context("SIGTERM")?;
-        }
-        let status = wait_for_exit(&mut self.child)?;
+        kill_process(pid, Signal::TERM).context("SIGTERM")
+    }
+
+    /// An error unless it has ended with 0.
+    fn ended_well(&mut self) -> Result<()> {
+        let status = self.child.try_wait()?.context("the edge still runs")?;
         if status.success() {
             return Ok(());
         }
-        let words = self
-            .log
-            .take()
-            .and_then(|log| log.join().ok())
-            .unwrap_or_default();
+        let log = self.log.take();
+        let words = log.and_then(|log| log.join().ok()).unwrap_or_default();
         bail!("the edge ended with {status}; it said:\n{words}");
     }
 }
 
-impl Drop for Edge {
+impl Drop for Running {
     fn drop(&mut self) {
         // Does nothing if it has ended.
         let _ = self.child.kill();

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What can be wrong with a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Kind {
     /// Acknowledged, and a device did not get it.
@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     ProtocolBroken,
     /// Something reached a session to which nobody had sent anything.
     SilenceBroken,
+    /// A server that was asked to end dropped a session without a GoAway.
+    NoGoAway,
     /// A session that was not established.
     SessionFailed,
     /// A session that was established and was not there at the end.
@@ -62,6 +64,7 @@ impl Kind {
             Self::Gap => "gap",
             Self::ProtocolBroken => "protocol broken",
             Self::SilenceBroken => "silence broken",
+            Self::NoGoAway => "no GoAway",
             Self::SessionFailed => "session failed",
             Self::SessionLost => "session lost",
             Self::SessionCut => "session cut",
@@ -71,13 +74,13 @@ impl Kind {
 }
 
 /// Everything found, in bounded space.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Findings {
     kinds: BTreeMap<Kind, Found>,
     details_max: usize,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Found {
     count: u64,
     details: Vec<String>,

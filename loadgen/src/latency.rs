@@ -1,24 +1,77 @@
 //! Latencies in HDR histograms, corrected for coordinated omission and not.
 
+use std::collections::BTreeMap;
+
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Micros;
 
 /// One hour: whatever takes longer is counted as this.
 const MICROS_MAX: Micros = 3_600_000_000;
 
+/// Of [`Latency::buckets`].
+const BUCKETS_PER_DECADE: f64 = 10.0;
+
 /// One latency, measured from two starts.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Latency {
     /// From the time at which the message was meant to be sent: what a user would have felt.
+    #[serde(with = "wire")]
     corrected: Histogram<u64>,
     /// From the time at which it was first written: blind to queueing in front of the generator.
+    #[serde(with = "wire")]
     uncorrected: Histogram<u64>,
 }
 
+/// A histogram in the HdrHistogram V2 format, compressed, in hexadecimal.
+mod wire {
+    use std::fmt::Write;
+
+    use hdrhistogram::Histogram;
+    use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+    use serde::de::Error as _;
+    use serde::ser::Error as _;
+    use serde::{Deserialize, Serialize};
+
+    pub(super) fn serialize<S: serde::Serializer>(
+        histogram: &Histogram<u64>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(histogram, &mut bytes)
+            .map_err(S::Error::custom)?;
+        let mut text = String::with_capacity(bytes.len() * 2);
+        for byte in bytes {
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+        from: D,
+    ) -> Result<Histogram<u64>, D::Error> {
+        let text = String::deserialize(from)?;
+        let byte = |at: usize| {
+            let digits = text.get(at..at + 2)?;
+            u8::from_str_radix(digits, 16).ok()
+        };
+        let bytes: Option<Vec<u8>> = (0..text.len()).step_by(2).map(byte).collect();
+        let bytes = bytes.ok_or_else(|| D::Error::custom("no hexadecimal"))?;
+        let mut read: Histogram<u64> = Deserializer::new()
+            .deserialize(&mut bytes.as_slice())
+            .map_err(D::Error::custom)?;
+        // Whoever wrote it has the same bounds: then it can be added to others.
+        let mut histogram = super::histogram();
+        read.auto(true);
+        histogram.add(&read).map_err(D::Error::custom)?;
+        Ok(histogram)
+    }
+}
+
 /// The percentiles of a report, in milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Default)]
 pub(crate) struct Percentiles {
     pub(crate) p50: f64,
     pub(crate) p90: f64,
@@ -67,6 +120,20 @@ impl Latency {
 
     pub(crate) fn uncorrected(&self) -> Percentiles {
         percentiles(&self.uncorrected)
+    }
+
+    /// How many were in each tenth of a decade: its upper end in milliseconds, and the count.
+    pub(crate) fn buckets(&self) -> Vec<(f64, u64)> {
+        let mut buckets: BTreeMap<i32, u64> = BTreeMap::new();
+        for step in self.corrected.iter_recorded() {
+            let place = milliseconds(step.value_iterated_to()).log10() * BUCKETS_PER_DECADE;
+            #[allow(clippy::cast_possible_truncation, reason = "a small number")]
+            let place = place.floor() as i32 + 1;
+            *buckets.entry(place).or_default() += step.count_at_value();
+        }
+        let upper = |place: i32| 10f64.powf(f64::from(place) / BUCKETS_PER_DECADE);
+        let all = buckets.into_iter();
+        all.map(|(place, count)| (upper(place), count)).collect()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -145,6 +212,37 @@ mod tests {
             latency.corrected()
         );
         assert!(close(latency.uncorrected().max, 0.9));
+    }
+
+    #[test]
+    fn what_was_measured_elsewhere_counts_as_here() {
+        let mut here = Latency::new();
+        let mut there = Latency::new();
+        for ms in 1..=500u64 {
+            here.record(0, 0, ms * 1_000);
+            there.record(0, ms * 100, (ms + 500) * 1_000);
+        }
+        let sent = serde_json::to_string(&there).expect("JSON");
+        assert!(sent.len() < 20_000, "{} bytes", sent.len());
+        let read: Latency = serde_json::from_str(&sent).expect("read back");
+        assert_eq!(read.corrected(), there.corrected());
+        assert_eq!(read.uncorrected(), there.uncorrected());
+        here.merge(&read);
+        assert_eq!(here.corrected().count, 1_000);
+        assert!(close(here.corrected().p50, 500.0) && close(here.corrected().p99, 990.0));
+        assert!(serde_json::from_str::<Latency>("{\"corrected\":\"zz\"}").is_err());
+    }
+
+    #[test]
+    fn buckets_hold_what_is_below_their_end() {
+        let mut latency = Latency::new();
+        for ms in [1, 9, 11, 11] {
+            latency.record(0, 0, ms * 1_000);
+        }
+        let buckets = latency.buckets();
+        let counts: Vec<_> = buckets.iter().map(|(_, count)| *count).collect();
+        assert_eq!(counts, [1, 1, 2], "{buckets:?}");
+        assert!(close(buckets[1].0, 10.0) && close(buckets[2].0, 12.589));
     }
 
     #[test]

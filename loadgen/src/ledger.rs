@@ -12,12 +12,13 @@
 mod delivery;
 mod receipts;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
 use bytes::Bytes;
 use roadstead_proto::v1;
 use roadstead_proto::{ChatId, ErrorCode, MessageId, Position};
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Micros;
 use crate::findings::{Findings, Kind};
@@ -52,12 +53,15 @@ pub(crate) struct Ledger {
     messages: VecDeque<Message>,
     /// Of sessions that take part in a chat.
     accounts: Vec<Option<Box<Account>>>,
+    /// Fan-outs so far, and the deliveries that those under way have left.
+    fanouts: u64,
+    deliveries_left: HashMap<u64, u32>,
     tally: Tally,
     findings: Findings,
 }
 
 /// Counts of a run. Everything grows.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tally {
     pub(crate) sent: u64,
     pub(crate) acknowledged: u64,
@@ -105,6 +109,8 @@ struct Message {
     position: Position,
     answered: bool,
     refused: bool,
+    /// The fan-out that it is a part of; 0 if none.
+    fanout: u64,
     /// Devices that have it, one bit each: see [`device_bit`].
     delivered: u8,
     expected: u8,
@@ -149,6 +155,8 @@ impl Ledger {
             first: 0,
             messages: VecDeque::new(),
             accounts,
+            fanouts: 0,
+            deliveries_left: HashMap::new(),
             tally: Tally::default(),
             findings,
         }
@@ -190,10 +198,48 @@ impl Ledger {
             position: Position::ZERO,
             answered: false,
             refused: false,
+            fanout: 0,
             delivered: 0,
             expected,
         });
         self.first + self.messages.len() as u64 - 1
+    }
+
+    /// Books a send to several users at once: as many messages, and a note of how many deliveries are left.
+    pub(crate) fn book_fanout(
+        &mut self,
+        sender: u32,
+        recipients: impl IntoIterator<Item = u32>,
+        mut number: u64,
+        intended: Micros,
+    ) -> Vec<u64> {
+        self.fanouts += 1;
+        let fanout = self.fanouts;
+        let mut booked = Vec::new();
+        let mut left = 0;
+        for recipient in recipients {
+            let message = self.book(sender, recipient, number, intended);
+            let entry = self.get_mut(message).expect("just booked");
+            entry.fanout = fanout;
+            left += entry.expected.count_ones();
+            booked.push(message);
+            number += 1;
+        }
+        self.deliveries_left.insert(fanout, left);
+        booked
+    }
+
+    /// A delivery of a fan-out was made. Answers whether it was the last.
+    fn fanned_out(&mut self, fanout: u64) -> bool {
+        let Some(left) = self.deliveries_left.get_mut(&fanout) else {
+            return false;
+        };
+        *left -= 1;
+        let done = *left == 0;
+        if done {
+            self.deliveries_left.remove(&fanout);
+        }
+        done
     }
 
     /// The frame of a message; the same bytes at every try.

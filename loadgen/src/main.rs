@@ -4,10 +4,12 @@
 //! accounts for every one: acknowledged, delivered once to each device, in order, with its receipts.
 //!
 //! Reading order: `plan` (what a run is), `run` (its stages), `worker` (a thread), `session` (the
-//! client's side of the protocol), `ledger` (the account), `report`.
+//! client's side of the protocol), `ledger` (the account), `report`; docs/LOADGEN.md says how it is used.
 
 #![forbid(unsafe_code)]
 
+mod agent;
+mod assertion;
 mod cli;
 mod clock;
 mod control;
@@ -20,13 +22,16 @@ mod out;
 mod payload;
 mod plan;
 mod process;
+mod profile;
 mod record;
 mod report;
 mod rng;
 mod run;
 mod scenario;
 mod schedule;
+mod search;
 mod session;
+mod talk;
 mod target;
 mod token;
 mod topology;
@@ -43,8 +48,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EXIT_ERROR: u8 = 1;
 
 fn main() -> ExitCode {
-    match scenario::run(&cli::Cli::parse()) {
-        Ok(report) => ExitCode::from(report.verdict.exit_code()),
+    let cli = cli::Cli::parse();
+    let done = match &cli.command {
+        cli::Command::Agent(agent) => agent::serve(agent).map(|()| 0),
+        _ => scenario::run(&cli).map(|report| report.verdict.exit_code()),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             out::note(format_args!("loadgen: {error:#}"));
             ExitCode::from(EXIT_ERROR)

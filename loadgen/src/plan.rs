@@ -3,9 +3,12 @@
 use std::net::SocketAddr;
 
 use roadstead_net::Transport;
+use serde::Serialize;
 
+use crate::assertion::Assertion;
 use crate::cli::QuicEngine;
 use crate::clock::Micros;
+use crate::profile::Profile;
 use crate::schedule::Arrivals;
 use crate::token::TokenSigner;
 use crate::topology::{Roster, Topology};
@@ -32,12 +35,15 @@ pub(crate) struct Plan {
     /// First connect counter, above that of every earlier run (R13).
     pub(crate) counter_base: u64,
     /// Sessions opened per second.
-    pub(crate) ramp: f64,
-    /// How long all sessions are held before messages are sent.
-    pub(crate) hold: Micros,
-    /// Nothing has been sent to these sessions, so whatever reaches them before is a finding.
+    pub(crate) ramp: Profile,
+    /// What is done once the sessions are there.
+    pub(crate) steps: Vec<Step>,
+    /// Nothing is sent to these sessions before the first exchange, so whatever reaches them is a finding.
     pub(crate) silence: bool,
-    pub(crate) exchange: Exchange,
+    /// Bytes of a payload.
+    pub(crate) size: usize,
+    /// Share of the chats that their readers read.
+    pub(crate) read_fraction: f64,
     /// How long to wait for what is missing.
     pub(crate) drain_timeout: Micros,
     /// `None` takes the interval that the server asks for (T10).
@@ -54,6 +60,8 @@ pub(crate) struct Post {
     pub(crate) engine: QuicEngine,
     /// Sockets that its sessions share.
     pub(crate) sockets: u16,
+    /// Stays in while the others are cut, and is measured apart.
+    pub(crate) control: bool,
     pub(crate) roster: Roster,
 }
 
@@ -69,32 +77,95 @@ impl Plan {
         of.map(|post| post.roster.sessions()).sum()
     }
 
+    /// Sessions without the control group.
+    pub(crate) fn sessions_at_large(&self) -> u32 {
+        let all = self.posts.iter().filter(|post| !post.control);
+        all.map(|post| post.roster.sessions()).sum()
+    }
+
     pub(crate) fn threads(&self) -> u16 {
         u16::try_from(self.posts.len()).unwrap_or(u16::MAX)
     }
 }
 
-/// The messages of a run.
-#[derive(Debug, Clone)]
+/// One thing that a run does with its sessions.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Step {
+    /// They are silent for a time.
+    Hold(Micros),
+    /// Messages are sent.
+    Exchange(Exchange),
+    /// Messages at ever other rates, each for the exchange's duration: the highest that keeps all limits.
+    FindMax {
+        exchange: Exchange,
+        #[serde(serialize_with = "as_text")]
+        limits: Vec<Assertion>,
+    },
+    /// All but the control group lose their connections at once, without a close, and come back.
+    Storm {
+        /// They try within this time.
+        spread: Micros,
+        /// Messages per second within the control group meanwhile.
+        control_rate: f64,
+        /// How long to wait for the last.
+        patience: Micros,
+    },
+    /// Every socket changes its port within this time, as when a NAT forgets.
+    Rebind(Micros),
+    /// The edge of this run ends by SIGTERM, and starts again on its data.
+    Restart {
+        /// How long to wait for the last session.
+        patience: Micros,
+    },
+}
+
+/// Messages for a time.
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Exchange {
-    /// Messages per second.
-    pub(crate) rate: f64,
+    /// Messages per second; with [`Who::Fanout`] sends to so many at once.
+    pub(crate) rate: Profile,
     pub(crate) arrivals: Arrivals,
     pub(crate) duration: Micros,
     pub(crate) who: Who,
-    /// Bytes of a payload.
-    pub(crate) size: usize,
-    /// Share of the chats that their readers read.
-    pub(crate) read_fraction: f64,
     /// Share of the users who go away during the exchange and come back.
     pub(crate) offline_fraction: f64,
+    /// Share of the sessions that leave each second and join again.
+    pub(crate) churn: f64,
+    /// Time before a message of a conversation, on average.
+    pub(crate) think: Micros,
+}
+
+/// Limits as they are written.
+fn as_text<S: serde::Serializer>(limits: &[Assertion], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(limits.iter().map(ToString::to_string))
+}
+
+impl Exchange {
+    /// Nothing is sent.
+    pub(crate) fn none() -> Self {
+        Self {
+            rate: Profile::constant(1.0),
+            arrivals: Arrivals::Constant,
+            duration: 0,
+            who: Who::Anyone,
+            offline_fraction: 0.0,
+            churn: 0.0,
+            think: 0,
+        }
+    }
 }
 
 /// Who writes to whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Who {
     /// Any session, to anyone of its circle.
     Anyone,
     /// Each of so many users, drawn by lot, gets one message.
     Sample(u32),
+    /// Conversations, with time to think before each message.
+    Talk,
+    /// Any session, to so many users of its circle at once.
+    Fanout(u32),
 }

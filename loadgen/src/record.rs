@@ -1,6 +1,8 @@
 //! The course of a run: one point a second, in bounded space.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 use crate::clock::{Micros, seconds};
 use crate::control::{Stage, Status};
@@ -15,11 +17,11 @@ const INTERVAL: Micros = 1_000_000;
 const POINTS_MAX: usize = 7_200;
 
 /// A run over some time. Rates and latencies are those of the time since the point before.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Point {
     /// End of the time, in seconds since the run began.
     pub(crate) at_s: f64,
-    pub(crate) stage: &'static str,
+    pub(crate) stage: Cow<'static, str>,
     pub(crate) sessions: u32,
     pub(crate) handshakes_per_s: f64,
     pub(crate) heartbeats_per_s: f64,
@@ -124,7 +126,7 @@ fn point(before: &Now, now: &Now, ack: &Latency, deliver: &Latency) -> Point {
     let cpus = |new: Micros, old: Micros| rate(new, old) / 1e6;
     Point {
         at_s: seconds(now.at),
-        stage: now.stage.name(),
+        stage: now.stage.name().into(),
         sessions: new.active,
         handshakes_per_s: rate(handshakes(new), handshakes(old)),
         heartbeats_per_s: rate(new.heartbeats, old.heartbeats),
@@ -145,6 +147,40 @@ fn point(before: &Now, now: &Now, ack: &Latency, deliver: &Latency) -> Point {
             .own
             .zip(before.own)
             .map_or(0.0, |(new, old)| cpus(new.cpu, old.cpu)),
+    }
+}
+
+/// The points of two machines that began at one instant: counts and rates add up, and of percentiles the
+/// worse are kept. What only one of them knows is taken from it.
+pub(crate) fn side_by_side(ours: &[Point], theirs: &[Point]) -> Vec<Point> {
+    let both = ours.len().min(theirs.len());
+    let mut points: Vec<Point> = ours
+        .iter()
+        .zip(theirs)
+        .map(|(a, b)| together(a, b))
+        .collect();
+    points.extend_from_slice(&ours[both..]);
+    points.extend_from_slice(&theirs[both..]);
+    points
+}
+
+fn together(a: &Point, b: &Point) -> Point {
+    Point {
+        sessions: a.sessions + b.sessions,
+        handshakes_per_s: a.handshakes_per_s + b.handshakes_per_s,
+        heartbeats_per_s: a.heartbeats_per_s + b.heartbeats_per_s,
+        sent_per_s: a.sent_per_s + b.sent_per_s,
+        acknowledged_per_s: a.acknowledged_per_s + b.acknowledged_per_s,
+        delivered_per_s: a.delivered_per_s + b.delivered_per_s,
+        disconnected: a.disconnected + b.disconnected,
+        late_sends: a.late_sends + b.late_sends,
+        ack_ms: a.ack_ms.worse(&b.ack_ms),
+        deliver_ms: a.deliver_ms.worse(&b.deliver_ms),
+        target_rss_bytes: a.target_rss_bytes.or(b.target_rss_bytes),
+        target_cpus: a.target_cpus.or(b.target_cpus),
+        generator_rss_bytes: a.generator_rss_bytes + b.generator_rss_bytes,
+        generator_cpus: a.generator_cpus + b.generator_cpus,
+        ..a.clone()
     }
 }
 
@@ -223,9 +259,29 @@ mod tests {
         assert!(close(points[0].sent_per_s, 200.0) && close(points[1].sent_per_s, 0.0));
         assert!(close(points[0].target_cpus.expect("known"), 0.5));
         assert_eq!(points[0].target_rss_bytes, Some(3 * 4_096));
-        assert_eq!((points[0].disconnected, points[0].stage), (2, "exchange"));
+        assert_eq!((points[0].disconnected, &*points[0].stage), (2, "exchange"));
         assert_eq!((points[0].ack_ms.count, points[1].ack_ms.count), (1, 0));
         assert!(points[0].ack_ms.p99 > 6.9);
+    }
+
+    #[test]
+    fn machines_add_up_second_by_second() {
+        let points = |rate: u64, seconds: u64| {
+            let mut recorder = Recorder::new();
+            (0..=seconds).for_each(|second| recorder.add(now(second, second * rate, second)));
+            recorder.into_points()
+        };
+        let both = side_by_side(&points(10, 3), &points(5, 2));
+        let sent: Vec<_> = both.iter().map(|point| point.sent_per_s).collect();
+        assert!(
+            close(sent[0], 15.0) && close(sent[1], 15.0) && close(sent[2], 10.0),
+            "{sent:?}"
+        );
+        assert_eq!((both[0].sessions, both[2].sessions), (10, 5));
+        assert!(
+            close(both[0].target_cpus.expect("known"), 1.0),
+            "one server, not two"
+        );
     }
 
     #[test]

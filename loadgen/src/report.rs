@@ -1,5 +1,8 @@
 //! The report of a run: what the JSON holds, the table shows and the exit code says.
 
+mod chart;
+mod files;
+mod html;
 mod progress;
 mod table;
 
@@ -7,14 +10,18 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::assertion::{self, Assertion};
 use crate::cli::{Load, QuicEngine};
 use crate::clock::{Micros, seconds};
 use crate::findings::{Findings, Kind};
 use crate::latency::{Latency, Percentiles};
-use crate::plan::{Plan, Who};
+use crate::plan::{Plan, Step};
 use crate::record::Point;
 use crate::run::{GeneratorUse, Raw, ServerUse};
+use crate::search::Search;
+use crate::worker;
 
+pub(crate) use files::write;
 pub(crate) use progress::{Moment, Progress};
 pub(crate) use table::table;
 
@@ -37,7 +44,13 @@ pub(crate) enum Verdict {
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) verdict: Verdict,
-    pub(crate) scenario: &'static str,
+    /// What limited the run, if it was this end: then latencies say nothing about the server.
+    pub(crate) bottleneck: Option<&'static str>,
+    /// Of --assert.
+    pub(crate) limits: Vec<Limit>,
+    /// Of --find-max, which tries its limits at each rate.
+    pub(crate) find_max: Option<Search>,
+    pub(crate) scenario: String,
     pub(crate) version: &'static str,
     pub(crate) started_unix_ms: u64,
     pub(crate) sessions: Sessions,
@@ -49,16 +62,19 @@ pub(crate) struct Report {
     pub(crate) latency_ms: Latencies,
     /// From the time at which it was first written.
     pub(crate) latency_uncorrected_ms: Latencies,
+    /// What a control group saw while the others were cut.
+    pub(crate) control: Control,
     pub(crate) target: Target,
     pub(crate) generator: Generator,
     pub(crate) stages_s: Stages,
     pub(crate) findings: Vec<Finding>,
     pub(crate) quic_engines: QuicEngines,
     pub(crate) sockets: u32,
-    pub(crate) threads: u16,
+    pub(crate) threads: u32,
     pub(crate) options: Options,
     /// The course of the run.
     pub(crate) series: Vec<Point>,
+    pub(crate) histograms: Histograms,
 }
 
 /// T13: two ends of one engine could hide a shared fault.
@@ -83,6 +99,12 @@ pub(crate) struct Sessions {
     /// Connections lost.
     pub(crate) disconnected: u64,
     pub(crate) goaways: u64,
+    /// Cut by the scenario, without a close.
+    pub(crate) cut: u64,
+    /// Left and joined again because the scenario wanted it.
+    pub(crate) churned: u64,
+    /// Sockets that changed their port.
+    pub(crate) rebinds: u64,
     pub(crate) heartbeats: u64,
     /// Why connections ended that this end did not want to end.
     pub(crate) closes: BTreeMap<String, u64>,
@@ -134,11 +156,41 @@ pub(crate) struct Receipts {
 pub(crate) struct Latencies {
     pub(crate) ack: Percentiles,
     pub(crate) deliver: Percentiles,
+    /// What a message waited in this end before its first byte, for whatever reason.
+    pub(crate) queue: Percentiles,
     /// Messages to users who were away.
     pub(crate) catch_up: Percentiles,
     /// To the end of the handshake, and to Welcome.
     pub(crate) handshake: Percentiles,
     pub(crate) login: Percentiles,
+    /// From a cut, or from SIGTERM to the server, to the Welcome after it.
+    pub(crate) come_back: Percentiles,
+    /// From a send to several users to the last of its deliveries.
+    pub(crate) fan_out: Percentiles,
+}
+
+/// A limit that the run had to keep.
+#[derive(Debug, Serialize)]
+pub(crate) struct Limit {
+    pub(crate) limit: String,
+    /// What was measured; none if nothing was.
+    pub(crate) value: Option<f64>,
+    pub(crate) kept: bool,
+}
+
+/// Latencies in tenths of a decade: the upper end in milliseconds, and the count.
+#[derive(Debug, Serialize)]
+pub(crate) struct Histograms {
+    pub(crate) ack: Vec<(f64, u64)>,
+    pub(crate) deliver: Vec<(f64, u64)>,
+    pub(crate) come_back: Vec<(f64, u64)>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Control {
+    pub(crate) sessions: u32,
+    pub(crate) latency_ms: Latencies,
+    pub(crate) latency_uncorrected_ms: Latencies,
 }
 
 #[derive(Debug, Serialize)]
@@ -194,11 +246,8 @@ pub(crate) struct Finding {
 /// The options as they were resolved; sessions, sockets and threads are reported elsewhere.
 #[derive(Debug, Serialize)]
 pub(crate) struct Options {
-    pub(crate) rate: f64,
-    /// Seconds of silence, and of messages unless a sample sets the end.
-    pub(crate) hold: f64,
-    pub(crate) duration: Option<f64>,
-    pub(crate) offline_fraction: f64,
+    /// Times in microseconds.
+    pub(crate) steps: Vec<Step>,
     #[serde(flatten)]
     pub(crate) given: Load,
 }
@@ -214,10 +263,37 @@ impl Verdict {
 }
 
 impl Report {
-    pub(crate) fn new(scenario: &'static str, plan: &Plan, load: &Load, raw: &Raw) -> Self {
+    pub(crate) fn new(scenario: &str, plan: &Plan, load: &Load, raw: &Raw) -> Self {
+        let mut report = Self::without_limits(scenario, plan, load, raw);
+        match &report.find_max {
+            // They were tried rate by rate, and some rates had to fail.
+            Some(search) if search.rate.is_none() => report.verdict = Verdict::Fail,
+            Some(_) => {}
+            None => report.limits = limits(&load.assert, &report),
+        }
+        if !report.limits.iter().all(|limit| limit.kept) {
+            report.verdict = Verdict::Fail;
+        }
+        report
+    }
+
+    /// An error if a limit speaks of something that no report has.
+    pub(crate) fn check_limits(plan: &Plan, load: &Load) -> anyhow::Result<()> {
+        let empty = Self::without_limits("", plan, load, &Raw::default());
+        let known = assertion::names(&serde_json::to_value(&empty)?);
+        load.assert
+            .iter()
+            .try_for_each(|limit| limit.check_name(&known))
+    }
+
+    fn without_limits(scenario: &str, plan: &Plan, load: &Load, raw: &Raw) -> Self {
+        let generator = generator(&raw.generator, raw);
         Self {
             verdict: verdict(plan, raw),
-            scenario,
+            bottleneck: generator.saturated.then_some("generator"),
+            limits: Vec::new(),
+            find_max: raw.search.clone(),
+            scenario: scenario.into(),
             version: env!("CARGO_PKG_VERSION"),
             started_unix_ms: raw.started_unix_ms,
             sessions: sessions(plan, raw),
@@ -225,10 +301,15 @@ impl Report {
             handshakes: handshakes(raw),
             messages: messages(raw),
             receipts: receipts(raw),
-            latency_ms: latencies(raw, Latency::corrected),
-            latency_uncorrected_ms: latencies(raw, Latency::uncorrected),
+            latency_ms: latencies(&raw.latencies, Latency::corrected),
+            latency_uncorrected_ms: latencies(&raw.latencies, Latency::uncorrected),
+            control: Control {
+                sessions: plan.topology.sessions() - plan.sessions_at_large(),
+                latency_ms: latencies(&raw.control, Latency::corrected),
+                latency_uncorrected_ms: latencies(&raw.control, Latency::uncorrected),
+            },
             target: target(plan, raw),
-            generator: generator(&raw.generator, raw),
+            generator,
             stages_s: Stages {
                 ramp: seconds(raw.ramp),
                 exchange: seconds(raw.exchange),
@@ -243,19 +324,35 @@ impl Report {
                     .collect(),
                 target: plan.target_engine,
             },
-            sockets: plan.sockets(),
-            threads: plan.threads(),
+            sockets: raw.sockets,
+            threads: raw.threads,
             series: raw.points.clone(),
+            histograms: Histograms {
+                ack: raw.latencies.ack.buckets(),
+                deliver: raw.latencies.deliver.buckets(),
+                come_back: raw.latencies.come_back.buckets(),
+            },
             options: Options {
-                rate: plan.exchange.rate,
-                hold: seconds(plan.hold),
-                duration: (plan.exchange.who == Who::Anyone)
-                    .then(|| seconds(plan.exchange.duration)),
-                offline_fraction: plan.exchange.offline_fraction,
+                steps: plan.steps.clone(),
                 given: load.clone(),
             },
         }
     }
+}
+
+fn limits(wanted: &[Assertion], report: &Report) -> Vec<Limit> {
+    let json = serde_json::to_value(report).unwrap_or_default();
+    let metrics = assertion::metrics(&json);
+    let check = |wanted: &Assertion| {
+        let value = wanted.value(&metrics);
+        Limit {
+            limit: wanted.to_string(),
+            value,
+            // Nothing measured is no limit kept.
+            kept: value.is_some_and(|value| wanted.holds(value)),
+        }
+    };
+    wanted.iter().map(check).collect()
 }
 
 /// Pass means that nothing was found and that there was something to find it in.
@@ -279,6 +376,9 @@ fn sessions(plan: &Plan, raw: &Raw) -> Sessions {
         reconnected: status.reconnected,
         disconnected: status.disconnected,
         goaways: status.goaways,
+        cut: status.cut,
+        churned: status.churned,
+        rebinds: status.rebinds,
         heartbeats: status.heartbeats,
         closes: status.closes.clone(),
     }
@@ -325,13 +425,16 @@ fn receipts(raw: &Raw) -> Receipts {
     }
 }
 
-fn latencies(raw: &Raw, of: impl Fn(&Latency) -> Percentiles) -> Latencies {
+fn latencies(raw: &worker::Latencies, of: impl Fn(&Latency) -> Percentiles) -> Latencies {
     Latencies {
-        ack: of(&raw.latencies.ack),
-        deliver: of(&raw.latencies.deliver),
-        catch_up: of(&raw.latencies.catch_up),
-        handshake: of(&raw.latencies.handshake),
-        login: of(&raw.latencies.login),
+        ack: of(&raw.ack),
+        deliver: of(&raw.deliver),
+        queue: of(&raw.queue),
+        catch_up: of(&raw.catch_up),
+        handshake: of(&raw.handshake),
+        login: of(&raw.login),
+        come_back: of(&raw.come_back),
+        fan_out: of(&raw.fan_out),
     }
 }
 
@@ -388,7 +491,7 @@ fn generator(used: &GeneratorUse, raw: &Raw) -> Generator {
     }
 }
 
-fn is_saturated(late: u64, sent: u64, busiest: f64) -> bool {
+pub(crate) fn is_saturated(late: u64, sent: u64, busiest: f64) -> bool {
     let share = each(late, sent.max(1));
     share > LATE_SHARE_MAX || (busiest > BUSY_SHARE && share > LATE_SHARE_MAX_BUSY)
 }

@@ -36,6 +36,17 @@ impl Rng {
         (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    /// Exponential with this mean: the gap between independent events.
+    #[allow(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a positive time within a run"
+    )]
+    pub(crate) fn exponential(&mut self, mean: Micros) -> Micros {
+        (-(1.0 - self.unit()).ln() * mean as f64) as Micros
+    }
+
     /// `delay` spread evenly over its half and its one and a half, so that waiting peers do not return
     /// in step.
     pub(crate) fn jitter(&mut self, delay: Micros) -> Micros {

@@ -1,26 +1,37 @@
 //! The scenarios: from a command line to a report.
 
 mod chat;
+mod churn;
+mod day;
 mod demo;
+mod drain;
+mod fanout;
+mod file;
 mod hold;
 mod posts;
+mod rebind;
+mod storm;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use clap::Parser;
 use roadstead_net::Transport;
 use roadstead_proto::limits;
 
+use crate::agent::{self, Papers, Part};
 use crate::cli::{Cli, Command, Load, Server};
 use crate::clock::{Micros, micros};
-use crate::findings::{Findings, Kind};
-use crate::plan::{Exchange, Plan, Who};
+use crate::edge::Edge;
+use crate::findings::Kind;
+use crate::plan::{Exchange, Plan, Step, Who};
+use crate::profile::Profile;
 use crate::report::{self, Progress, Report};
 use crate::rng::mix;
-use crate::run;
+use crate::run::{self, Raw};
 use crate::target::Target;
 use crate::token::TokenSigner;
 use crate::topology::{DEVICES_MAX, Topology};
@@ -31,75 +42,252 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// Carries out what the command line says.
 pub(crate) fn run(cli: &Cli) -> Result<Report> {
-    match &cli.command {
-        Command::Hold(remote) => hold::run(remote),
-        Command::Chat(remote) => chat::run(remote),
-        Command::Demo(demo) => demo::run(demo),
-    }
-}
-
-/// What a scenario decides; everything else comes from the command line.
-struct Shape {
-    name: &'static str,
-    sessions: u32,
-    rate: f64,
-    duration: f64,
-    offline_fraction: f64,
-    /// Silent time before the exchange.
-    hold: f64,
-    who: Who,
-    cuts_fail: bool,
-    silence: bool,
-}
-
-/// Makes a run and reports it. `at_end` may add findings once the run is over.
-fn run_shape(
-    shape: &Shape,
-    server: &Server,
-    load: &Load,
-    at_end: impl FnOnce(&mut Findings) -> Result<()>,
-) -> Result<Report> {
-    let plan = Arc::new(plan(shape, server, load)?);
-    let mut target = Target::new(server.target_pid, server.admin);
-    let mut progress = Progress::new(load.quiet, plan.topology.sessions());
-    let mut raw = run::conduct(&plan, &mut target, &mut progress)?;
-    progress.finish();
-    at_end(&mut raw.findings)?;
-    let report = Report::new(shape.name, &plan, load, &raw);
-    if let Some(path) = &load.json {
-        write_json(path, &report)?;
-    }
+    let arguments: Vec<String> = std::env::args().collect();
+    let text = match &cli.command {
+        Command::Run(run) => Some(file::read(&run.file)?),
+        _ => None,
+    };
+    let mut scene = scene(cli, &arguments, text.as_deref())?;
+    let edge = scene.start_edge()?;
+    let prepared = scene.prepare(Given::default(), edge)?;
+    Report::check_limits(&prepared.plan, &prepared.load)?;
+    let raw = match prepared.load.agents.is_empty() {
+        true => make(&prepared)?,
+        false => agent::lead(&prepared.load, &papers(&prepared, arguments, text)?)?,
+    };
+    let Prepared {
+        name, plan, load, ..
+    } = prepared;
+    let report = Report::new(&name, &plan, &load, &raw);
+    report::write(&report, &load)?;
     if !load.quiet {
         out::line(report::table(&report));
     }
     Ok(report)
 }
 
-fn write_json(path: &Path, report: &Report) -> Result<()> {
-    let json = serde_json::to_string_pretty(report)?;
-    if path == Path::new("-") {
-        out::line(json);
-        return Ok(());
-    }
-    fs::write(path, json + "\n").with_context(|| format!("writing {}", path.display()))
+/// What another process has decided about this one's run.
+#[derive(Debug, Default)]
+pub(crate) struct Given {
+    pub(crate) part: Option<Part>,
+    /// PEM, instead of the files that the command line names.
+    pub(crate) roots: Option<Vec<u8>>,
+    pub(crate) token_key: Option<Vec<u8>>,
 }
 
-fn plan(shape: &Shape, server: &Server, load: &Load) -> Result<Plan> {
-    let topology = topology(shape.sessions, load)?;
+/// A run that can begin.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    name: String,
+    server: Server,
+    load: Load,
+    plan: Arc<Plan>,
+    edge: Mutex<Option<Edge>>,
+}
+
+/// Prepares a part of the run that a leader's command line describes.
+pub(crate) fn prepare(arguments: &[String], text: Option<&str>, given: Given) -> Result<Prepared> {
+    let cli = Cli::try_parse_from(arguments)?;
+    let mut scene = scene(&cli, arguments, text)?;
+    ensure!(
+        !scene.server.start_edge,
+        "agents need a server that all of them reach, and this run starts its own"
+    );
+    scene.load.quiet = true;
+    if let Some(part) = given.part {
+        scene.take_part(part);
+    }
+    scene.prepare(given, None)
+}
+
+/// Makes a run.
+pub(crate) fn make(prepared: &Prepared) -> Result<Raw> {
+    let Prepared {
+        server, load, plan, ..
+    } = prepared;
+    let mut edge = prepared
+        .edge
+        .lock()
+        .expect("nobody panics holding it")
+        .take();
+    let mut target = Target::new(server.target_pid, server.admin);
+    let mut progress = Progress::new(load.quiet, plan.topology.sessions());
+    let mut raw = run::conduct(plan, &mut target, &mut progress, edge.as_mut())?;
+    progress.finish();
+    if let Some(Err(error)) = edge.map(Edge::stop) {
+        raw.findings.add(Kind::EdgeExit, format_args!("{error:#}"));
+    }
+    Ok(raw)
+}
+
+fn papers(prepared: &Prepared, arguments: Vec<String>, text: Option<String>) -> Result<Papers> {
+    Ok(Papers {
+        arguments,
+        scenario: text,
+        roots: prepared.plan.roots.clone(),
+        token_key: token_key(&prepared.server)?,
+    })
+}
+
+fn scene(cli: &Cli, arguments: &[String], text: Option<&str>) -> Result<Scene> {
+    match &cli.command {
+        Command::Hold(remote) => hold::scene(remote),
+        Command::Chat(remote) => chat::scene(remote),
+        Command::Day(day) => day::scene(day),
+        Command::Fanout(fanout) => fanout::scene(fanout),
+        Command::Churn(churn) => churn::scene(churn),
+        Command::Storm(storm) => storm::scene(storm),
+        Command::Rebind(rebind) => rebind::scene(rebind),
+        Command::Drain(drain) => drain::scene(drain),
+        Command::Run(_) => file::scene(text.context("no scenario file")?, arguments),
+        Command::Demo(demo) => demo::scene(demo),
+        Command::Agent(_) => bail!("an agent makes no run of its own"),
+    }
+}
+
+/// A scenario with what the command line says of it.
+#[derive(Debug)]
+struct Scene {
+    shape: Shape,
+    server: Server,
+    load: Load,
+}
+
+impl Scene {
+    fn new(shape: Shape, server: &Server, load: &Load) -> Self {
+        Self {
+            shape,
+            server: server.clone(),
+            load: load.clone(),
+        }
+    }
+
+    /// Starts the edge of a run that has its own.
+    fn start_edge(&mut self) -> Result<Option<Edge>> {
+        let (server, load) = (&mut self.server, &self.load);
+        if !server.start_edge {
+            return Ok(None);
+        }
+        let (binary, shards) = (server.own.edge.as_deref(), server.own.shards);
+        let edge = Edge::start(binary, shards, load.quic_engine)?;
+        if !load.quiet {
+            out::note(format_args!("edge {} at {}", edge.pid(), edge.listen()));
+        }
+        server.target = edge.listen();
+        server.data = Some(edge.data().into());
+        server.admin = Some(edge.admin());
+        server.target_pid = Some(edge.pid());
+        server.quic_engine = Some(load.quic_engine);
+        Ok(Some(edge))
+    }
+
+    /// Takes a part of everything: sessions in whole circles, users of its own, a share of each rate.
+    fn take_part(&mut self, part: Part) {
+        let (shape, load) = (&mut self.shape, &mut self.load);
+        let lot = load.circle.max(shape.circle) * load.devices.max(1);
+        let before = part.before(shape.sessions, lot) / load.devices.max(1);
+        load.users_from += u64::from(before);
+        shape.sessions = part.of(shape.sessions, lot);
+        shape.control = part.of(shape.control, lot);
+        load.quinn_clients = part.of(load.quinn_clients, 1);
+        load.ramp = load.ramp.scaled(part.share());
+        for step in &mut shape.steps {
+            match step {
+                Step::Exchange(exchange) | Step::FindMax { exchange, .. } => {
+                    exchange.rate = exchange.rate.scaled(part.share());
+                    if let Who::Sample(users) = &mut exchange.who {
+                        *users = part.of(*users, 1);
+                    }
+                }
+                Step::Storm { control_rate, .. } => *control_rate *= part.share(),
+                Step::Hold(_) | Step::Rebind(_) | Step::Restart { .. } => {}
+            }
+        }
+    }
+
+    fn prepare(self, given: Given, edge: Option<Edge>) -> Result<Prepared> {
+        let plan = Arc::new(plan(&self.shape, &self.server, &self.load, given)?);
+        Ok(Prepared {
+            name: self.shape.name,
+            server: self.server,
+            load: self.load,
+            plan,
+            edge: Mutex::new(edge),
+        })
+    }
+}
+
+/// What a scenario decides; everything else comes from the command line.
+#[derive(Debug)]
+struct Shape {
+    name: String,
+    sessions: u32,
+    steps: Vec<Step>,
+    /// Sessions of a control group.
+    control: u32,
+    /// Users who chat with each other at least.
+    circle: u32,
+    cuts_fail: bool,
+    silence: bool,
+}
+
+impl Shape {
+    fn new(name: impl Into<String>, sessions: u32, steps: Vec<Step>) -> Self {
+        Self {
+            name: name.into(),
+            sessions,
+            steps,
+            control: 0,
+            circle: 2,
+            cuts_fail: true,
+            silence: false,
+        }
+    }
+}
+
+/// Messages as the command line has them, at this rate if it names none.
+fn exchange(load: &Load, who: Who, rate: f64, duration: f64) -> Exchange {
+    Exchange {
+        rate: load.rate.clone().unwrap_or(Profile::constant(rate)),
+        arrivals: load.arrivals,
+        duration: from_seconds(load.duration.unwrap_or(duration)),
+        who,
+        offline_fraction: load.offline_fraction.unwrap_or(0.0),
+        churn: 0.0,
+        think: 0,
+    }
+}
+
+/// A message to each user of the sample, however long that takes.
+fn sample(load: &Load) -> Exchange {
+    // A sample takes about a minute, and a small one a moment.
+    let rate = (f64::from(load.sample) / 60.0).max(1_000.0);
+    Exchange {
+        duration: from_seconds(f64::MAX),
+        offline_fraction: 0.0,
+        ..exchange(load, Who::Sample(load.sample), rate, 0.0)
+    }
+}
+
+fn plan(shape: &Shape, server: &Server, load: &Load, given: Given) -> Result<Plan> {
+    let topology = topology(shape, load)?;
     ensure!(
         (payload::BYTES_MIN..=limits::PAYLOAD_BYTES_MAX).contains(&load.size),
         "--size must be {} to {}",
         payload::BYTES_MIN,
         limits::PAYLOAD_BYTES_MAX
     );
-    let posts = posts::posts(&topology, load)?;
+    let posts = posts::posts(&topology, load, shape.control)?;
     let now_ms = now_ms()?;
     Ok(Plan {
         target: server.target,
         server_name: server.server_name.clone(),
-        signer: signer(server)?,
+        signer: signer(server, given.token_key)?,
         posts,
-        roots: read(server.ca.as_deref(), server, "cert.pem", "--ca")?,
+        roots: match given.roots {
+            Some(roots) => roots,
+            None => read(server.ca.as_deref(), server, "cert.pem", "--ca")?,
+        },
         transport: Transport {
             idle_timeout: IDLE_TIMEOUT,
             ..Transport::default()
@@ -108,27 +296,21 @@ fn plan(shape: &Shape, server: &Server, load: &Load) -> Result<Plan> {
         resumption: load.resumption,
         run: run_tag(now_ms, load.seed),
         counter_base: now_ms,
-        ramp: load.ramp,
-        hold: from_seconds(shape.hold),
+        ramp: load.ramp.clone(),
+        steps: shape.steps.clone(),
         silence: shape.silence,
-        exchange: Exchange {
-            rate: shape.rate,
-            arrivals: load.arrivals,
-            duration: from_seconds(shape.duration),
-            who: shape.who,
-            size: load.size,
-            read_fraction: load.read_fraction,
-            offline_fraction: shape.offline_fraction,
-        },
+        size: load.size,
+        read_fraction: load.read_fraction,
         drain_timeout: from_seconds(load.drain_timeout),
         heartbeat: load.heartbeat.map(from_seconds),
-        cuts_fail: shape.cuts_fail,
+        cuts_fail: shape.cuts_fail && !load.allow_reconnects,
         details_max: load.details,
         topology,
     })
 }
 
-fn topology(sessions: u32, load: &Load) -> Result<Topology> {
+fn topology(shape: &Shape, load: &Load) -> Result<Topology> {
+    let sessions = shape.sessions;
     ensure!(
         (1..=DEVICES_MAX).contains(&load.devices),
         "--devices must be 1 to {DEVICES_MAX}"
@@ -150,19 +332,22 @@ fn topology(sessions: u32, load: &Load) -> Result<Topology> {
         users_from: load.users_from,
         users,
         devices: load.devices,
-        circle: load.circle,
+        circle: load.circle.max(shape.circle),
         seed: load.seed,
     })
 }
 
-fn signer(server: &Server) -> Result<TokenSigner> {
-    let key = read(
-        server.token_key.as_deref(),
-        server,
-        "token-key.pem",
-        "--token-key",
-    )?;
+fn signer(server: &Server, key: Option<Vec<u8>>) -> Result<TokenSigner> {
+    let key = match key {
+        Some(key) => key,
+        None => token_key(server)?,
+    };
     TokenSigner::from_pem(&key, &server.token_key_id)
+}
+
+fn token_key(server: &Server) -> Result<Vec<u8>> {
+    let option = server.token_key.as_deref();
+    read(option, server, "token-key.pem", "--token-key")
 }
 
 /// Reads the file that an option names, or the one of that name in the data directory.
@@ -193,32 +378,47 @@ fn from_seconds(seconds: f64) -> Micros {
     micros(Duration::from_secs_f64(seconds.min(3e9)))
 }
 
-/// An edge that did not end as it should.
-fn edge_exit(findings: &mut Findings, what: impl std::fmt::Display) {
-    findings.add(Kind::EdgeExit, what);
-}
-
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    fn load(arguments: &[&str]) -> Load {
+    fn topology_of(sessions: u32, arguments: &[&str]) -> Result<Topology> {
         let cli = Cli::parse_from(["loadgen", "chat"].iter().chain(arguments));
-        match cli.command {
-            Command::Chat(remote) => remote.load,
-            _ => unreachable!("it was chat"),
-        }
+        topology(&Shape::new("test", sessions, vec![]), cli.command.load())
+    }
+
+    #[test]
+    fn parts_of_a_run_share_no_user_and_no_rate() {
+        let scene = |index| {
+            let line = "loadgen storm --sessions 1000 --devices 2 --users-from 5 --quinn-clients 10 \
+                        --ramp 300 --sample 90 --control 99";
+            let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+            let cli = Cli::parse_from(&arguments);
+            let mut scene = scene(&cli, &arguments, None).expect("good");
+            scene.take_part(Part { index, parts: 3 });
+            scene
+        };
+        let all = [scene(0), scene(1), scene(2)];
+        let sessions: Vec<_> = all.iter().map(|s| s.shape.sessions).collect();
+        assert_eq!(sessions, [328, 336, 336]);
+        let users: Vec<_> = all.iter().map(|s| s.load.users_from).collect();
+        assert_eq!(users, [5, 5 + 164, 5 + 332]);
+        assert_eq!(all.iter().map(|s| s.load.quinn_clients).sum::<u32>(), 10);
+        assert_eq!(all.iter().map(|s| s.shape.control).sum::<u32>(), 99);
+        assert_eq!(all[0].load.ramp.to_string(), "100");
+        let Step::Exchange(sample) = &all[1].shape.steps[2] else {
+            panic!("a sample");
+        };
+        assert_eq!(sample.who, Who::Sample(30));
     }
 
     #[test]
     fn sessions_must_make_users() {
-        assert!(topology(1, &load(&[])).is_err());
-        assert!(topology(9, &load(&["--devices", "2"])).is_err());
-        assert!(topology(8, &load(&["--devices", "5"])).is_err());
-        assert!(topology(8, &load(&["--users-from", "0"])).is_err());
-        let topology = topology(8, &load(&["--devices", "2", "--users-from", "7"])).expect("good");
+        assert!(topology_of(1, &[]).is_err());
+        assert!(topology_of(9, &["--devices", "2"]).is_err());
+        assert!(topology_of(8, &["--devices", "5"]).is_err());
+        assert!(topology_of(8, &["--users-from", "0"]).is_err());
+        let topology = topology_of(8, &["--devices", "2", "--users-from", "7"]).expect("good");
         assert_eq!((topology.users, topology.users_from), (4, 7));
     }
 

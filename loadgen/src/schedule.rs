@@ -1,6 +1,7 @@
 //! Open-loop arrivals: when each message is meant to be sent, whatever became of those before it.
 
 use crate::clock::Micros;
+use crate::profile::{Profile, to_micros};
 use crate::rng::Rng;
 
 /// How the gaps between intended sends are spread.
@@ -17,79 +18,76 @@ pub(crate) enum Arrivals {
 #[derive(Debug)]
 pub(crate) struct Schedule {
     arrivals: Arrivals,
-    gap: f64,
-    next: f64,
+    profile: Profile,
+    from: Micros,
+    /// Events of the profile that have come, the next one included; a fraction with Poisson arrivals.
+    events: f64,
+    next: Micros,
     until: Micros,
     remaining: u64,
     rng: Rng,
 }
 
 impl Schedule {
-    /// `rate` sends a second from `from` to before `until`, and at most `count` of them.
+    /// Sends at the rates of `profile` from `from` to before `until`, and at most `count` of them.
     pub(crate) fn new(
         arrivals: Arrivals,
-        rate: f64,
+        profile: Profile,
         from: Micros,
         until: Micros,
         count: u64,
         mut rng: Rng,
     ) -> Self {
-        let gap = if rate > 0.0 {
-            1e6 / rate
-        } else {
-            f64::INFINITY
-        };
-        // Threads start at different points of the gap, so that they do not send in step.
-        let next = as_f64(from) + gap * rng.unit();
-        Self {
+        // Threads start at different points of the first gap, so that they do not send in step.
+        let events = rng.unit();
+        let mut schedule = Self {
             arrivals,
-            gap,
-            next,
+            profile,
+            from,
+            events,
+            next: 0,
             until,
             remaining: count,
             rng,
-        }
+        };
+        schedule.next = schedule.time_of_next();
+        schedule
     }
 
     /// A schedule without any send.
     pub(crate) fn empty() -> Self {
-        Self::new(Arrivals::Constant, 0.0, 0, 0, 0, Rng::new(0))
+        Self::new(
+            Arrivals::Constant,
+            Profile::constant(1.0),
+            0,
+            0,
+            0,
+            Rng::new(0),
+        )
     }
 
     /// The next intended time; `None` once the schedule is over.
     pub(crate) fn due(&self) -> Option<Micros> {
-        let next = as_micros(self.next);
-        (self.remaining > 0 && next < self.until).then_some(next)
+        (self.remaining > 0 && self.next < self.until).then_some(self.next)
     }
 
     /// Takes the next intended time if it has come.
     pub(crate) fn take(&mut self, now: Micros) -> Option<Micros> {
         let due = self.due().filter(|due| *due <= now)?;
         self.remaining -= 1;
-        self.next += match self.arrivals {
-            Arrivals::Constant => self.gap,
+        self.events += match self.arrivals {
+            Arrivals::Constant => 1.0,
             // 1 - u is never 0, so the logarithm is finite.
-            Arrivals::Poisson => -(1.0 - self.rng.unit()).ln() * self.gap,
+            Arrivals::Poisson => -(1.0 - self.rng.unit()).ln(),
         };
+        self.next = self.time_of_next();
         Some(due)
     }
-}
 
-#[allow(
-    clippy::cast_precision_loss,
-    reason = "microseconds of a run stay far below 2^52"
-)]
-fn as_f64(micros: Micros) -> f64 {
-    micros as f64
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "times are positive; infinity saturates to 'never'"
-)]
-fn as_micros(time: f64) -> Micros {
-    time as Micros
+    fn time_of_next(&self) -> Micros {
+        let since = to_micros(self.profile.time_of(self.events));
+        self.from.saturating_add(since)
+    }
 }
 
 #[cfg(test)]
@@ -101,7 +99,15 @@ mod tests {
     }
 
     fn schedule(arrivals: Arrivals, rate: f64) -> Schedule {
-        Schedule::new(arrivals, rate, 1_000_000, 11_000_000, u64::MAX, Rng::new(5))
+        let profile = Profile::constant(rate);
+        Schedule::new(
+            arrivals,
+            profile,
+            1_000_000,
+            11_000_000,
+            u64::MAX,
+            Rng::new(5),
+        )
     }
 
     #[test]
@@ -143,8 +149,40 @@ mod tests {
     }
 
     #[test]
+    fn rates_follow_their_profile() {
+        let profile: Profile = "100@2s,1000@1s,50".parse().expect("a profile");
+        for arrivals in [Arrivals::Constant, Arrivals::Poisson] {
+            let seconds = |from: u64| from * 1_000_000..(from + 1) * 1_000_000;
+            let until = 4_000_000;
+            let times = all(Schedule::new(
+                arrivals,
+                profile.clone(),
+                0,
+                until,
+                u64::MAX,
+                Rng::new(5),
+            ));
+            let count = |second| times.iter().filter(|t| seconds(second).contains(t)).count();
+            let counts = [count(0), count(1), count(2), count(3)];
+            assert!(
+                counts[0].abs_diff(100) < 30 && counts[1].abs_diff(100) < 30,
+                "{counts:?}"
+            );
+            assert!(counts[2].abs_diff(1_000) < 100, "{counts:?}");
+            assert!(counts[3].abs_diff(50) < 20, "{counts:?}");
+        }
+    }
+
+    #[test]
     fn a_count_ends_it() {
-        let few = Schedule::new(Arrivals::Poisson, 10.0, 0, Micros::MAX, 3, Rng::new(1));
+        let few = Schedule::new(
+            Arrivals::Poisson,
+            Profile::constant(10.0),
+            0,
+            Micros::MAX,
+            3,
+            Rng::new(1),
+        );
         assert_eq!(all(few).len(), 3);
         assert_eq!(Schedule::empty().due(), None);
     }

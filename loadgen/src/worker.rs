@@ -8,6 +8,7 @@ mod connect;
 mod exchange;
 mod slot;
 mod sweep;
+mod upset;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -15,17 +16,19 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use roadstead_net::{App, ConnId, Engine, Event, Io};
+use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, Micros};
 use crate::control::{Command, Stage, Status, Window};
 use crate::findings::{Findings, Kind};
 use crate::latency::Latency;
 use crate::ledger::{Arrival, Delivery, Ledger, Rules, Timing};
-use crate::plan::Plan;
+use crate::plan::{Exchange, Plan, Post};
 use crate::process;
 use crate::rng::{Rng, Shuffle};
 use crate::schedule::{Arrivals, Schedule};
 use crate::session::{Effects, Happened};
+use crate::talk::Talks;
 use crate::topology::Roster;
 use slot::{Millis, Slot};
 use sweep::Sweep;
@@ -81,6 +84,23 @@ pub(crate) struct Worker {
     probe: Sweep,
     probed_at: Micros,
     schedule: Schedule,
+    /// What kind of messages are sent, and until when.
+    traffic: Exchange,
+    until: Micros,
+    talks: Talks,
+    churn: Sweep,
+    /// Of the control group of a storm.
+    is_control: bool,
+    /// The sockets are to go after this turn, and the sessions to come back within this time.
+    severing: Option<Micros>,
+    /// The ramp is one of sessions that were there before.
+    returning: bool,
+    /// When a storm or a restart began.
+    upset_at: Micros,
+    /// Sessions that left because of a restart.
+    left: u32,
+    rebinds: Sweep,
+    rebound_all: bool,
     /// Messages of a sample that were sent, and the order of its users.
     sampled: u32,
     lots: Shuffle,
@@ -94,17 +114,24 @@ pub(crate) struct Worker {
 }
 
 /// What a worker measured.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Latencies {
     /// From send to SendResult.
     pub(crate) ack: Latency,
     /// From send to Deliver.
     pub(crate) deliver: Latency,
+    /// From the time at which a message was meant to be sent to its first byte: what waited in this end,
+    /// by its own fault or for the server's credit.
+    pub(crate) queue: Latency,
     /// The same for messages whose receiver was away.
     pub(crate) catch_up: Latency,
     /// From the start of a connection to the end of the handshake, and to Welcome (T14).
     pub(crate) handshake: Latency,
     pub(crate) login: Latency,
+    /// From a cut, or a restart of the server, to the Welcome after it.
+    pub(crate) come_back: Latency,
+    /// From a send to several users to its last delivery.
+    pub(crate) fan_out: Latency,
 }
 
 /// What a worker leaves behind.
@@ -113,23 +140,26 @@ pub(crate) struct Outcome {
     pub(crate) status: Status,
     pub(crate) latencies: Latencies,
     pub(crate) findings: Findings,
+    /// Of the control group.
+    pub(crate) control: bool,
 }
 
 impl Worker {
     pub(crate) fn new(
         plan: Arc<Plan>,
-        roster: Roster,
+        post: &Post,
         thread: u16,
         clock: Clock,
         window: Arc<Window>,
     ) -> Self {
+        let (roster, is_control) = (post.roster.clone(), post.control);
         let share = f64::from(roster.sessions()) / f64::from(plan.topology.sessions());
         let rng = Rng::stream(plan.topology.seed, u64::from(thread) + 1);
         let rules = Rules {
             thread,
             run: plan.run,
-            size: plan.exchange.size,
-            read_fraction: plan.exchange.read_fraction,
+            size: plan.size,
+            read_fraction: plan.read_fraction,
             details_max: plan.details_max,
         };
         let now = clock.now();
@@ -138,7 +168,7 @@ impl Worker {
         Self {
             ramp: Schedule::new(
                 Arrivals::Constant,
-                plan.ramp * share,
+                plan.ramp.scaled(share),
                 now,
                 Micros::MAX,
                 sessions.into(),
@@ -164,6 +194,17 @@ impl Worker {
             probe: Sweep::none(),
             probed_at: 0,
             schedule: Schedule::empty(),
+            traffic: Exchange::none(),
+            until: 0,
+            talks: Talks::default(),
+            churn: Sweep::none(),
+            is_control,
+            severing: None,
+            returning: false,
+            upset_at: 0,
+            left: 0,
+            rebinds: Sweep::none(),
+            rebound_all: false,
             sampled: 0,
             lots,
             latencies: Latencies::new(),
@@ -183,6 +224,7 @@ impl Worker {
             status,
             latencies: self.latencies,
             findings,
+            control: self.is_control,
         }
     }
 
@@ -280,8 +322,13 @@ impl Worker {
                         timing,
                         sender,
                         read,
+                        fanned_out,
                     } => {
                         self.record_delivery(session, sender, timing, now);
+                        if fanned_out {
+                            let of = &mut self.latencies.fan_out;
+                            of.record(timing.intended, timing.written, now);
+                        }
                         if let Some(chat) = read {
                             self.slot(session).session.read(chat, position);
                         }
@@ -328,6 +375,8 @@ impl Worker {
             self.latencies
                 .ack
                 .record(timing.intended, timing.written, now);
+            let queued = timing.written.saturating_sub(timing.intended);
+            self.latencies.queue.record(0, 0, queued);
             self.recent.0.record(timing.intended, timing.written, now);
         }
     }
@@ -404,7 +453,9 @@ impl Worker {
                 Alarm::Connect => self.connect(io, session, now),
                 Alarm::Flush => self.mark_dirty(session),
                 Alarm::Login(attempt) => self.check_login(io, session, attempt),
-                Alarm::Leave => self.leave(io, session),
+                Alarm::Leave => {
+                    self.leave(io, session);
+                }
                 Alarm::Return => self.come_back(io, session, now),
             }
         }
@@ -444,14 +495,26 @@ impl Worker {
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn obey<E: Engine>(&mut self, io: &Io<'_, E>, command: Command) {
         let now = self.clock.now();
         match command {
             Command::Hold => {
                 self.stage = Stage::Hold;
+                self.end_control();
                 self.start_heartbeats(now);
             }
-            Command::Exchange { from, until } => self.start_exchange(from, until),
+            Command::Exchange {
+                step,
+                from,
+                until,
+                scale,
+            } => self.start_exchange(step, from, until, scale),
+            Command::Cut {
+                spread,
+                control_rate,
+            } => self.cut(spread, control_rate, now),
+            Command::Rebind { over } => self.start_rebind(io, over, now),
+            Command::Restart => self.expect_restart(now),
             Command::Drain => self.start_drain(now),
             Command::Stop => self.stop(),
         }
@@ -480,7 +543,11 @@ impl Worker {
         match self.stage {
             Stage::Ramp => everyone,
             Stage::Hold | Stage::Stopped => true,
-            Stage::Exchange => self.schedule.due().is_none(),
+            Stage::Exchange => self.next_send().is_none(),
+            Stage::Storm if self.is_control => true,
+            Stage::Storm => self.severing.is_none() && everyone,
+            Stage::Rebind => self.has_rebound(),
+            Stage::Restart => everyone && self.is_back(),
             Stage::Drain => everyone && self.ledger.is_complete(),
         }
     }
@@ -496,9 +563,11 @@ impl Worker {
         let due = [
             ramp,
             alarm,
-            self.schedule.due(),
+            self.next_send(),
             self.heartbeats.due(),
             self.probe.due(),
+            self.churn.due().filter(|at| *at < self.until),
+            self.rebinds.due(),
             Some(self.publish_at),
         ];
         due.into_iter()
@@ -543,8 +612,8 @@ impl<E: Engine> App<E> for Worker {
         }
     }
 
-    fn message(&mut self, _: &mut Io<'_, E>, command: Command) {
-        self.obey(command);
+    fn message(&mut self, io: &mut Io<'_, E>, command: Command) {
+        self.obey(io, command);
     }
 
     fn turn(&mut self, io: &mut Io<'_, E>) -> Option<Instant> {
@@ -553,7 +622,13 @@ impl<E: Engine> App<E> for Worker {
             let more = self.close_some(io);
             return more.then(|| self.clock.instant(now + 1_000));
         }
+        if self.is_severing() {
+            io.stop();
+            return None;
+        }
         self.go_on_ramping(io, now);
+        self.go_on_churning(io, now);
+        self.go_on_rebinding(io, now);
         self.ring_alarms(io, now);
         self.send_due(self.clock.now());
         self.send_heartbeats(io, now);
@@ -565,23 +640,35 @@ impl<E: Engine> App<E> for Worker {
     }
 }
 
+impl Default for Latencies {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Latencies {
     pub(crate) fn new() -> Self {
         Self {
             ack: Latency::new(),
             deliver: Latency::new(),
+            queue: Latency::new(),
             catch_up: Latency::new(),
             handshake: Latency::new(),
             login: Latency::new(),
+            come_back: Latency::new(),
+            fan_out: Latency::new(),
         }
     }
 
     pub(crate) fn merge(&mut self, other: &Self) {
         self.ack.merge(&other.ack);
         self.deliver.merge(&other.deliver);
+        self.queue.merge(&other.queue);
         self.catch_up.merge(&other.catch_up);
         self.handshake.merge(&other.handshake);
         self.login.merge(&other.login);
+        self.come_back.merge(&other.come_back);
+        self.fan_out.merge(&other.fan_out);
     }
 }
 

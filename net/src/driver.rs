@@ -36,6 +36,8 @@ pub trait App<E: Engine> {
 pub(crate) struct Control {
     pub(crate) stop: bool,
     pub(crate) next_socket: u16,
+    /// Sockets to bind anew.
+    pub(crate) rebind: Vec<u16>,
 }
 
 /// The application's way to its connections, for the time of one call.
@@ -170,6 +172,20 @@ impl<E: Engine> Io<'_, E> {
     /// their peers will learn of it by a stateless reset or a timeout, so close them first.
     pub fn stop(&mut self) {
         self.control.stop = true;
+    }
+
+    /// Binds a client's socket to another port at the end of this turn, as when a NAT forgets its mapping.
+    /// What is on its way to the old port is lost, and nobody is told: the peers learn the new address
+    /// from the next packet of each connection (RFC 9000 section 9).
+    ///
+    /// # Panics
+    /// Panics if this thread has no such socket.
+    pub fn rebind(&mut self, socket: u16) {
+        assert!(
+            usize::from(socket) < self.sockets.len(),
+            "a socket of this thread"
+        );
+        self.control.rebind.push(socket);
     }
 
     /// This thread's counters.

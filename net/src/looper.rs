@@ -38,6 +38,7 @@ const RECEIVE: u64 = 1 << 32;
 const SEND: u64 = 2 << 32;
 const EVENT: u64 = 3 << 32;
 const WAKE: u64 = 4 << 32;
+const CANCEL: u64 = 5 << 32;
 const KIND: u64 = !0 << 32;
 
 /// Runs a seed's loop on this thread.
@@ -75,7 +76,7 @@ struct Sockets {
     own: u16,
     failed: Option<Error>,
     // Closed after the ring.
-    _sockets: Vec<Socket>,
+    sockets: Vec<Socket>,
 }
 
 impl<M: Send + 'static, E: Engine> Looper<M, E> {
@@ -111,6 +112,9 @@ impl<M: Send + 'static, E: Engine> Looper<M, E> {
         self.events(app, now);
         self.messages(app, now);
         let wanted = app.turn(&mut self.api(now));
+        for socket in std::mem::take(&mut self.control.rebind) {
+            self.addresses[usize::from(socket)] = self.io.rebind(socket)?;
+        }
         self.engine.flush(now, &mut self.io.sender());
         self.io.send_wakes()?;
         if let Some(error) = self.io.failed.take() {
@@ -203,7 +207,7 @@ impl Sockets {
             shards,
             own,
             failed: None,
-            _sockets: sockets,
+            sockets,
         };
         for socket in 0..u16::try_from(descriptors.len()).unwrap_or(u16::MAX) {
             io.arm_receive(socket)?;
@@ -222,6 +226,26 @@ impl Sockets {
             user_data: SEND,
             failed: &mut self.failed,
         }
+    }
+
+    /// Puts a new socket in the place of one and returns its address. Everything goes by the place: what is
+    /// sent from now on leaves from the new port, and once the receive of the old one has ended it is
+    /// armed again, on the new one.
+    fn rebind(&mut self, socket: u16) -> Result<SocketAddr, Error> {
+        let place = usize::from(socket);
+        let rebound = self.sockets[place].rebound()?;
+        let system = |call| move |source| Error::System { call, source };
+        self.ring
+            .submitter()
+            .register_files_update(socket.into(), &[rebound.as_raw_fd()])
+            .map_err(system("io_uring_register(files update)"))?;
+        let cancel = opcode::AsyncCancel::new(RECEIVE | u64::from(socket))
+            .build()
+            .user_data(CANCEL);
+        // SAFETY: the entry points to nothing.
+        unsafe { self.ring.push(&cancel) }?;
+        self.sockets[place] = rebound;
+        Ok(self.sockets[place].local())
     }
 
     fn arm_receive(&mut self, socket: u16) -> Result<(), Error> {

@@ -20,11 +20,20 @@ const SHARDS_MAX: u16 = 1_024;
 pub(crate) struct Socket {
     fd: OwnedFd,
     local: SocketAddr,
+    receive_buffer: usize,
 }
 
 impl Socket {
     pub(crate) fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// A socket like this one at another port of the same address: what a NAT makes of it that forgot
+    /// its mapping.
+    pub(crate) fn rebound(&self) -> Result<Self, Error> {
+        let mut local = self.local;
+        local.set_port(0);
+        bind_client(local, self.receive_buffer)
     }
 
     /// Another handle of it, as the standard library has it.
@@ -154,7 +163,11 @@ fn open(fd: OwnedFd, address: SocketAddr, receive_buffer: usize) -> Result<Socke
     let _ = set_int(&fd, address, libc::SOL_UDP, libc::UDP_GRO, 1, "UDP_GRO");
     bind(&fd, address)?;
     let local = local_address(&fd, address)?;
-    Ok(Socket { fd, local })
+    Ok(Socket {
+        fd,
+        local,
+        receive_buffer,
+    })
 }
 
 fn new_socket(address: SocketAddr) -> Result<OwnedFd, Error> {

@@ -37,6 +37,8 @@ pub(crate) enum Delivery {
         sender: u32,
         /// Mark the chat read up to this message.
         read: Option<ChatId>,
+        /// It was the last delivery of a fan-out.
+        fanned_out: bool,
     },
     /// Of an earlier run, or of another client.
     Foreign,
@@ -82,6 +84,7 @@ impl Ledger {
         }
         entry.delivered |= bit;
         let (timing, sender, refused) = (entry.timing(), entry.sender, entry.refused);
+        let fanout = entry.fanout;
         if refused {
             self.note(
                 Kind::Contradicted,
@@ -102,6 +105,7 @@ impl Ledger {
             timing,
             sender,
             read,
+            fanned_out: fanout > 0 && self.fanned_out(fanout),
         }
     }
 

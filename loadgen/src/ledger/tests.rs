@@ -195,7 +195,8 @@ fn timing_is_that_of_the_schedule_and_the_first_write() {
         Delivery::Fresh {
             timing,
             sender: 0,
-            read: None
+            read: None,
+            fanned_out: false
         }
     );
 }

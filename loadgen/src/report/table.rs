@@ -22,19 +22,41 @@ pub(crate) fn table(report: &Report) -> String {
             let _ = writeln!(text, "    and {left} more");
         }
     }
+    for limit in &report.limits {
+        let value = limit
+            .value
+            .map_or("nothing was measured".into(), |value| format!("{value:.3}"));
+        let kept = if limit.kept { "kept" } else { "NOT KEPT" };
+        let _ = writeln!(text, "\n  limit {}: {value}, {kept}", limit.limit);
+    }
     let _ = write!(text, "\n  {}", verdict(report));
     text
 }
 
-fn rows(report: &Report) -> Vec<(&'static str, String)> {
+pub(super) fn rows(report: &Report) -> Vec<(&'static str, String)> {
     let mut rows = vec![
         ("sessions", sessions(report)),
         ("handshakes", handshakes(report)),
         ("messages", messages(report)),
         ("receipts", receipts(report)),
+        ("engines", engines(report)),
         ("edge", edge(report)),
         ("loadgen", generator(report)),
     ];
+    if let Some(search) = &report.find_max {
+        let rate = search
+            .rate
+            .map_or("none".into(), |rate| format!("{rate:.0} messages/s"));
+        let by = search
+            .limited_by
+            .as_deref()
+            .unwrap_or("the number of trials");
+        let trials = search.trials.len();
+        rows.push((
+            "highest rate",
+            format!("{rate}, limited by {by}; {trials} trials"),
+        ));
+    }
     if !report.sessions.closes.is_empty() {
         let closes: Vec<_> = report
             .sessions
@@ -49,8 +71,19 @@ fn rows(report: &Report) -> Vec<(&'static str, String)> {
 
 fn sessions(report: &Report) -> String {
     let sessions = &report.sessions;
+    let mut more = String::new();
+    for (count_of, what) in [
+        (sessions.cut, "cut by the scenario"),
+        (sessions.churned, "left and joined"),
+        (sessions.rebinds, "sockets rebound"),
+        (sessions.goaways, "sent away"),
+    ] {
+        if count_of > 0 {
+            let _ = write!(more, ", {} {what}", count(count_of));
+        }
+    }
     format!(
-        "{} of {} established, {} failed, {} lost, {} reconnected",
+        "{} of {} established, {} failed, {} lost, {} reconnected{more}",
         count(sessions.established.into()),
         count(sessions.target.into()),
         count(sessions.failed),
@@ -79,6 +112,17 @@ fn messages(report: &Report) -> String {
         count(messages.lost),
         count(messages.duplicated),
         count(messages.reordered)
+    )
+}
+
+fn engines(report: &Report) -> String {
+    let of = |(engine, sessions): (&&str, &u32)| format!("{} {engine}", count((*sessions).into()));
+    let engines: Vec<_> = report.quic_engines.generator.iter().map(of).collect();
+    format!(
+        "{} sessions, {} threads, {} sockets",
+        engines.join(" and "),
+        report.threads,
+        report.sockets
     )
 }
 
@@ -129,23 +173,35 @@ fn generator(report: &Report) -> String {
     )
 }
 
-fn latency_rows(report: &Report, text: &mut String) {
+/// The latencies of which there is something to tell.
+pub(super) fn latencies(report: &Report) -> Vec<(&'static str, &Percentiles)> {
     let (right, raw) = (&report.latency_ms, &report.latency_uncorrected_ms);
-    let rows = [
+    let control = &report.control.latency_ms;
+    let rows = vec![
         ("ack", &right.ack),
         ("  from write", &raw.ack),
         ("deliver", &right.deliver),
         ("  from write", &raw.deliver),
+        ("fan-out", &right.fan_out),
+        ("queued here", &right.queue),
         ("catch-up", &right.catch_up),
+        ("come back", &right.come_back),
+        ("control ack", &control.ack),
+        ("  deliver", &control.deliver),
         ("handshake", &right.handshake),
         ("  + login", &right.login),
     ];
+    let told = rows.into_iter().filter(|(_, latency)| latency.count > 0);
+    told.collect()
+}
+
+fn latency_rows(report: &Report, text: &mut String) {
     let _ = writeln!(
         text,
         "\n  {:<12} {:>9} {:>9} {:>9} {:>9} {:>9}  {:>9}",
         "ms", "p50", "p90", "p99", "p99.9", "max", "count"
     );
-    for (name, latency) in rows.into_iter().filter(|(_, latency)| latency.count > 0) {
+    for (name, latency) in latencies(report) {
         let _ = writeln!(text, "  {name:<12} {}", latency_row(latency));
     }
 }
@@ -162,17 +218,23 @@ fn latency_row(latency: &Percentiles) -> String {
     )
 }
 
-fn verdict(report: &Report) -> String {
-    match report.verdict {
+/// The verdict in words.
+pub(super) fn verdict(report: &Report) -> String {
+    let broken = report.limits.iter().filter(|limit| !limit.kept).count();
+    let verdict = match report.verdict {
         Verdict::Pass => {
             "PASS: everything sent was acknowledged, delivered once to each device, in order, \
                           with its receipts"
-                .into()
         }
-        Verdict::Fail => match report.messages.sent {
-            0 => "FAIL: nothing was sent".into(),
-            _ => "FAIL: see above".into(),
-        },
+        Verdict::Fail if report.messages.sent == 0 => "FAIL: nothing was sent",
+        Verdict::Fail if broken > 0 => "FAIL: a limit was not kept",
+        Verdict::Fail => "FAIL: see above",
+    };
+    match report.bottleneck {
+        Some(_) => {
+            format!("{verdict}; but the generator was the bottleneck: its latencies are its own")
+        }
+        None => verdict.into(),
     }
 }
 

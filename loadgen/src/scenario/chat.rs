@@ -2,24 +2,35 @@
 
 use anyhow::Result;
 
-use super::{Shape, run_shape};
-use crate::cli::Remote;
-use crate::plan::Who;
-use crate::report::Report;
+use super::{Scene, Shape, exchange};
+use crate::assertion::Assertion;
+use crate::cli::{Load, Remote};
+use crate::plan::{Step, Who};
 
-pub(super) fn run(remote: &Remote) -> Result<Report> {
+pub(super) fn scene(remote: &Remote) -> Result<Scene> {
     let load = &remote.load;
+    let messages = exchange(load, Who::Anyone, 1_000.0, 30.0);
+    let steps = vec![match load.find_max {
+        true => Step::FindMax {
+            exchange: messages,
+            limits: limits(load)?,
+        },
+        false => Step::Exchange(messages),
+    }];
     let shape = Shape {
-        name: "chat",
-        sessions: load.sessions.unwrap_or(1_000),
-        rate: load.rate.unwrap_or(1_000.0),
-        duration: load.duration.unwrap_or(30.0),
-        offline_fraction: load.offline_fraction.unwrap_or(0.0),
-        hold: 0.0,
-        who: Who::Anyone,
         // A chat goes on across a restart of the edge: what counts is that nothing is missing.
         cuts_fail: false,
-        silence: false,
+        ..Shape::new("chat", load.sessions.unwrap_or(1_000), steps)
     };
-    run_shape(&shape, &remote.server, load, |_| Ok(()))
+    Ok(Scene::new(shape, &remote.server, load))
+}
+
+/// A message shall arrive within 100 ms: what users of a messenger notice.
+fn limits(load: &Load) -> Result<Vec<Assertion>> {
+    match load.assert.is_empty() {
+        true => Ok(vec![
+            "deliver.p99_ms<100".parse().map_err(anyhow::Error::msg)?,
+        ]),
+        false => Ok(load.assert.clone()),
+    }
 }

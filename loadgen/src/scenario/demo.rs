@@ -2,45 +2,34 @@
 
 use anyhow::Result;
 
-use super::{Shape, edge_exit, run_shape};
-use crate::cli::{Demo, Server};
-use crate::edge::Edge;
-use crate::out;
-use crate::plan::Who;
-use crate::report::Report;
+use super::{Scene, Shape, exchange};
+use crate::cli::{Demo, OwnEdge, Server};
+use crate::plan::{Exchange, Step, Who};
 
-pub(super) fn run(demo: &Demo) -> Result<Report> {
+pub(super) fn scene(demo: &Demo) -> Result<Scene> {
     let load = &demo.load;
-    let edge = Edge::start(demo.edge.as_deref(), demo.shards, load.quic_engine)?;
-    if !load.quiet {
-        out::note(format_args!("edge {} at {}", edge.pid(), edge.listen()));
-    }
-    let server = Server {
-        target: edge.listen(),
-        data: Some(edge.data().into()),
+    let messages = Exchange {
+        offline_fraction: load.offline_fraction.unwrap_or(0.05),
+        ..exchange(load, Who::Anyone, 2_000.0, 20.0)
+    };
+    let steps = vec![Step::Exchange(messages)];
+    let shape = Shape::new("demo", load.sessions.unwrap_or(10_000), steps);
+    Ok(Scene::new(shape, &server_of(&demo.own), load))
+}
+
+/// A server that this end starts.
+pub(super) fn server_of(own: &OwnEdge) -> Server {
+    Server {
+        target: std::net::SocketAddr::from(([127, 0, 0, 1], 0)),
+        data: None,
         ca: None,
         token_key: None,
         token_key_id: "development".into(),
         server_name: "localhost".into(),
-        admin: Some(edge.admin()),
-        target_pid: Some(edge.pid()),
-        quic_engine: Some(load.quic_engine),
-    };
-    let shape = Shape {
-        name: "demo",
-        sessions: load.sessions.unwrap_or(10_000),
-        rate: load.rate.unwrap_or(2_000.0),
-        duration: load.duration.unwrap_or(20.0),
-        offline_fraction: load.offline_fraction.unwrap_or(0.05),
-        hold: 0.0,
-        who: Who::Anyone,
-        cuts_fail: !load.allow_reconnects,
-        silence: false,
-    };
-    run_shape(&shape, &server, load, |findings| {
-        if let Err(error) = edge.stop() {
-            edge_exit(findings, format_args!("{error:#}"));
-        }
-        Ok(())
-    })
+        admin: None,
+        target_pid: None,
+        start_edge: true,
+        own: own.clone(),
+        quic_engine: None,
+    }
 }

@@ -2,29 +2,19 @@
 
 use anyhow::Result;
 
-use super::{Shape, run_shape};
+use super::{Scene, Shape, from_seconds, sample};
 use crate::cli::Remote;
-use crate::plan::Who;
-use crate::report::Report;
+use crate::plan::Step;
 
-pub(super) fn run(remote: &Remote) -> Result<Report> {
+pub(super) fn scene(remote: &Remote) -> Result<Scene> {
     let load = &remote.load;
+    let steps = vec![
+        Step::Hold(from_seconds(load.duration.unwrap_or(30.0))),
+        Step::Exchange(sample(load)),
+    ];
     let shape = Shape {
-        name: "hold",
-        sessions: load.sessions.unwrap_or(10_000),
-        rate: load.rate.unwrap_or_else(|| rate_of(load.sample)),
-        // As long as the sample takes.
-        duration: f64::MAX,
-        offline_fraction: 0.0,
-        hold: load.duration.unwrap_or(30.0),
-        who: Who::Sample(load.sample),
-        cuts_fail: !load.allow_reconnects,
         silence: true,
+        ..Shape::new("hold", load.sessions.unwrap_or(10_000), steps)
     };
-    run_shape(&shape, &remote.server, load, |_| Ok(()))
-}
-
-/// A sample takes about a minute, and a small one a moment.
-fn rate_of(sample: u32) -> f64 {
-    (f64::from(sample) / 60.0).max(1_000.0)
+    Ok(Scene::new(shape, &remote.server, load))
 }

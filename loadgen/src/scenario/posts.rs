@@ -10,30 +10,41 @@ use crate::topology::Topology;
 /// Sockets unless told otherwise (T5).
 const SOCKETS_DEFAULT: u16 = 64;
 
-/// Sockets of the clients on quinn.
-const QUINN_SOCKETS: u16 = 8;
+/// Sockets of the clients on quinn, and of a control group.
+const GROUP_SOCKETS: u16 = 8;
 
 /// Descriptors beside the sockets: rings, standard streams, files that are read for a moment.
 const DESCRIPTORS_SPARE: u64 = 100;
 
-/// The threads: those of the chosen engine, then one of quinn clients if any are asked for.
-pub(super) fn posts(topology: &Topology, load: &Load) -> Result<Vec<Post>> {
+/// The threads: those of the chosen engine, then one of quinn clients and one of a control group if any
+/// are asked for.
+pub(super) fn posts(topology: &Topology, load: &Load, control: u32) -> Result<Vec<Post>> {
     ensure!(
-        load.quinn_clients <= topology.sessions(),
-        "--quinn-clients must not be above --sessions"
+        load.quinn_clients.saturating_add(control) <= topology.sessions(),
+        "--quinn-clients and --control must not be above --sessions"
     );
     let threads = load.threads.unwrap_or_else(threads_default).max(1);
     let sockets = load.sockets.unwrap_or(SOCKETS_DEFAULT).max(threads);
-    let groups = Some(load.quinn_clients).filter(|clients| *clients > 0);
-    let rosters = topology.rosters(threads.into(), groups.as_slice());
-    let own = (0..threads).map(|thread| (load.quic_engine, share(sockets, threads, thread)));
-    let quinn = groups.map(|_| (QuicEngine::Quinn, QUINN_SOCKETS));
+    // Each in a thread of its own: the clients on quinn, and the control group.
+    let groups = [
+        (load.quinn_clients, QuicEngine::Quinn, false),
+        (control, load.quic_engine, true),
+    ];
+    let groups = groups.into_iter().filter(|(sessions, ..)| *sessions > 0);
+    let sizes: Vec<u32> = groups.clone().map(|(sessions, ..)| sessions).collect();
+    let rosters = topology.rosters(threads.into(), &sizes);
+    let own = (0..threads).map(|thread| {
+        let sockets = share(sockets, threads, thread);
+        (load.quic_engine, sockets, false)
+    });
+    let groups = groups.map(|(_, engine, control)| (engine, GROUP_SOCKETS, control));
     let posts: Vec<Post> = own
-        .chain(quinn)
+        .chain(groups)
         .zip(rosters)
-        .map(|((engine, sockets), roster)| Post {
+        .map(|((engine, sockets, control), roster)| Post {
             engine,
             sockets,
+            control,
             roster,
         })
         // A thread without sessions has nothing to do.
@@ -93,7 +104,7 @@ mod tests {
             circle: 4,
             seed: 1,
         };
-        posts(&topology, &remote.load)
+        posts(&topology, &remote.load, 0)
     }
 
     #[test]
@@ -102,7 +113,7 @@ mod tests {
         let lean = [&options[..], &["--quic-engine", "lean"]].concat();
         let posts = plan(&lean).expect("good");
         let sockets: Vec<_> = posts.iter().map(|post| post.sockets).collect();
-        assert_eq!(sockets, [3, 3, 2, QUINN_SOCKETS]);
+        assert_eq!(sockets, [3, 3, 2, GROUP_SOCKETS]);
         assert_eq!(posts[2].engine, QuicEngine::Lean);
         assert_eq!(posts[3].engine, QuicEngine::Quinn);
         assert_eq!(posts[3].roster.sessions(), 100);

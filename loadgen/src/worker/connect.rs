@@ -7,10 +7,12 @@ use roadstead_proto::v1::hello;
 
 use super::slot::Millis;
 use super::sweep::Sweep;
+use super::upset::RETURN;
 use super::{Alarm, CLOSES_PER_MS, Worker};
 use crate::clock::Micros;
 use crate::control::Stage;
 use crate::findings::Kind;
+use crate::rng::Shuffle;
 use crate::session::{Login, Phase, Welcomed};
 
 /// Sessions that one thread may be opening at once, from the first packet to the Welcome. It starts low,
@@ -52,13 +54,24 @@ impl Worker {
     /// Opens the sessions of the ramp that are due.
     pub(super) fn go_on_ramping<E: Engine>(&mut self, io: &mut Io<'_, E>, now: Micros) {
         while self.may_connect() && self.ramp.take(now).is_some() {
-            let session = self.ramped;
-            self.ramped += 1;
+            let session = self.next_of_ramp();
             self.connect(io, session, now);
         }
         let interval = self.heartbeat();
         if self.stage == Stage::Ramp && interval > 0 && now > interval {
             self.start_heartbeats(now);
+        }
+    }
+
+    /// Sessions open in order, and come back in an order drawn by lot.
+    fn next_of_ramp(&mut self) -> u32 {
+        let place = self.ramped;
+        self.ramped += 1;
+        match self.returning {
+            true => {
+                Shuffle::new(self.plan.topology.seed ^ RETURN, self.roster.sessions()).at(place)
+            }
+            false => place,
         }
     }
 
@@ -147,6 +160,10 @@ impl Worker {
         }
         if std::mem::take(&mut slot.lost) {
             self.status.reconnected += 1;
+            if matches!(self.stage, Stage::Storm | Stage::Restart) {
+                let took = now - self.upset_at;
+                self.latencies.come_back.record(0, 0, took);
+            }
         }
         if !slot.welcomed {
             slot.welcomed = true;
@@ -214,7 +231,7 @@ impl Worker {
             self.count_close(describe(reason));
         }
         if phase == Phase::Active {
-            self.cut(session, reason, now);
+            self.lose(session, reason, now);
         }
         if is_final(reason, resumed_login) {
             self.slot(session).gave_up = true;
@@ -227,9 +244,17 @@ impl Worker {
     }
 
     /// An open session lost its connection.
-    fn cut(&mut self, session: u32, reason: &CloseReason, now: Micros) {
+    fn lose(&mut self, session: u32, reason: &CloseReason, now: Micros) {
+        let was_lost = std::mem::replace(&mut self.slot(session).lost, true);
+        if self.stage == Stage::Restart && !was_lost {
+            self.left += 1;
+            // A session that was told to go has closed the connection itself.
+            if *reason != CloseReason::Local {
+                self.ledger.note(Kind::NoGoAway, session, describe(reason));
+            }
+            return;
+        }
         self.status.disconnected += 1;
-        self.slot(session).lost = true;
         if self.plan.cuts_fail {
             self.ledger
                 .note(Kind::SessionCut, session, describe(reason));
@@ -244,8 +269,7 @@ impl Worker {
     pub(super) fn probe_all(&mut self, now: Micros) {
         if self.probe.is_over() && (self.probed_at == 0 || now > self.probed_at + PROBE_PAUSE) {
             let sessions = self.roster.sessions();
-            let paced = u64::from(sessions) * 1_000_000 / PROBES_PER_SECOND_MAX;
-            self.probe = Sweep::once(now, paced.max(PROBE_MIN), sessions);
+            self.probe = Sweep::once(now, probe_time(sessions), sessions);
             self.probed_at = now;
         }
     }
@@ -300,6 +324,12 @@ impl Worker {
         }
         more
     }
+}
+
+/// How long it takes to ask so many sessions.
+pub(super) fn probe_time(sessions: u32) -> Micros {
+    let paced = u64::from(sessions) * 1_000_000 / PROBES_PER_SECOND_MAX;
+    paced.max(PROBE_MIN)
 }
 
 /// Whether trying again can not help. A refused resume token can: the next try shows a fresh token.

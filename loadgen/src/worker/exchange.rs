@@ -3,12 +3,18 @@
 use roadstead_net::{Engine, Io};
 
 use super::slot::Millis;
+use super::sweep::Sweep;
 use super::{Alarm, Worker};
 use crate::clock::Micros;
 use crate::control::Stage;
-use crate::plan::Who;
-use crate::rng::chosen;
-use crate::schedule::Schedule;
+use crate::plan::{Step, Who};
+use crate::profile::{Profile, to_micros};
+use crate::rng::{Rng, Shuffle, chosen};
+use crate::schedule::{Arrivals, Schedule};
+use crate::talk;
+
+/// Sessions that come back per second at least, at the end of a run whose ramp ended slowly.
+const RETURNS_MIN: f64 = 100.0;
 
 /// A send that starts later than this after its intended time is late: a tick of an ordinary kernel,
 /// and little beside the 100 ms in which a message shall arrive.
@@ -20,27 +26,91 @@ const PICKS_MAX: u32 = 64;
 /// Makes the choice of who goes away independent of other choices by the same seed.
 const AWAY: u64 = 0x6177_6179;
 
+/// How long a session stays away in churn, on average: an app in a pocket comes back sooner or later.
+const CHURN_AWAY: Micros = 5_000_000;
+
+/// Makes the order of churn independent of other choices by the same seed.
+const CHURN: u64 = 0x6368_7572;
+
 impl Worker {
-    pub(super) fn start_exchange(&mut self, from: Micros, until: Micros) {
+    pub(super) fn start_exchange(&mut self, step: usize, from: Micros, until: Micros, scale: f64) {
         self.stage = Stage::Exchange;
-        let exchange = &self.plan.exchange;
-        let share = f64::from(self.roster.sessions()) / f64::from(self.plan.topology.sessions());
-        let count = match exchange.who {
-            Who::Anyone => u64::MAX,
-            Who::Sample(_) => u64::from(self.sample_size()),
+        let (Step::Exchange(exchange) | Step::FindMax { exchange, .. }) = &self.plan.steps[step]
+        else {
+            panic!("step {step} is no exchange");
         };
-        let (rate, arrivals) = (exchange.rate * share, exchange.arrivals);
-        self.schedule = Schedule::new(arrivals, rate, from, until, count, self.rng.clone());
+        self.traffic = exchange.clone();
+        if self.is_control {
+            return;
+        }
+        let exchange = &self.traffic;
+        let share = self.share();
+        let count = match exchange.who {
+            Who::Sample(_) => u64::from(self.sample_size()),
+            _ => u64::MAX,
+        };
+        let messages = match exchange.who {
+            Who::Talk => talk::MESSAGES_MEAN,
+            _ => 1.0,
+        };
+        let rate = exchange.rate.scaled(share * scale / messages);
+        let rng = Rng::new(self.rng.next());
+        self.schedule = Schedule::new(exchange.arrivals, rate, from, until, count, rng);
+        self.until = until;
+        self.sampled = 0;
+        self.churn = match exchange.churn {
+            churn if churn > 0.0 => {
+                Sweep::endless(from, to_micros(1.0 / churn), self.roster.sessions())
+            }
+            _ => Sweep::none(),
+        };
         self.plan_absences(from, until);
+    }
+
+    /// A control group's own messages, while the others are cut.
+    pub(super) fn start_control(&mut self, rate: f64, now: Micros) {
+        let rng = Rng::new(self.rng.next());
+        let rate = Profile::constant(rate);
+        self.traffic.who = Who::Anyone;
+        self.until = Micros::MAX;
+        self.schedule = Schedule::new(Arrivals::Poisson, rate, now, Micros::MAX, u64::MAX, rng);
+    }
+
+    pub(super) fn end_control(&mut self) {
+        if self.is_control {
+            self.schedule = Schedule::empty();
+        }
+    }
+
+    /// This thread's part of what all but the control group do.
+    pub(super) fn share(&self) -> f64 {
+        f64::from(self.roster.sessions()) / f64::from(self.plan.sessions_at_large().max(1))
+    }
+
+    /// Sessions leave one after the other, in an order drawn by lot, and come back after a while.
+    pub(super) fn go_on_churning<E: Engine>(&mut self, io: &mut Io<'_, E>, now: Micros) {
+        if now >= self.until {
+            return;
+        }
+        while let Some(place) = self.churn.take(now) {
+            let order = Shuffle::new(self.plan.topology.seed ^ CHURN, self.roster.sessions());
+            let session = order.at(place);
+            if self.leave(io, session) {
+                self.status.churned += 1;
+                let back = now + self.rng.jitter(CHURN_AWAY);
+                self.set_alarm(back, session, Alarm::Return);
+            }
+        }
     }
 
     /// This thread's part of a sample.
     fn sample_size(&self) -> u32 {
-        let Who::Sample(wanted) = self.plan.exchange.who else {
+        let Who::Sample(wanted) = self.traffic.who else {
             return 0;
         };
-        let all = u64::from(self.plan.topology.users);
-        let part = u64::from(wanted.min(self.plan.topology.users)) * u64::from(self.roster.users());
+        let all = self.plan.sessions_at_large() / self.plan.topology.devices;
+        let part = u64::from(wanted.min(all)) * u64::from(self.roster.users());
+        let all = u64::from(all);
         u32::try_from(part.div_ceil(all.max(1)))
             .expect("not more than all")
             .min(self.roster.users())
@@ -49,7 +119,10 @@ impl Worker {
     /// Some users go away in the first half and come back later; every fourth only when all has been
     /// sent.
     fn plan_absences(&mut self, from: Micros, until: Micros) {
-        let (seed, fraction) = (self.plan.topology.seed, self.plan.exchange.offline_fraction);
+        let (seed, fraction) = (self.plan.topology.seed, self.traffic.offline_fraction);
+        if fraction <= 0.0 {
+            return;
+        }
         let tenth = u32::try_from((until - from) / 10)
             .unwrap_or(u32::MAX)
             .max(1);
@@ -70,13 +143,16 @@ impl Worker {
         }
     }
 
-    pub(super) fn leave<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32) {
+    /// Lets a session go away, and answers whether it could.
+    pub(super) fn leave<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32) -> bool {
         let slot = &mut self.slots[session as usize];
-        if self.stage == Stage::Exchange && slot.can_send() {
+        let can = self.stage == Stage::Exchange && slot.can_send();
+        if can {
             slot.away = true;
             self.status.away += 1;
             self.hang_up(io, session);
         }
+        can
     }
 
     pub(super) fn come_back<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32, now: Micros) {
@@ -93,8 +169,10 @@ impl Worker {
     pub(super) fn start_drain(&mut self, now: Micros) {
         self.stage = Stage::Drain;
         self.schedule = Schedule::empty();
+        self.talks.clear();
+        self.churn = Sweep::none();
         let share = f64::from(self.roster.sessions()) / f64::from(self.plan.topology.sessions());
-        let gap = 1e6 / (self.plan.ramp * share).max(1.0);
+        let gap = 1e6 / (self.plan.ramp.last().max(RETURNS_MIN) * share).max(1.0);
         let away: Vec<u32> = (0..)
             .zip(&self.slots)
             .filter(|(_, slot)| slot.away)
@@ -115,25 +193,73 @@ impl Worker {
     /// Takes over the messages whose time has come; the flush at the end of the turn writes them.
     pub(super) fn send_due(&mut self, now: Micros) {
         while let Some(intended) = self.schedule.take(now) {
-            let lag = now - intended;
-            self.status.late_sends += u64::from(lag > LATE);
-            self.status.latest_send = self.status.latest_send.max(lag);
-            let Some((sender, recipient)) = self.pick() else {
-                self.status.unsendable += 1;
-                continue;
-            };
-            let number = self.slots[sender as usize].session.next_number();
-            let message = self.ledger.book(sender, recipient, number, intended);
-            self.slots[sender as usize].session.enqueue(message);
-            self.mark_dirty(sender);
+            match (self.pick(), self.traffic.who) {
+                (None, _) => self.status.unsendable += 1,
+                (Some((sender, recipient)), Who::Talk) => {
+                    let other = self.roster.sessions_of(recipient).start;
+                    self.talks.begin(intended, sender, other, &mut self.rng);
+                }
+                (Some((sender, recipient)), Who::Fanout(width)) => {
+                    self.send_to_many(sender, recipient, width, intended, now);
+                }
+                (Some((sender, recipient)), _) => self.send(sender, recipient, intended, now),
+            }
         }
+        while let Some(line) =
+            self.talks
+                .take(now.min(self.until), self.traffic.think, &mut self.rng)
+        {
+            let recipient = self.roster.user(line.to);
+            match self.slots[line.from as usize].can_send() && self.is_known(recipient) {
+                true => self.send(line.from, recipient, line.at, now),
+                false => self.status.unsendable += 1,
+            }
+        }
+    }
+
+    /// When the next message is due.
+    pub(super) fn next_send(&self) -> Option<Micros> {
+        let line = self.talks.due().filter(|at| *at < self.until);
+        [self.schedule.due(), line].into_iter().flatten().min()
+    }
+
+    fn send(&mut self, sender: u32, recipient: u32, intended: Micros, now: Micros) {
+        self.note_lag(intended, now);
+        let number = self.slots[sender as usize].session.next_number();
+        let message = self.ledger.book(sender, recipient, number, intended);
+        self.slots[sender as usize].session.enqueue(message);
+        self.mark_dirty(sender);
+    }
+
+    /// To so many users of the circle, from `first` on.
+    fn send_to_many(&mut self, sender: u32, first: u32, width: u32, intended: Micros, now: Micros) {
+        self.note_lag(intended, now);
+        let user = self.roster.user(sender);
+        let circle = self.roster.circle(user);
+        let others = (first..circle.end)
+            .chain(circle.start..first)
+            .filter(|other| *other != user && self.is_known(*other))
+            .take(width as usize);
+        let others: Vec<u32> = others.collect();
+        let session = &mut self.slots[sender as usize].session;
+        let number = session.next_number();
+        for message in self.ledger.book_fanout(sender, others, number, intended) {
+            session.enqueue(message);
+        }
+        self.mark_dirty(sender);
+    }
+
+    fn note_lag(&mut self, intended: Micros, now: Micros) {
+        let lag = now - intended;
+        self.status.late_sends += u64::from(lag > LATE);
+        self.status.latest_send = self.status.latest_send.max(lag);
     }
 
     /// A sending session and a receiving user.
     fn pick(&mut self) -> Option<(u32, u32)> {
-        match self.plan.exchange.who {
-            Who::Anyone => self.pick_anyone(),
+        match self.traffic.who {
             Who::Sample(_) => self.pick_next_of_sample(),
+            _ => self.pick_anyone(),
         }
     }
 

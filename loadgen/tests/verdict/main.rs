@@ -281,3 +281,294 @@ fn the_course_of_a_run_is_recorded() {
             .all(|point| point["generator_rss_bytes"].as_u64() > Some(1_000_000))
     );
 }
+
+const QUICK: &[&str] = &["--sessions", "60", "--duration", "1", "--sample", "60"];
+
+#[test]
+fn a_storm_brings_everyone_back_while_a_control_group_goes_on() {
+    for engine in ["quinn", "lean"] {
+        let storm = ["--control", "20", "--quic-engine", engine];
+        let fake = Fake::start(Fault::None);
+        let result = run(&fake, "storm", &[QUICK, &storm].concat());
+        assert_passed(&result);
+        let report = &result.1;
+        assert_eq!(number(report, "sessions", "cut"), 40);
+        assert_eq!(number(report, "sessions", "reconnected"), 40);
+        assert_eq!(
+            number(report, "sessions", "disconnected"),
+            0,
+            "cut on purpose"
+        );
+        let come_back = &report["latency_ms"]["come_back"];
+        assert_eq!(come_back["count"], 40);
+        assert!(come_back["max"].as_f64() > Some(0.0));
+        assert_eq!(number(report, "control", "sessions"), 20);
+        assert_eq!(
+            number(report, "messages", "sent"),
+            number(report, "messages", "acknowledged")
+        );
+    }
+}
+
+#[test]
+fn rebound_sockets_keep_their_sessions() {
+    for engine in ["quinn", "lean"] {
+        let fake = Fake::start(Fault::None);
+        let options = [QUICK, &["--over", "1s", "--quic-engine", engine]].concat();
+        let result = run(&fake, "rebind", &options);
+        assert_passed(&result);
+        assert_eq!(number(&result.1, "sessions", "rebinds"), 4);
+        assert_eq!(number(&result.1, "sessions", "disconnected"), 0);
+        assert_eq!(number(&result.1, "messages", "delivered"), 60);
+    }
+}
+
+#[test]
+fn sessions_leave_and_join_and_nothing_is_missing() {
+    let options = [
+        "--sessions",
+        "40",
+        "--rate",
+        "100",
+        "--duration",
+        "4",
+        "--churn",
+        "0.2",
+    ];
+    let result = run(&Fake::start(Fault::None), "churn", &options);
+    assert_passed(&result);
+    let churned = number(&result.1, "sessions", "churned");
+    assert!(
+        (15..=40).contains(&churned),
+        "a fifth of 40 each second, for 4 s: {churned}"
+    );
+    assert_eq!(number(&result.1, "sessions", "disconnected"), 0);
+}
+
+#[test]
+fn a_fan_out_is_measured_to_its_last_receiver() {
+    let options = [
+        "--sessions",
+        "40",
+        "--rate",
+        "20",
+        "--duration",
+        "2",
+        "--receivers",
+        "9",
+    ];
+    let result = run(&Fake::start(Fault::None), "fanout", &options);
+    assert_passed(&result);
+    let sent = number(&result.1, "messages", "sent");
+    let fanned_out = &result.1["latency_ms"]["fan_out"];
+    assert_eq!(fanned_out["count"].as_u64(), Some(sent / 9), "{fanned_out}");
+    let deliver = &result.1["latency_ms"]["deliver"];
+    assert!(fanned_out["max"].as_f64() >= deliver["max"].as_f64());
+}
+
+#[test]
+fn a_day_has_conversations() {
+    let options = [
+        "--sessions",
+        "40",
+        "--rate",
+        "150",
+        "--duration",
+        "3",
+        "--think",
+        "100ms",
+    ];
+    let result = run(&Fake::start(Fault::None), "day", &options);
+    assert_passed(&result);
+    assert!(number(&result.1, "messages", "sent") > 100);
+}
+
+#[test]
+fn a_scenario_file_has_steps() {
+    let fake = Fake::start(Fault::None);
+    let path = fake.directory().join("evening.toml");
+    let text = r#"
+name = "evening"
+[options]
+sessions = 40
+devices = 2
+[[step]]
+do = "exchange"
+rate = "20-200@1s,200"
+time = "2s"
+[[step]]
+do = "storm"
+spread = "1s"
+[[step]]
+do = "exchange"
+who = "sample"
+"#;
+    std::fs::write(&path, text).expect("written");
+    let path = path.to_str().expect("UTF-8").to_owned();
+    let result = run(&fake, "run", &[&path, "--sample", "20"]);
+    assert_passed(&result);
+    assert_eq!(result.1["scenario"], "evening");
+    assert_eq!(number(&result.1, "sessions", "cut"), 40);
+    let sent = number(&result.1, "messages", "sent");
+    assert!((240..420).contains(&sent), "110 + 200 + 20: {sent}");
+}
+
+#[test]
+fn a_limit_that_is_not_kept_fails_the_run() {
+    let kept = [
+        "--assert",
+        "ack.p99_ms<60000",
+        "--assert",
+        "sessions.lost==0",
+    ];
+    let result = run(&Fake::start(Fault::None), "chat", &[CHAT, &kept].concat());
+    assert_passed(&result);
+    let broken = ["--assert", "ack.p99_ms<0.000001"];
+    let result = run(&Fake::start(Fault::None), "chat", &[CHAT, &broken].concat());
+    assert_failed(&result);
+    assert_eq!(result.1["limits"][0]["kept"], false);
+    let unmeasured = ["--assert", "come_back.p99_ms<60000"];
+    assert_failed(&run(
+        &Fake::start(Fault::None),
+        "chat",
+        &[CHAT, &unmeasured].concat(),
+    ));
+}
+
+#[test]
+fn a_limit_on_nothing_known_is_an_error_at_once() {
+    let fake = Fake::start(Fault::None);
+    let output = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args(["chat", "--assert", "deliver.p98_ms<1", "--data"])
+        .arg(fake.directory())
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("deliver.p99_ms"), "{errors}");
+}
+
+#[test]
+fn the_report_is_written_for_people_and_for_spreadsheets() {
+    let fake = Fake::start(Fault::None);
+    let page = fake.directory().join("report.html");
+    let table = fake.directory().join("report.csv");
+    let files = [
+        "--html",
+        page.to_str().expect("UTF-8"),
+        "--csv",
+        table.to_str().expect("UTF-8"),
+    ];
+    assert_passed(&run(&fake, "chat", &[CHAT, &files].concat()));
+    let page = std::fs::read_to_string(page).expect("a page");
+    assert!(page.matches("<svg").count() >= 8 && page.contains("PASS"));
+    for outside in ["http://", "https://", "<script", "<link", "<img"] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    let table = std::fs::read_to_string(table).expect("a table");
+    assert!(table.lines().count() >= 4, "{table}");
+}
+
+#[test]
+fn the_highest_rate_is_searched() {
+    let options = [
+        "--sessions",
+        "40",
+        "--rate",
+        "40",
+        "--duration",
+        "1",
+        "--find-max",
+    ];
+    // No server keeps this one: the search goes down to nothing.
+    let impossible = [&options[..], &["--assert", "ack.p99_ms<0.000001"]].concat();
+    let result = run(&Fake::start(Fault::None), "chat", &impossible);
+    assert_failed(&result);
+    let search = &result.1["find_max"];
+    assert!(search["rate"].is_null(), "{search}");
+    assert_eq!(search["limited_by"], "ack.p99_ms<0.000001");
+    assert!(search["trials"].as_array().expect("a list").len() >= 4);
+}
+
+/// An agent process of the test's own.
+struct Agent(std::process::Child, String);
+
+impl Agent {
+    fn start(fake: &Fake, token: &str) -> Self {
+        let file = fake.directory().join("agent-token");
+        std::fs::write(&file, token).expect("written");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+            .args(["agent", "--listen", "127.0.0.1:0", "--token-file"])
+            .arg(&file)
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .expect("it runs");
+        let mut line = String::new();
+        let output = child.stdout.take().expect("piped");
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line)
+            .expect("a line");
+        let (_, address) = line.trim().split_once("listen=").expect("its address");
+        let address = address.to_owned();
+        Self(child, address)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+const TOKEN: &str = "a token of some length\n";
+
+#[test]
+fn agents_make_one_run_together() {
+    let fake = Fake::start(Fault::None);
+    let agents = [Agent::start(&fake, TOKEN), Agent::start(&fake, TOKEN)];
+    let addresses = format!("{},{}", agents[0].1, agents[1].1);
+    let token = fake.directory().join("agent-token");
+    let token = token.to_str().expect("UTF-8");
+    let options = ["--agents", &addresses, "--agent-token-file", token];
+    let result = run(&fake, "chat", &[CHAT, &options].concat());
+    assert_passed(&result);
+    let report = &result.1;
+    assert_eq!(number(report, "sessions", "established"), 40);
+    assert_eq!(report["threads"], 2, "one each");
+    let sent = number(report, "messages", "sent");
+    assert!((250..550).contains(&sent), "the rate is shared: {sent}");
+    assert_eq!(
+        report["latency_ms"]["ack"]["count"].as_u64(),
+        Some(sent),
+        "all histograms"
+    );
+}
+
+#[test]
+fn an_agent_that_sees_a_fault_fails_the_run() {
+    let fake = Fake::start(Fault::Lose);
+    let agents = [Agent::start(&fake, TOKEN), Agent::start(&fake, TOKEN)];
+    let addresses = format!("{},{}", agents[0].1, agents[1].1);
+    let token = fake.directory().join("agent-token");
+    let token = token.to_str().expect("UTF-8");
+    let options = ["--agents", &addresses, "--agent-token-file", token];
+    assert_failed(&run(&fake, "chat", &[CHAT, &options].concat()));
+}
+
+#[test]
+fn an_agent_serves_nobody_without_its_token() {
+    let fake = Fake::start(Fault::None);
+    let agent = Agent::start(&fake, TOKEN);
+    let other = fake.directory().join("other-token");
+    std::fs::write(&other, "another token of some length").expect("written");
+    let output = Command::new(env!("CARGO_BIN_EXE_loadgen"))
+        .args(["chat", "--agents", &agent.1, "--agent-token-file"])
+        .arg(&other)
+        .arg("--data")
+        .arg(fake.directory())
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("same token"), "{errors}");
+}

@@ -18,6 +18,7 @@ macro_rules! scenarios {
             mod heartbeat;
             mod idle;
             mod protocol;
+            mod rebind;
             mod restart;
             mod rig;
             mod strays;

@@ -1,0 +1,27 @@
+//! RFC 9000 section 9: a client whose NAT forgot its mapping goes on from another port.
+
+use super::rig;
+
+#[test]
+fn a_rebound_socket_keeps_its_connections() {
+    let (server, remote) = rig::serve(rig::server_config(1));
+    let client = rig::start(rig::client_config(1, 2));
+    let conns: Vec<_> = (0..4).map(|_| client.open(remote)).collect();
+    for conn in &conns {
+        client.echo(*conn, b"before");
+    }
+    let ports = |client: &rig::RunningClient| {
+        client.running.ask(0, |_, io| io.sockets().to_vec())
+    };
+    for round in 0..3 {
+        let before = ports(&client);
+        client.running.ask(0, |_, io| (0..2).for_each(|socket| io.rebind(socket)));
+        let after = ports(&client);
+        assert!(before.iter().all(|old| !after.contains(old)), "round {round}: {after:?}");
+        for conn in &conns {
+            client.echo(*conn, b"after");
+        }
+    }
+    server.kill();
+    client.kill();
+}
