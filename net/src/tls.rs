@@ -69,6 +69,11 @@ impl ServerTls {
         })
     }
 
+    /// The configuration for [`RustlsTls`](crate::quic::lean::RustlsTls): its keys come raw (T4).
+    pub fn raw_keys(&self) -> Arc<rustls::ServerConfig> {
+        self.lean.clone()
+    }
+
     /// Puts new ticket keys in force. Does nothing if the server was made without any.
     pub fn rotate_tickets(&self, keys: &TicketKeys) {
         if let Some(ticketer) = &self.tickets {
@@ -121,6 +126,11 @@ impl ClientTls {
                 .with_no_client_auth())
         };
         Self::finish(config, alpn, false)
+    }
+
+    /// The configuration for [`RustlsTls`](crate::quic::lean::RustlsTls): its keys come raw (T4).
+    pub fn raw_keys(&self) -> Arc<rustls::ClientConfig> {
+        self.lean.clone()
     }
 
     fn finish(

@@ -6,6 +6,7 @@ use common::net::{Dice, Net, Node, Note, Weather};
 use common::own::{RealOwn, address, client_addr, real_client, real_server, server_addr, steered};
 use common::quinn::Quinn;
 use common::real;
+use common::session::session;
 use roadstead_quic::CidFormat;
 
 fn own_client(seed: u64, weather: Weather, format: CidFormat) -> Net<RealOwn, Quinn> {
@@ -21,74 +22,6 @@ fn own_server(seed: u64, weather: Weather) -> Net<Quinn, RealOwn> {
         c.transport.streams_uni = 2;
     });
     Net::new(seed, weather, client, server, server_addr())
-}
-
-/// What every pair must manage: a handshake, echoes, a datagram each way, key updates, a close.
-fn session<C: Node, S: Node>(net: &mut Net<C, S>, own_is_client: bool, calm: bool) {
-    let up = net.run_until(30_000_000, |n| n.connected());
-    if !up {
-        assert!(
-            net.closed().is_some() || !calm,
-            "neither connected nor closed"
-        );
-        return;
-    }
-    let id = net.client.open(net.now, false).expect("a stream");
-    // In any weather all arrives once and in order, or the connection closes with a reason.
-    let ok = net.echo(id, 100, false, 60_000_000);
-    assert!(
-        ok || !calm && net.closed().is_some(),
-        "first echo: {:?}",
-        net.closed()
-    );
-    net.client.update_keys(net.now);
-    let ok = ok && net.echo(id, 30_000, false, 300_000_000);
-    assert!(
-        ok || !calm && net.closed().is_some(),
-        "echo after a key update: {:?}",
-        net.closed()
-    );
-    net.run_for(3_000_000);
-    if net.closed().is_none() {
-        net.server.update_keys(net.now);
-    }
-    let ok = ok && net.echo(id, 20_000, true, 300_000_000);
-    assert!(
-        ok || !calm && net.closed().is_some(),
-        "last echo: {:?}",
-        net.closed()
-    );
-    if net.closed().is_none() {
-        net.client.send_datagram(net.now, b"typing".to_vec());
-        net.server.send_datagram(net.now, b"present".to_vec());
-        net.run_for(2_000_000);
-        if calm {
-            assert!(
-                net.client_notes
-                    .contains(&Note::Datagram(b"present".to_vec()))
-            );
-            assert!(
-                net.server_notes
-                    .contains(&Note::Datagram(b"typing".to_vec()))
-            );
-        }
-        net.run_for(10_000_000);
-    }
-    if net.closed().is_none() {
-        let idle = if own_is_client {
-            net.client.is_idle()
-        } else {
-            net.server.is_idle()
-        };
-        assert!(idle, "memory returns to the idle size");
-        net.client.close(net.now);
-        net.run_for(20_000_000);
-        let told = net
-            .server_notes
-            .iter()
-            .any(|n| matches!(n, Note::Closed(_)));
-        assert!(told || !calm, "the close arrived");
-    }
 }
 
 #[test]

@@ -192,6 +192,17 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         );
     }
 
+    /// The key phases of a connection: of what this side sends and of what the peer sends
+    /// (RFC 9001 6). They differ while an update is under way.
+    #[must_use]
+    pub fn key_phases(&self, handle: Handle) -> Option<(bool, bool)> {
+        let flags = &self.slab[self.find(handle)?].flags;
+        Some((
+            flags.has(Flags::LOCAL_PHASE),
+            flags.has(Flags::REMOTE_PHASE),
+        ))
+    }
+
     /// How far the sending half of a stream has come; `None` once it is over or without a stream.
     #[must_use]
     pub fn sending(&self, handle: Handle, id: u64) -> Option<Sending> {

@@ -8,3 +8,4 @@ pub mod own;
 pub mod quinn;
 pub mod real;
 pub mod rig;
+pub mod session;

@@ -100,6 +100,8 @@ pub struct Weather {
     pub delay: u64,
     pub jitter: u64,
     pub mtu: usize,
+    /// How often the NAT gives the client another address, where the test asks whether it does.
+    pub rebind: u64,
 }
 
 impl Weather {
@@ -110,6 +112,7 @@ impl Weather {
         delay: 10_000,
         jitter: 0,
         mtu: 1_500,
+        rebind: 0,
     };
 
     /// A mix drawn from the seed.
@@ -121,6 +124,7 @@ impl Weather {
             delay: 200 + dice.below(80_000),
             jitter: [0, 1_000, 40_000][usize::try_from(dice.below(3)).unwrap()],
             mtu: 1_500,
+            rebind: 0,
         }
     }
 }
@@ -192,6 +196,7 @@ impl<C: Node, S: Node> Net<C, S> {
             delay,
             jitter,
             mtu,
+            rebind: _,
         } = self.weather;
         if self.dice.percent(loss) || packet.data.len() > mtu {
             return;
@@ -259,6 +264,16 @@ impl<C: Node, S: Node> Net<C, S> {
         self.trace = (self.trace ^ self.now.as_micros()).wrapping_mul(0x0100_0000_01b3);
         for byte in data {
             self.trace = (self.trace ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    /// Perhaps the NAT gives the client with this address another one.
+    pub fn perhaps_rebind(&mut self, client: SocketAddr) {
+        let Weather { rebind, .. } = self.weather;
+        if rebind > 0 && self.dice.percent(rebind) {
+            let mut outside = client;
+            outside.set_port(6_000 + u16::try_from(self.dice.below(1_000)).unwrap());
+            self.nat.insert(client, outside);
         }
     }
 

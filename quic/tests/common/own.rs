@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use roadstead_quic::crypto::{Aead, Tls};
 use roadstead_quic::{
-    CidFormat, CloseReason, Config, Connect, Dir, Endpoint, Event, Handle, Path, Time, Transmit,
+    CidFormat, CloseReason, Config, Connect, Connected, Dir, Endpoint, Event, Handle, Path, Time,
+    Transmit,
 };
 
 use super::fake::{FakeAead, FakeConfig, FakeTls};
@@ -19,6 +20,8 @@ pub struct Own<T: Tls, A: Aead> {
     arena: Vec<u8>,
     out: Vec<Transmit>,
     checks: u64,
+    /// What the last handshake found out.
+    pub connected: Option<Connected>,
     /// Why the last connection that closed did so.
     pub last_close: Option<CloseReason>,
 }
@@ -61,6 +64,7 @@ impl<T: Tls, A: Aead> Own<T, A> {
             arena: vec![0; 1 << 16],
             out: Vec::new(),
             checks: 0,
+            connected: None,
             last_close: None,
         }
     }
@@ -149,7 +153,10 @@ impl<T: Tls, A: Aead> Node for Own<T, A> {
                 continue;
             }
             notes.push(match event {
-                Event::Connected(_) => Note::Connected,
+                Event::Connected(connected) => {
+                    self.connected = Some(*connected);
+                    Note::Connected
+                }
                 Event::Confirmed => Note::Confirmed,
                 Event::StreamOpened(id) => Note::Opened(id),
                 Event::StreamReadable(id) => Note::Readable(id),

@@ -406,18 +406,23 @@ impl Tls for RustlsTls {
     }
 }
 
-struct Identity {
+/// The servers' self-signed certificate, in both encodings.
+pub struct Identity {
     cert: CertificateDer<'static>,
     key: Vec<u8>,
+    pub cert_pem: String,
+    pub key_pem: String,
 }
 
-fn identity() -> &'static Identity {
+pub fn identity() -> &'static Identity {
     static IDENTITY: OnceLock<Identity> = OnceLock::new();
     IDENTITY.get_or_init(|| {
         let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         Identity {
             cert: made.cert.der().clone(),
             key: made.signing_key.serialize_der(),
+            cert_pem: made.cert.pem(),
+            key_pem: made.signing_key.serialize_pem(),
         }
     })
 }

@@ -8,7 +8,7 @@ use roadstead_quic::crypto::{Aead, Suite};
 
 /// The provider's primitives.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct AwsLc;
+pub struct AwsLc;
 
 /// How long an output of HKDF is to be.
 struct Length(usize);

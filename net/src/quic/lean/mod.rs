@@ -5,6 +5,9 @@
 //!
 //! There is one stream per connection, the client's first (T18), and no buffer of this module's own:
 //! what `write` accepts lies in the engine's send buffer until it is acknowledged.
+//!
+//! [`RustlsTls`] and [`AwsLc`] are what the endpoint is made with. They are public for programs that
+//! drive an endpoint by themselves, with all of its streams and calls: the interoperation runs.
 
 mod aead;
 mod arrivals;
@@ -36,10 +39,11 @@ use crate::{
     tls::ClientTls,
 };
 
-use aead::AwsLc;
 use arrivals::Lobby;
 use marks::{Mark, Marks};
-use tls::RustlsTls;
+
+pub use aead::AwsLc;
+pub use tls::RustlsTls;
 
 /// The only stream: the first bidirectional one that a client opens.
 const STREAM: u64 = 0;

@@ -14,8 +14,9 @@ use crate::tls::carriers;
 /// RFC 8446 section 6.2, for errors that have no alert of their own.
 const HANDSHAKE_FAILURE: TlsError = TlsError { alert: 40 };
 
-/// One handshake.
-pub(crate) struct RustlsTls {
+/// One handshake. Its configurations come from [`ServerTls::raw_keys`](crate::tls::ServerTls::raw_keys)
+/// and [`ClientTls::raw_keys`](crate::tls::ClientTls::raw_keys); others give it no keys.
+pub struct RustlsTls {
     inner: Connection,
     secrets: carriers::Secrets,
 }
