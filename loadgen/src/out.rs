@@ -12,14 +12,7 @@ pub(crate) fn note(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Writes without a line end, for a block that refreshes itself.
-pub(crate) fn draw(text: &str) {
-    let mut stderr = io::stderr().lock();
-    let _ = stderr.write_all(text.as_bytes());
-    let _ = stderr.flush();
-}
-
-/// Whether [`draw`] draws on a screen.
+/// Whether progress is drawn on a screen.
 pub(crate) fn is_screen() -> bool {
     io::stderr().is_terminal()
 }

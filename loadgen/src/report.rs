@@ -4,6 +4,7 @@ mod chart;
 mod files;
 mod html;
 mod progress;
+mod screen;
 mod table;
 
 use std::collections::BTreeMap;

@@ -189,7 +189,7 @@ struct Conductor<'a> {
     record_at: Micros,
     /// If this end started it.
     edge: Option<&'a mut Edge>,
-    /// The first silence is over.
+    /// The silence that comes before everything else is over.
     has_held: bool,
     /// Latencies of the present trial of a search: ack and delivery.
     trial: (Latency, Latency),
@@ -289,6 +289,7 @@ impl<'a> Conductor<'a> {
             Some(Step::Hold(time)) => *time,
             _ => 0,
         };
+        self.has_held = !matches!(first, Some(Step::Hold(_)));
         self.crew.tell(Command::Hold);
         self.pass(Stage::Hold, SETTLE.max(silence))?;
         self.server.held = self.target.sample();

@@ -93,6 +93,10 @@ pub(crate) fn prepare(arguments: &[String], text: Option<&str>, given: Given) ->
         !scene.server.start_edge,
         "agents need a server that all of them reach, and this run starts its own"
     );
+    ensure!(
+        !scene.load.find_max,
+        "--find-max is for one machine: agents would search each for itself"
+    );
     scene.load.quiet = true;
     if let Some(part) = given.part {
         scene.take_part(part);
@@ -111,7 +115,7 @@ pub(crate) fn make(prepared: &Prepared) -> Result<Raw> {
         .expect("nobody panics holding it")
         .take();
     let mut target = Target::new(server.target_pid, server.admin);
-    let mut progress = Progress::new(load.quiet, plan.topology.sessions());
+    let mut progress = Progress::new(load.quiet, plan.topology.sessions(), plan.threads());
     let mut raw = run::conduct(plan, &mut target, &mut progress, edge.as_mut())?;
     progress.finish();
     if let Some(Err(error)) = edge.map(Edge::stop) {

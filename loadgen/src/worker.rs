@@ -466,7 +466,7 @@ impl Worker {
         while let Some(session) = self.heartbeats.take(now) {
             let slot = &self.slots[session as usize];
             if now.saturating_sub(slot.last_write.micros()) >= quiet {
-                self.ping(io, session);
+                self.status.heartbeats += u64::from(self.ping(io, session));
             }
         }
         while let Some(session) = self.probe.take(now) {
@@ -474,12 +474,14 @@ impl Worker {
         }
     }
 
-    fn ping<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32) {
+    /// Pings a session, and answers whether it was there.
+    fn ping<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32) -> bool {
         let slot = &self.slots[session as usize];
-        if let Some(conn) = slot.conn().filter(|_| slot.session.is_active()) {
+        let conn = slot.conn().filter(|_| slot.session.is_active());
+        conn.is_some_and(|conn| {
             io.ping(conn);
-            self.status.heartbeats += 1;
-        }
+            true
+        })
     }
 
     fn heartbeat(&self) -> Micros {

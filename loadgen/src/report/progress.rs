@@ -1,9 +1,11 @@
-//! How a run goes: a block that refreshes itself on a terminal, a line per second elsewhere.
+//! How a run goes: a view that refreshes itself on a terminal, a line per second elsewhere.
 
 use crate::clock::{Micros, seconds};
 use crate::control::{Stage, Status};
 use crate::latency::Latency;
 use crate::out;
+use crate::profile::to_micros;
+use crate::report::screen::{Screen, View};
 use crate::report::table::{count, mebibytes, milliseconds};
 use crate::target::Sample;
 
@@ -11,13 +13,12 @@ const SCREEN_EVERY: Micros = 250_000;
 const LINE_EVERY: Micros = 1_000_000;
 
 /// Shows a run while it lasts.
-#[derive(Debug)]
 pub(crate) struct Progress {
     quiet: bool,
-    screen: bool,
+    screen: Option<Screen>,
+    threads: u16,
     sessions: u32,
     next: Micros,
-    lines_drawn: usize,
     before: Option<Before>,
     /// Latencies since the last moment shown.
     ack: Latency,
@@ -53,13 +54,14 @@ struct Rates {
 }
 
 impl Progress {
-    pub(crate) fn new(quiet: bool, sessions: u32) -> Self {
+    pub(crate) fn new(quiet: bool, sessions: u32, threads: u16) -> Self {
+        let wanted = !quiet && out::is_screen();
         Self {
             quiet,
-            screen: out::is_screen(),
+            screen: wanted.then(Screen::open).flatten(),
+            threads,
             sessions,
             next: 0,
-            lines_drawn: 0,
             before: None,
             ack: Latency::new(),
             deliver: Latency::new(),
@@ -82,17 +84,16 @@ impl Progress {
 
     fn show(&mut self, moment: &Moment<'_>) {
         let rates = self.rates(moment);
-        let lines = if self.screen {
-            self.block(moment, &rates, &self.ack, &self.deliver)
+        if self.screen.is_some() {
+            let view = self.view(moment, &rates);
+            self.screen.iter_mut().for_each(|screen| screen.show(&view));
         } else {
-            vec![self.line(moment, &rates, &self.ack, &self.deliver)]
-        };
-        self.print(&lines);
+            out::note(self.line(moment, &rates, &self.ack, &self.deliver));
+        }
         self.next = moment.now
-            + if self.screen {
-                SCREEN_EVERY
-            } else {
-                LINE_EVERY
+            + match self.screen {
+                Some(_) => SCREEN_EVERY,
+                None => LINE_EVERY,
             };
         self.before = Some(Before {
             at: moment.now,
@@ -101,26 +102,9 @@ impl Progress {
         });
     }
 
-    /// Leaves the last block on the screen.
+    /// Leaves the last view on the screen.
     pub(crate) fn finish(&mut self) {
-        self.lines_drawn = 0;
-    }
-
-    fn print(&mut self, lines: &[String]) {
-        if !self.screen {
-            return lines.iter().for_each(out::note);
-        }
-        let mut text = String::new();
-        if self.lines_drawn > 0 {
-            text.push_str(&format!("\x1b[{}A", self.lines_drawn));
-        }
-        for line in lines {
-            text.push_str("\r\x1b[2K");
-            text.push_str(line);
-            text.push('\n');
-        }
-        self.lines_drawn = lines.len();
-        out::draw(&text);
+        self.screen = None;
     }
 
     fn rates(&self, moment: &Moment<'_>) -> Rates {
@@ -147,50 +131,40 @@ impl Progress {
         }
     }
 
-    fn block(
-        &self,
-        moment: &Moment<'_>,
-        rates: &Rates,
-        ack: &Latency,
-        deliver: &Latency,
-    ) -> Vec<String> {
+    fn view(&self, moment: &Moment<'_>, rates: &Rates) -> View {
         let status = &moment.status;
         let tally = &status.tally;
-        let done = u64::from(status.active) * 40 / u64::from(self.sessions.max(1));
-        let bar: String = (0..40)
-            .map(|at| if at < done { '█' } else { '░' })
-            .collect();
-        vec![
-            format!(
-                "  {:<8} {bar} {:.0} s",
-                moment.stage.name(),
-                seconds(moment.now)
-            ),
-            format!(
-                "  sessions   {} of {}, {} away, {:.0} handshakes/s, {} reconnected",
+        View {
+            title: format!("{} {:.0} s", moment.stage.name(), seconds(moment.now)),
+            done: f64::from(status.active) / f64::from(self.sessions.max(1)),
+            sessions: format!(
+                "{} of {}, {} away, {:.0} handshakes/s, {} reconnected",
                 count(status.active.into()),
                 count(self.sessions.into()),
                 count(status.away.into()),
                 rates.handshakes,
                 count(status.reconnected)
             ),
-            format!(
-                "  messages   {} sent ({:.0}/s), {} acknowledged, {} delivered ({:.0}/s)",
+            messages: format!(
+                "{} sent ({:.0}/s), {} acknowledged, {} delivered ({:.0}/s)",
                 count(tally.sent),
                 rates.sent,
                 count(tally.acknowledged),
                 count(tally.delivered),
                 rates.delivered
             ),
-            format!("  ack        {}", spread(ack)),
-            format!("  deliver    {}", spread(deliver)),
-            format!("  edge       {}", server(moment.server, rates.server_cpu)),
-            format!(
-                "  loadgen    {:.0} % CPU, {} late sends",
+            ack: spread(&self.ack),
+            deliver: spread(&self.deliver),
+            server: server(moment.server, rates.server_cpu),
+            generator: format!(
+                "{:.0} % CPU, {} late sends",
                 rates.own_cpu,
                 count(status.late_sends)
             ),
-        ]
+            saturation: rates.own_cpu / 100.0 / f64::from(self.threads.max(1)),
+            deliver_us: to_micros(self.deliver.corrected().p99 / 1e3),
+            memory: moment.server.map_or(0, |sample| sample.rss_bytes),
+        }
     }
 
     fn line(&self, moment: &Moment<'_>, rates: &Rates, ack: &Latency, deliver: &Latency) -> String {
@@ -270,7 +244,7 @@ mod tests {
     #[test]
     fn rates_are_those_since_the_last_moment() {
         let recent = Recent(Latency::new(), Latency::new());
-        let mut progress = Progress::new(true, 10);
+        let mut progress = Progress::new(true, 10, 1);
         progress.before = Some(Before {
             at: 1_000_000,
             status: recent.moment(0, 100).status,
@@ -281,10 +255,10 @@ mod tests {
     }
 
     #[test]
-    fn a_line_and_a_block_tell_the_same_run() {
+    fn a_line_and_a_view_tell_the_same_run() {
         let mut recent = Recent(Latency::new(), Latency::new());
         recent.0.record(0, 0, 5_000);
-        let progress = Progress::new(false, 10);
+        let progress = Progress::new(true, 10, 1);
         let moment = recent.moment(2_000_000, 7);
         let rates = progress.rates(&moment);
         let line = progress.line(&moment, &rates, &recent.0, &recent.1);
@@ -292,11 +266,10 @@ mod tests {
             line.contains("sessions=5/10") && line.contains("sent=7"),
             "{line}"
         );
-        let block = progress.block(&moment, &rates, &recent.0, &recent.1);
-        let block = block.join("\n");
-        assert!(
-            block.contains("5 of 10") && block.contains("p50 5.00 ms"),
-            "{block}"
-        );
+        let mut progress = progress;
+        progress.ack.merge(moment.ack);
+        let view = progress.view(&moment, &rates);
+        assert!(view.sessions.contains("5 of 10") && view.ack.contains("p50 5.00 ms"));
+        assert!((view.done - 0.5).abs() < 1e-9);
     }
 }

@@ -100,7 +100,8 @@ impl Worker {
     pub(super) fn expect_restart(&mut self, now: Micros) {
         self.stage = Stage::Restart;
         self.upset_at = now;
-        self.left = 0;
+        // Who is not there can not be sent away.
+        self.left = self.roster.sessions() - self.status.active;
     }
 
     /// Whether every session was sent away and is back.

@@ -397,6 +397,9 @@ do = "exchange"
 rate = "20-200@1s,200"
 time = "2s"
 [[step]]
+do = "hold"
+time = "4s"
+[[step]]
 do = "storm"
 spread = "1s"
 [[step]]
@@ -409,6 +412,15 @@ who = "sample"
     assert_passed(&result);
     assert_eq!(result.1["scenario"], "evening");
     assert_eq!(number(&result.1, "sessions", "cut"), 40);
+    let series = result.1["series"].as_array().expect("points");
+    let held = series
+        .iter()
+        .filter(|point| point["stage"] == "hold")
+        .count();
+    assert!(
+        held >= 5,
+        "two seconds after the ramp and four as a step: {held}"
+    );
     let sent = number(&result.1, "messages", "sent");
     assert!((240..420).contains(&sent), "110 + 200 + 20: {sent}");
 }
