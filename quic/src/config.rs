@@ -24,6 +24,8 @@ pub struct Transport {
     pub stream_send_buffer: usize,
     /// UDP payload that is sent: 1,200 to 1,452 (T12).
     pub payload_max: u16,
+    /// The largest UDP payload that path MTU discovery tries; none above `payload_max` (RFC 8899).
+    pub mtu_max: u16,
     /// The round-trip time assumed before the first sample (RFC 9002 6.2.2).
     pub initial_rtt_ms: u32,
     /// How long this side may take to acknowledge. Acknowledgements leave at the end of each receive
@@ -36,10 +38,30 @@ pub struct Transport {
     /// Packets sent under one key before it is updated; the limit of the suite binds besides
     /// (RFC 9001 6.6).
     pub key_update_after: u64,
+    /// Packets that may be sent under one key at all, and packets that may fail authentication in the
+    /// life of a connection, where that is below the limits of the suite (RFC 9001 6.6).
+    pub key_limits: KeyLimits,
     /// Spread a full window over the round trip (RFC 9002 7.7).
     pub pacing: bool,
     /// How long a handshake may take: slow ones hold half-open state.
     pub handshake_timeout_ms: u32,
+}
+
+/// Limits on the use of keys, in packets, below those of the cipher suite.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyLimits {
+    /// Sent under one key.
+    pub confidentiality: u64,
+    /// Received without being authentic.
+    pub integrity: u64,
+}
+
+impl KeyLimits {
+    /// Those of the suite alone.
+    pub const NONE: Self = Self {
+        confidentiality: u64::MAX,
+        integrity: u64::MAX,
+    };
 }
 
 impl Default for Transport {
@@ -54,11 +76,13 @@ impl Default for Transport {
             datagram_send_buffer: 16 << 10,
             stream_send_buffer: 64 << 10,
             payload_max: 1_200,
+            mtu_max: 1_452,
             initial_rtt_ms: 333,
             max_ack_delay_ms: 5,
             resumption: false,
             new_tokens: false,
             key_update_after: 1 << 22,
+            key_limits: KeyLimits::NONE,
             pacing: true,
             handshake_timeout_ms: crate::limits::HANDSHAKE_TIMEOUT_MS,
         }
@@ -66,6 +90,11 @@ impl Default for Transport {
 }
 
 impl Transport {
+    /// Room that the largest datagram takes.
+    pub(crate) fn datagram_room(&self) -> usize {
+        usize::from(self.payload_max.max(self.mtu_max))
+    }
+
     /// The parameters to advertise; ids and the reset token are added by the endpoint.
     pub(crate) fn params(&self, side: Side) -> Params {
         let streams = |n: u32| u64::from(n);
@@ -110,6 +139,9 @@ pub struct Config {
     pub half_open_max: usize,
     /// Handshakes from unvalidated addresses under way before Retry is asked of new ones (T11).
     pub retry_above: usize,
+    /// Bytes that all connections together may have in flight: active parts, reassembly, data not
+    /// acknowledged (T8). Beyond it the connection with the most is closed.
+    pub in_flight_bytes_max: usize,
     /// Stateless resets a second (T1); zero sends none.
     pub resets_per_s: u32,
     /// Limits of connections.
@@ -130,6 +162,7 @@ impl Config {
             wall_clock_s: 0,
             half_open_max: 4_096,
             retry_above: 1_000,
+            in_flight_bytes_max: crate::limits::IN_FLIGHT_BYTES_MAX,
             resets_per_s: crate::limits::RESETS_PER_S,
             transport: Transport::default(),
         }

@@ -38,7 +38,7 @@ mod token;
 mod wheel;
 
 pub use cid::CidFormat;
-pub use config::{Config, Transport};
+pub use config::{Config, KeyLimits, Transport};
 pub use connection::{NotOpen, Path};
 pub use endpoint::{Connect, ConnectError, Endpoint, Memory, Sending, Stats, Transmit};
 pub use error::{CloseReason, Code, TransportError};

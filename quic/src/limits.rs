@@ -43,6 +43,18 @@ pub const MINIMUM_WINDOW_PACKETS: u32 = 2;
 /// Packets sent back to back before pacing spreads the rest (RFC 9002 7.7).
 pub const BURST_PACKETS: u64 = 16;
 
+/// Bytes that an active part sends before it searches for a larger MTU (RFC 8899): chat never does.
+pub const MTU_SEARCH_AFTER: u32 = 64 << 10;
+/// Probes of one size that are lost before the size is held to be too large (RFC 8899 5.1.2).
+pub const MTU_PROBES_MAX: u8 = 3;
+/// A search ends when what is left to gain is less than this many bytes.
+pub const MTU_STEP_MIN: u16 = 16;
+/// Losses of packets above the base size, with none of them arriving since, that make a black hole
+/// (RFC 8899 4.3).
+pub const BLACK_HOLE_LOSSES: u8 = 4;
+/// Probe timeouts in a row that make packets above the base size suspect.
+pub const BLACK_HOLE_PTOS: u8 = 2;
+
 /// The longest reason phrase kept from a peer's close.
 pub const CLOSE_REASON_MAX: usize = 128;
 
@@ -57,6 +69,10 @@ pub const NEW_TOKEN_LIFE_S: u64 = 24 * 3_600;
 
 /// Used Retry tokens remembered for single use; when full, Retry tokens are refused (T11).
 pub const USED_TOKENS_MAX: usize = 65_536;
+
+/// Bytes in flight of all connections of a shard, unless configured otherwise (T8): room for 4,096
+/// handshakes and, beside them, thousands of full windows.
+pub const IN_FLIGHT_BYTES_MAX: usize = 256 << 20;
 
 /// Stateless resets a second, per endpoint, unless configured otherwise (T1): a restarted server
 /// must tell a whole shard's clients within seconds, and no more traffic leaves than came in.
@@ -74,8 +90,13 @@ pub const SKIP_EVERY: u64 = 256;
 /// A closing connection answers at most this many packets (RFC 9000 10.2.1).
 pub const CLOSE_REPEATS_MAX: u8 = 8;
 
+/// Packets under a key that stay reserved for saying that it is used up: a closing connection sends
+/// one close, and [`CLOSE_REPEATS_MAX`] again (RFC 9001 6.6).
+pub const KEY_RESERVE: u64 = 16;
+
 /// PATH_CHALLENGE transmissions before a path is given up early.
 pub const CHALLENGES_MAX: u8 = 4;
 
+const _: () = assert!(KEY_RESERVE > CLOSE_REPEATS_MAX as u64);
 const _: () = assert!(RETIRE_PENDING_MAX >= PEER_IDS_MAX);
 const _: () = assert!(CRYPTO_UNVALIDATED_MAX >= 4_096, "RFC 9000 7.5");

@@ -1,8 +1,9 @@
 //! A small seedable generator (xoshiro256**), kept by the endpoint and seeded by the caller (T3).
 //!
-//! It chooses grease, packet numbers to skip and the random parts of client ids. What must not be
-//! guessed (PATH_CHALLENGE data, the client's first ids) depends on the seed: production callers
-//! seed it with 32 bytes of operating-system entropy.
+//! It chooses grease, packet numbers to skip and the random parts of client ids. Production callers
+//! seed it with 32 bytes of operating-system entropy. Its outputs are uniform, not secret: who sees
+//! enough of them can compute the next. What an attacker must not guess goes through a keyed
+//! function on top (PATH_CHALLENGE data).
 
 /// The endpoint's generator.
 #[derive(Clone)]

@@ -136,10 +136,15 @@ pub(crate) enum SentFrame {
     MaxData,
     MaxStreamData(u64),
     MaxStreams(Dir),
+    DataBlocked,
+    StreamDataBlocked(u64),
+    StreamsBlocked(Dir),
     NewCid(u8),
     RetireCid(u32),
     HandshakeDone,
     NewToken,
+    /// Padding to this many bytes, to see whether they pass (RFC 8899).
+    MtuProbe(u16),
 }
 
 /// A packet in flight.

@@ -102,6 +102,9 @@ pub(crate) struct StreamBuf {
     pub(crate) send_reset: bool,
     pub(crate) send_stop: bool,
     pub(crate) send_max: bool,
+    pub(crate) send_blocked: bool,
+    /// The peer was told that its present limit holds the stream back (RFC 9000 4.1).
+    pub(crate) told_blocked: bool,
     /// In the queue of streams with something to send.
     pub(crate) queued: bool,
     /// The application was told that it can read.
@@ -125,10 +128,15 @@ impl StreamBuf {
             return true;
         }
         match state.send {
-            SendState::Open => self.tx.wants(limit),
-            SendState::Finished => self.tx.wants(limit) || !self.fin_sent,
+            SendState::Open => self.tx.wants(limit) || self.send_blocked,
+            SendState::Finished => self.tx.wants(limit) || self.send_blocked || !self.fin_sent,
             _ => false,
         }
+    }
+
+    /// True when bytes wait that the stream's own limit does not permit.
+    pub(crate) fn is_blocked(&self, state: &StreamState) -> bool {
+        self.tx.sent() < self.tx.end() && self.tx.sent() >= state.tx_max
     }
 
     /// True when nothing is unacknowledged, unread or unsent.

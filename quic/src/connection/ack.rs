@@ -274,6 +274,9 @@ impl<T: Tls> Connection<T> {
         active
             .rec
             .on_acked(&mut self.window, record.time, record.size, limited, payload);
+        if level == Level::Data {
+            self.on_big_acked(cx.transport, record);
+        }
         for n in 0..record.frames {
             let active = self.active.as_mut().expect("the record's");
             let frame = active.space(level).expect("the record's").frame(record, n);
@@ -297,6 +300,7 @@ impl<T: Tls> Connection<T> {
                 self.on_stream_acked(cx, id, offset, u64::from(len), fin);
             }
             SentFrame::ResetStream(id) => self.on_reset_acked(id),
+            SentFrame::MtuProbe(size) => self.on_mtu_probe_acked(size),
             _ => {}
         }
     }
@@ -325,9 +329,18 @@ impl<T: Tls> Connection<T> {
             if record.gone {
                 span.interrupt();
             } else if largest - record.pn >= PACKET_THRESHOLD || record.time + delay <= cx.now {
-                newest_lost = newest_lost.max(Some(record.time));
-                if record.eliciting && first_sample.is_some_and(|t| record.time >= t) {
-                    span.extend(record.time);
+                match self.probed(level, &record) {
+                    // RFC 9000 14.4: the loss of a probe is no congestion.
+                    Some(size) => self.on_mtu_probe_lost(size),
+                    None => {
+                        newest_lost = newest_lost.max(Some(record.time));
+                        if record.eliciting && first_sample.is_some_and(|t| record.time >= t) {
+                            span.extend(record.time);
+                        }
+                        if level == Level::Data {
+                            self.on_big_lost(cx.transport, &record);
+                        }
+                    }
                 }
                 self.lose(level, index);
             } else {
@@ -388,6 +401,13 @@ impl<T: Tls> Connection<T> {
                 }),
                 SentFrame::MaxData => active.pending.max_data = true,
                 SentFrame::MaxStreams(dir) => active.pending.max_streams[dir as usize] = true,
+                SentFrame::DataBlocked => active.pending.data_blocked = true,
+                SentFrame::StreamDataBlocked(id) => self.with_buf(id, |state, buf| {
+                    buf.send_blocked = buf.is_blocked(state);
+                }),
+                SentFrame::StreamsBlocked(dir) => {
+                    active.pending.streams_blocked[dir as usize] = true;
+                }
                 SentFrame::NewCid(sequence) => {
                     if self.own.is_active(sequence) && !active.pending.new_cids.contains(&sequence)
                     {
@@ -401,6 +421,7 @@ impl<T: Tls> Connection<T> {
                 }
                 SentFrame::HandshakeDone => active.pending.handshake_done = true,
                 SentFrame::NewToken => active.pending.new_token = true,
+                SentFrame::MtuProbe(_) => {}
             }
         }
     }
@@ -420,6 +441,7 @@ impl<T: Tls> Connection<T> {
             return;
         }
         self.pto_count = self.pto_count.saturating_add(1);
+        self.suspect_mtu();
         let active = self.active.as_mut().expect("a deadline needs records");
         let quiet = !Self::spaces(active).any(|(_, s)| s.eliciting_in_flight > 0);
         if quiet {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use super::mtu::MtuSearch;
 use super::{Path, close, path};
 use crate::crypto::LevelKeys;
 use crate::keys::OldKey;
@@ -39,6 +40,11 @@ pub(crate) struct Active<T> {
     /// The next packet number to leave out, and the last one left out.
     pub(crate) skip_at: u64,
     pub(crate) skipped: Option<u64>,
+    pub(crate) mtu: MtuSearch,
+    /// The peer was told that its present limit on the connection's data, or on streams by direction,
+    /// holds this side back: once per limit (RFC 9000 4.1, 4.6).
+    pub(crate) told_data_blocked: bool,
+    pub(crate) told_streams_blocked: [bool; 2],
 }
 
 /// Control frames owed.
@@ -50,6 +56,8 @@ pub(crate) struct Active<T> {
 pub(crate) struct Pending {
     pub(crate) max_data: bool,
     pub(crate) max_streams: [bool; 2],
+    pub(crate) data_blocked: bool,
+    pub(crate) streams_blocked: [bool; 2],
     pub(crate) handshake_done: bool,
     pub(crate) new_token: bool,
     /// Sequence numbers of own ids to tell the peer.
@@ -64,6 +72,8 @@ impl Pending {
     pub(super) fn is_empty(&self) -> bool {
         !self.max_data
             && self.max_streams == [false; 2]
+            && !self.data_blocked
+            && self.streams_blocked == [false; 2]
             && !self.handshake_done
             && !self.new_token
             && self.new_cids.is_empty()
@@ -144,6 +154,9 @@ impl<T> Active<T> {
             close: None,
             skip_at: pn + 16 + cx_rng.below(limits::SKIP_EVERY),
             skipped: None,
+            mtu: MtuSearch::default(),
+            told_data_blocked: false,
+            told_streams_blocked: [false; 2],
         }
     }
 
@@ -193,6 +206,8 @@ impl<T> Active<T> {
             + streams
             + self.data.heap_bytes()
             + self.buf0.heap_bytes()
+            + self.queue.capacity() * size_of::<u64>()
+            + self.datagrams.capacity() * size_of::<Bytes>()
             + self.datagram_bytes
     }
 }

@@ -9,7 +9,7 @@ use crate::crypto::Aead;
 impl<T> Connection<T> {
     /// The largest DATAGRAM payload that fits a packet and the peer's limit.
     pub(crate) fn datagram_max(&self, transport: &Transport) -> usize {
-        let payload = usize::from(transport.payload_max.min(self.peer.payload_max));
+        let payload = usize::from(self.payload(transport));
         // Short header with a full packet number, tag, frame type and length.
         let packet = payload.saturating_sub(1 + self.peer_cid.len() + 4 + 16 + 3);
         packet.min(usize::from(self.peer.datagram_max).saturating_sub(3))

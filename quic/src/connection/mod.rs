@@ -8,6 +8,7 @@ mod close;
 mod datagram;
 mod handshake;
 mod ids;
+mod mtu;
 mod path;
 mod receive;
 mod stream;
@@ -84,6 +85,16 @@ impl<A: Aead> Cx<'_, A> {
                 sequence,
             },
         )
+    }
+
+    /// The data of a PATH_CHALLENGE. RFC 9000 8.2.1: it must be unpredictable, and the generator's
+    /// output is not to whoever collects the random bytes of stateless resets.
+    pub(crate) fn challenge(&mut self) -> [u8; 8] {
+        let random: [u8; 16] = self.rng.bytes();
+        let mac = self
+            .aead
+            .hmac(self.reset_key, &[b"path challenge", &random]);
+        *mac.first_chunk().expect("32 bytes")
     }
 
     fn initial_rtt(&self) -> u64 {
@@ -225,6 +236,10 @@ pub(crate) struct Connection<T> {
     pub(crate) stream0: StreamState,
     pub(crate) peer: PeerParams,
     pub(crate) ping: IdlePing,
+    /// The UDP payload that path MTU discovery found on this path; zero for none.
+    pub(crate) mtu: u16,
+    /// What the shard's budget counted for this connection (T8).
+    pub(crate) in_flight_bytes: u32,
     links: Links,
 }
 
@@ -251,6 +266,8 @@ impl<T> Connection<T> {
     }
 
     pub(crate) fn set_path(&mut self, path: Path) {
+        // RFC 9000 14.2: the MTU belongs to a path.
+        self.forget_mtu();
         self.socket = path.socket;
         self.port = path.remote.port();
         self.flags.set(Flags::V6, path.remote.is_ipv6());

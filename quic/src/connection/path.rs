@@ -112,7 +112,7 @@ impl<T: Tls> Connection<T> {
     fn start_validation<A: Aead>(&mut self, cx: &mut Cx<'_, A>, prev: Path, received: u64) {
         // RFC 9000 8.2.4: three PTO, of the larger of the current and the initial estimate.
         let pto = self.pto(cx, Level::Data).max(3 * cx.initial_rtt());
-        let (challenge, prev_challenge) = (cx.rng.bytes(), cx.rng.bytes());
+        let (challenge, prev_challenge) = (cx.challenge(), cx.challenge());
         let now = cx.now;
         let change = PathChange {
             prev,
@@ -168,7 +168,7 @@ impl<T: Tls> Connection<T> {
             } else {
                 // RFC 9000 8.2.1: validate again with a full-sized datagram, now that the limit is
                 // lifted.
-                path.challenge = cx.rng.bytes();
+                path.challenge = cx.challenge();
                 path.send = true;
                 path.send_prev = false;
             }

@@ -7,7 +7,7 @@ use crate::error::{ALERT_UNEXPECTED_MESSAGE, Code, Refusal, TransportError, refu
 use crate::event::Event;
 use crate::frame::{self, Frame, Frames, ty};
 use crate::keys::Generation;
-use crate::packet::{Kind, Level, Packet, pn_decode};
+use crate::packet::{INITIAL_DATAGRAM_MIN, Kind, Level, Packet, pn_decode};
 use crate::params::Side;
 use crate::time::low32;
 
@@ -98,7 +98,7 @@ impl<T: Tls> Connection<T> {
             // 0-RTT is refused (replay); packets of other versions are not for this connection.
             Kind::ZeroRtt | Kind::OtherVersion(_) => return true,
         };
-        if !self.admits(level, packet) {
+        if !self.admits(arrival, level, packet) {
             if level != Level::Initial {
                 self.keep_undecryptable(arrival.path, bytes);
             }
@@ -121,11 +121,13 @@ impl<T: Tls> Connection<T> {
     }
 
     /// Whether packets of a level can be taken now.
-    fn admits(&mut self, level: Level, packet: &Packet) -> bool {
+    fn admits(&mut self, arrival: Arrival, level: Level, packet: &Packet) -> bool {
         let client = self.side().is_client();
         match level {
             // T6: a server opens no 1-RTT packet before Finished is verified.
             Level::Data => !self.keys.is_none() && (client || self.state == State::Open),
+            // RFC 9000 14.1: every Initial of a client is in a full-sized datagram.
+            Level::Initial if !client && arrival.len < INITIAL_DATAGRAM_MIN as u64 => false,
             // RFC 9000 17.2.2: a server's Initial has no token.
             Level::Initial if client && packet.token.0 != packet.token.1 => false,
             early => self
@@ -240,7 +242,8 @@ impl<T: Tls> Connection<T> {
     /// Counts a packet that failed authentication (RFC 9001 6.6).
     fn on_forged<A: Aead>(&mut self, cx: &mut Cx<'_, A>) {
         self.phases.failed += 1;
-        if self.phases.failed > self.keys.suite().integrity_limit() {
+        let suite = self.keys.suite().integrity_limit();
+        if self.phases.failed > suite.min(cx.transport.key_limits.integrity) {
             let error = TransportError::new(Code::AEAD_LIMIT_REACHED, "too many forged packets");
             self.close_with_error(cx, error);
         }
@@ -387,7 +390,9 @@ impl<T: Tls> Connection<T> {
     ) -> Result<(), Refusal> {
         match frame {
             Frame::Padding | Frame::Ping => {}
-            Frame::DataBlocked(_) | Frame::StreamsBlocked { .. } => {}
+            // Streams are permitted again as they end: there is nothing to hurry.
+            Frame::StreamsBlocked { .. } => {}
+            Frame::DataBlocked(_) => self.on_data_blocked(cx),
             Frame::Ack(ack) => self.on_ack(cx, level, &ack)?,
             Frame::Crypto { offset, data } => self.on_crypto(cx, level, offset, data)?,
             Frame::ConnectionClose {

@@ -61,6 +61,8 @@ impl<T> Entry for Connection<T> {
                 ack_delay_exponent: 3,
             },
             ping: IdlePing::default(),
+            mtu: 0,
+            in_flight_bytes: 0,
             links: Links::NONE,
         }
     }

@@ -44,7 +44,13 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
                 self.refuse(path, packet, Code::INVALID_TOKEN);
                 return None;
             }
-            Verdict::Unknown if self.half_open >= self.config.retry_above => {
+            _ if self.budget.is_exceeded() => {
+                self.refuse(path, packet, Code::CONNECTION_REFUSED);
+                return None;
+            }
+            Verdict::Unknown
+                if self.half_open >= self.config.retry_above || self.budget.is_tight() =>
+            {
                 self.send_retry(now, path, packet);
                 return None;
             }

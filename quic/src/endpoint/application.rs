@@ -53,16 +53,19 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         })
     }
 
-    /// Raises the receive windows of a connection (T8).
+    /// Raises the receive windows of a connection, after authentication; false when the shard's
+    /// memory is too tight to promise more (T8).
     pub fn set_windows(
         &mut self,
         now: Time,
         handle: Handle,
         stream: u32,
         connection: u32,
-    ) -> Result<(), NotOpen> {
-        self.on_open(now, handle, |conn, cx| {
-            conn.set_windows(cx, stream, connection)
+    ) -> Result<bool, NotOpen> {
+        let tight = self.budget.is_tight();
+        self.on_open(now, handle, |conn, cx| match tight {
+            true => Ok(false),
+            false => conn.set_windows(cx, stream, connection).map(|()| true),
         })
     }
 
@@ -84,16 +87,16 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         }
     }
 
-    fn on_open(
+    fn on_open<R>(
         &mut self,
         now: Time,
         handle: Handle,
-        f: impl FnOnce(&mut Connection<T>, &mut Cx<'_, A>) -> Result<(), NotOpen>,
-    ) -> Result<(), NotOpen> {
+        f: impl FnOnce(&mut Connection<T>, &mut Cx<'_, A>) -> Result<R, NotOpen>,
+    ) -> Result<R, NotOpen> {
         let index = self.find(handle).ok_or(NotOpen)?;
         let (conn, mut cx) = parts!(self, now, index);
-        f(conn, &mut cx)?;
-        self.settle(now, index, true);
-        Ok(())
+        let result = f(conn, &mut cx);
+        self.settle(now, index, result.is_ok());
+        result
     }
 }

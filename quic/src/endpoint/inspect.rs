@@ -26,6 +26,8 @@ pub struct Stats {
     pub resets_suppressed: u64,
     /// Datagrams that no connection took and nothing answered.
     pub dropped: u64,
+    /// Connections closed because they had the most in flight when the memory for it was used up (T8).
+    pub hoarders_closed: u64,
     /// Datagrams for another shard, which the caller should have forwarded (T1).
     pub strays: u64,
 }
@@ -135,18 +137,25 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
     /// # Panics
     /// Panics when an invariant is broken.
     pub fn check_invariants(&self) {
-        let mut half_open = 0;
+        let (mut half_open, mut in_flight) = (0, 0);
         self.slab.sweep(
             |_| true,
             |_, conn| {
                 conn.check();
                 half_open += usize::from(conn.flags.has(Flags::HALF_OPEN));
+                let bytes = conn.active.as_ref().map_or(0, |a| a.heap_bytes());
+                assert_eq!(
+                    conn.in_flight_bytes as usize, bytes,
+                    "the budget knows (T8)"
+                );
+                in_flight += bytes;
             },
         );
         assert_eq!(
             half_open, self.half_open,
             "half-open connections are counted"
         );
+        assert_eq!(in_flight, self.budget.used(), "bytes in flight are counted");
     }
 
     /// Asserts the invariants of T15 over one connection.

@@ -21,6 +21,8 @@ use crate::time::Time;
 use crate::token::Tokens;
 use crate::wheel::Wheel;
 
+use budget::Budget;
+
 /// All connections of one shard.
 pub struct Endpoint<T: Tls, A: Aead> {
     config: Config,
@@ -46,6 +48,7 @@ pub struct Endpoint<T: Tls, A: Aead> {
     /// Prefixes for the ids of Retry packets (T11).
     retry_range: (u16, u16),
     half_open: usize,
+    budget: Budget,
     fired: Vec<u32>,
     stats: Stats,
 }
@@ -88,6 +91,7 @@ macro_rules! parts {
 
 mod admission;
 mod application;
+mod budget;
 mod connect;
 mod demultiplex;
 mod inspect;
@@ -118,6 +122,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             CidFormat::Steered { first, last } => (first, last),
             _ => (0, u16::MAX),
         };
+        let budget = Budget::new(config.in_flight_bytes_max);
         let codec = CidCodec::new(&aead, config.cid_format, &config.cid_key, config.epoch);
         Self {
             server,
@@ -139,6 +144,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             reset_refill: now,
             retry_range,
             half_open: 0,
+            budget,
             fired: Vec::new(),
             stats: Stats::default(),
         }
@@ -164,6 +170,13 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
     /// What follows every change of a connection: the active part may go, the slot may be free,
     /// the timer may need an earlier deadline, there may be something to send.
     pub(super) fn settle(&mut self, now: Time, index: u32, queue: bool) {
+        self.settle_one(now, index, queue);
+        if self.budget.is_exceeded() {
+            self.relieve(now);
+        }
+    }
+
+    fn settle_one(&mut self, now: Time, index: u32, queue: bool) {
         let (conn, cx) = parts!(self, now, index);
         if conn.flags.has(Flags::HALF_OPEN) && conn.state != State::ExpectFinished {
             conn.flags.set(Flags::HALF_OPEN, false);
@@ -179,9 +192,12 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             self.ready.push_back(index);
         }
         self.rearm(index, deadline);
+        self.count_in_flight(index);
     }
 
     pub(super) fn release(&mut self, index: u32) {
+        self.slab[index].active = None;
+        self.count_in_flight(index);
         self.wheel.disarm(&mut self.slab, index);
         let conn = &mut self.slab[index];
         if let Some(token) = conn.peer_ids.as_ref().and_then(|p| p.token) {

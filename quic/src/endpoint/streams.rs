@@ -13,7 +13,9 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
     pub fn open(&mut self, now: Time, handle: Handle, dir: Dir) -> Option<u64> {
         let index = self.find(handle)?;
         let (conn, mut cx) = parts!(self, now, index);
-        conn.open(&mut cx, dir)
+        let id = conn.open(&mut cx, dir);
+        self.settle(now, index, true);
+        id
     }
 
     /// Buffers bytes on a stream; returns how many were taken. Fewer than given means that
@@ -74,8 +76,8 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
     ) -> Result<R, StreamError> {
         let index = self.find(handle).ok_or(StreamError::Closed)?;
         let (conn, mut cx) = parts!(self, now, index);
-        let result = f(conn, &mut cx)?;
-        self.settle(now, index, true);
-        Ok(result)
+        let result = f(conn, &mut cx);
+        self.settle(now, index, result.is_ok());
+        result
     }
 }

@@ -53,7 +53,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             {
                 continue;
             }
-            if arena.len() - at < usize::from(self.config.transport.payload_max) {
+            if arena.len() - at < self.config.transport.datagram_room() {
                 self.ready.push_front(index);
                 return true;
             }
@@ -72,7 +72,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         at: &mut usize,
         out: &mut Vec<Transmit>,
     ) -> bool {
-        let payload = usize::from(self.config.transport.payload_max);
+        let payload = self.config.transport.datagram_room();
         let (conn, mut cx) = parts!(self, now, index);
         conn.flags.set(Flags::QUEUED, false);
         let first = out.len();

@@ -9,3 +9,4 @@ pub mod quinn;
 pub mod real;
 pub mod rig;
 pub mod session;
+pub mod wire;

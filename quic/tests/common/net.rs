@@ -123,7 +123,7 @@ impl Weather {
             corrupt: [0, 0, 0, 5][usize::try_from(dice.below(4)).unwrap()],
             delay: 200 + dice.below(80_000),
             jitter: [0, 1_000, 40_000][usize::try_from(dice.below(3)).unwrap()],
-            mtu: 1_500,
+            mtu: [1_500, 1_500, 1_400, 1_250, 1_200][usize::try_from(dice.below(5)).unwrap()],
             rebind: 0,
         }
     }

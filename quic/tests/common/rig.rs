@@ -179,6 +179,10 @@ impl Rig {
             pn_offset,
             4,
         );
+        if level == Level::Initial && from.is_client() {
+            // RFC 9000 14.1: in a full-sized datagram. What follows the packet is none (12.2).
+            buf.resize(buf.len().max(1_200), 0);
+        }
         buf
     }
 

@@ -9,7 +9,14 @@ impl<T: Tls> Connection<T> {
     /// Opens a stream; `None` while the peer permits no more.
     pub(crate) fn open<A: Aead>(&mut self, cx: &mut Cx<'_, A>, dir: Dir) -> Option<u64> {
         let d = dir as usize;
-        if self.state != State::Open || self.counts.tx_opened[d] >= self.counts.tx_limit[d] {
+        if self.state != State::Open {
+            return None;
+        }
+        if self.counts.tx_opened[d] >= self.counts.tx_limit[d] {
+            // RFC 9000 4.6: the peer is told, once per limit while something is in flight.
+            let active = self.thaw(cx);
+            let told = std::mem::replace(&mut active.told_streams_blocked[d], true);
+            active.pending.streams_blocked[d] |= !told;
             return None;
         }
         let id = stream_id(self.side(), dir, self.counts.tx_opened[d]);

@@ -188,18 +188,39 @@ impl<T: Tls> Connection<T> {
             self.stream0.tx_max = self.stream0.tx_max.max(max);
             return Ok(());
         }
-        self.with_buf(id, |state, _| state.tx_max = state.tx_max.max(max));
+        self.with_buf(id, |state, buf| {
+            buf.told_blocked &= max <= state.tx_max;
+            state.tx_max = state.tx_max.max(max);
+        });
         Ok(())
     }
 
-    /// STREAM_DATA_BLOCKED (RFC 9000 19.13): nothing to do beyond the checks, as windows are
-    /// advertised when data is read.
+    /// STREAM_DATA_BLOCKED (RFC 9000 19.13). Windows are advertised when half of them is read
+    /// (RFC 9000 4.2: a receiver must not wait for this frame); a sender that is stuck before that
+    /// gets what was read at once.
     pub(in crate::connection) fn on_stream_data_blocked<A: Aead>(
         &mut self,
         cx: &mut Cx<'_, A>,
         id: u64,
     ) -> Result<(), TransportError> {
-        self.resolve(cx, id, Half::Receiving).map(|_| ())
+        if !self.resolve(cx, id, Half::Receiving)? {
+            return Ok(());
+        }
+        let window = u64::from(self.stream_window);
+        if let Some((state, _)) = self.thaw_stream(cx, id)
+            && state.recv == RecvState::Open
+            && state.read + window > state.rx_max
+        {
+            self.with_buf(id, |_, buf| buf.send_max = true);
+        }
+        Ok(())
+    }
+
+    /// DATA_BLOCKED (RFC 9000 19.12): as for a stream.
+    pub(in crate::connection) fn on_data_blocked<A: Aead>(&mut self, cx: &mut Cx<'_, A>) {
+        if self.flow.consumed + u64::from(self.connection_window) > self.flow.rx_max {
+            self.thaw(cx).pending.max_data = true;
+        }
     }
 
     /// MAX_STREAMS (RFC 9000 19.11).
@@ -212,6 +233,9 @@ impl<T: Tls> Connection<T> {
         let limit = &mut self.counts.tx_limit[dir as usize];
         if sat32(max) > *limit {
             *limit = sat32(max);
+            if let Some(active) = &mut self.active {
+                active.told_streams_blocked[dir as usize] = false;
+            }
             cx.event(Event::StreamsAvailable(dir));
         }
     }
@@ -223,9 +247,10 @@ impl<T: Tls> Connection<T> {
         }
         let blocked = self.flow.tx_sent == self.flow.tx_max;
         self.flow.tx_max = max;
-        let Some(active) = self.active.as_ref().filter(|_| blocked) else {
+        let Some(active) = self.active.as_mut().filter(|_| blocked) else {
             return;
         };
+        active.told_data_blocked = false;
         let ids: Vec<u64> = active.streams.keys().copied().chain([0]).collect();
         ids.into_iter().for_each(|id| self.enqueue(id));
     }

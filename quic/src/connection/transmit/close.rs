@@ -53,13 +53,19 @@ impl<T: Tls> Connection<T> {
             .as_ref()
             .and_then(|a| a.close.as_ref())
             .expect("closing");
-        let (kind, code, frame) = match (close.frame, level) {
-            (Some(frame), _) => (ty::CONNECTION_CLOSE, close.code, frame),
-            (None, Level::Data) => (ty::APPLICATION_CLOSE, close.code, 0),
-            // RFC 9000 10.2.3: an application's code is not shown before the handshake is done.
-            (None, _) => (ty::CONNECTION_CLOSE, Code::APPLICATION_ERROR.0, 0),
-        };
         let reason = close.reason.clone();
+        let (kind, code, frame, reason) = match (close.frame, level) {
+            (Some(frame), _) => (ty::CONNECTION_CLOSE, close.code, frame, reason),
+            (None, Level::Data) => (ty::APPLICATION_CLOSE, close.code, 0, reason),
+            // RFC 9000 10.2.3: an application's code and its phrase are not shown before the handshake
+            // is done.
+            (None, _) => (
+                ty::CONNECTION_CLOSE,
+                Code::APPLICATION_ERROR.0,
+                0,
+                Box::default(),
+            ),
+        };
         let room = buf.len() - TAG_LEN;
         let mut w = Writer::new(&mut buf[..room]);
         let Some(head) = self.write_head(cx, level, &mut w) else {

@@ -1,6 +1,6 @@
 //! What goes into a packet (RFC 9000 12.4, 13): acknowledgements, control frames, CRYPTO, datagrams.
 
-use super::super::{Active, Connection, Cx, Flags, Path};
+use super::super::{Active, Connection, Cx, DIRS, Flags, Path};
 use super::FRAME_ROOM_MIN;
 use crate::coding::{Writer, varint_len};
 use crate::crypto::{Aead, Tls};
@@ -54,6 +54,7 @@ impl<T: Tls> Connection<T> {
             self.flags.set(Flags::ACK_PENDING, false);
         }
         let path = self.path();
+        let datagram_max = self.datagram_max(cx.transport);
         let mut probes = 0;
         if let Some(active) = self.active.as_mut() {
             probes = active.data.probes;
@@ -63,8 +64,9 @@ impl<T: Tls> Connection<T> {
                 self.write_control(cx, w);
                 let active = self.active.as_mut().expect("still there");
                 write_crypto(&mut active.data, w);
-                active.write_datagrams(w);
+                active.write_datagrams(w, datagram_max);
                 self.write_streams(w);
+                self.write_blocked(w);
                 wrote.eliciting |= w.len() > before;
             }
         }
@@ -80,6 +82,30 @@ impl<T: Tls> Connection<T> {
             }
         }
         wrote
+    }
+
+    /// What the peer's limits hold back, unless they were raised meanwhile (RFC 9000 4.1, 4.6).
+    fn write_blocked(&mut self, w: &mut Writer<'_>) {
+        let active = self.active.as_mut().expect("checked by the caller");
+        let (pending, data) = (&mut active.pending, &mut active.data);
+        if pending.data_blocked && w.room() >= 9 {
+            pending.data_blocked = false;
+            if self.flow.tx_sent == self.flow.tx_max {
+                frame::write_ints(w, ty::DATA_BLOCKED, &[self.flow.tx_max]);
+                data.note(SentFrame::DataBlocked);
+            }
+        }
+        for dir in DIRS {
+            let d = dir as usize;
+            if pending.streams_blocked[d] && w.room() >= 9 {
+                pending.streams_blocked[d] = false;
+                let max = self.counts.tx_limit[d];
+                if self.counts.tx_opened[d] >= max {
+                    frame::write_ints(w, ty::STREAMS_BLOCKED_BIDI + dir as u64, &[max.into()]);
+                    data.note(SentFrame::StreamsBlocked(dir));
+                }
+            }
+        }
     }
 
     /// Control frames owed. What does not fit stays owed.
@@ -157,7 +183,7 @@ fn write_crypto(space: &mut SentSpace, w: &mut Writer<'_>) -> bool {
 
 impl<T> Active<T> {
     /// Whether there is a frame that congestion control governs.
-    pub(super) fn has_frames(&self) -> bool {
+    pub(in crate::connection) fn has_frames(&self) -> bool {
         !self.pending.is_empty()
             || self.data.crypto_tx.wants(u64::MAX)
             || !self.queue.is_empty()
@@ -195,9 +221,15 @@ impl<T> Active<T> {
         }
     }
 
-    /// DATAGRAM frames (RFC 9221 5); they are never sent again.
-    fn write_datagrams(&mut self, w: &mut Writer<'_>) {
+    /// DATAGRAM frames (RFC 9221 5); they are never sent again. One above `max` was taken when the path
+    /// carried more, and is lost.
+    fn write_datagrams(&mut self, w: &mut Writer<'_>, max: usize) {
         while let Some(data) = self.datagrams.front() {
+            if data.len() > max {
+                self.datagram_bytes -= data.len();
+                self.datagrams.pop_front();
+                continue;
+            }
             if w.room() < 1 + varint_len(data.len() as u64) + data.len() {
                 break;
             }

@@ -22,10 +22,7 @@ const FRAME_ROOM_MIN: usize = 32;
 impl<T: Tls> Connection<T> {
     /// The largest datagram for this peer (T12).
     pub(super) fn payload_max<A: Aead>(&self, cx: &Cx<'_, A>) -> u16 {
-        cx.transport
-            .payload_max
-            .min(self.peer.payload_max)
-            .max(1_200)
+        self.payload(cx.transport)
     }
 
     /// Builds the next datagram at the start of `buf`, which has room for the largest. `None` when
@@ -40,6 +37,9 @@ impl<T: Tls> Connection<T> {
             State::ExpectFinished | State::Open => {}
             State::Vacant | State::Draining | State::Drained => return None,
         }
+        if !self.keep_keys_fresh(cx) {
+            return self.build_close(cx, buf);
+        }
         if self.active.is_some() {
             self.refill_pacing(cx);
         }
@@ -47,7 +47,14 @@ impl<T: Tls> Connection<T> {
         if let Some(probe) = self.build_path_probe(cx, buf, may_send) {
             return Some(probe);
         }
-        let len = self.build_main(cx, buf, may_send)?;
+        let probe = match may_send {
+            true => self.build_mtu_probe(cx, buf),
+            false => None,
+        };
+        let len = match probe {
+            Some(len) => len,
+            None => self.build_main(cx, buf, may_send)?,
+        };
         self.debit_path(len as u64);
         Some((len, self.path()))
     }

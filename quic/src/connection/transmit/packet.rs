@@ -1,17 +1,17 @@
 //! One packet: header, frames, padding, seal, record (RFC 9000 17, RFC 9001 5, 6.6).
 
-use super::super::{Connection, Cx, Flags, IDLE_PING_SIZE, IdlePing, local_error};
+use super::super::{Connection, Cx, Flags, IDLE_PING_SIZE, IdlePing};
 use super::FRAME_ROOM_MIN;
 use crate::coding::Writer;
 use crate::crypto::{Aead, KeyRef, Tls, protect};
 use crate::error::{Code, TransportError};
-use crate::limits::SKIP_EVERY;
+use crate::limits::{KEY_RESERVE, SKIP_EVERY};
 use crate::packet::{INITIAL_DATAGRAM_MIN, Level, TAG_LEN, VERSION, pn_len, write_pn};
 use crate::time::low32;
 
 /// A packet whose header is written.
-pub(super) struct Head {
-    pub(super) pn: u64,
+pub(in crate::connection) struct Head {
+    pub(in crate::connection) pn: u64,
     pub(super) pn_len: usize,
     pub(super) pn_offset: usize,
     /// Where the two length bytes of a long header are.
@@ -19,8 +19,8 @@ pub(super) struct Head {
 }
 
 /// A finished packet.
-pub(super) struct Built {
-    pub(super) len: usize,
+pub(in crate::connection) struct Built {
+    pub(in crate::connection) len: usize,
     pub(super) eliciting: bool,
     /// Counts as in flight: ack-eliciting or padded (RFC 9002 2).
     pub(super) in_flight: bool,
@@ -36,9 +36,6 @@ impl<T: Tls> Connection<T> {
         pad_to: usize,
         may_send: bool,
     ) -> usize {
-        if level == Level::Data && !self.prepare_keys(cx) {
-            return 0;
-        }
         let full = buf.len() >= INITIAL_DATAGRAM_MIN;
         let room = buf.len() - TAG_LEN;
         let mut w = Writer::new(&mut buf[..room]);
@@ -65,7 +62,7 @@ impl<T: Tls> Connection<T> {
     }
 
     /// Writes the header up to the packet number (RFC 9000 17.2, 17.3.1).
-    pub(super) fn write_head<A: Aead>(
+    pub(in crate::connection) fn write_head<A: Aead>(
         &mut self,
         cx: &Cx<'_, A>,
         level: Level,
@@ -126,7 +123,7 @@ impl<T: Tls> Connection<T> {
 
     /// Pads, fills in the length, seals. The frames end at `end`.
     #[allow(clippy::too_many_arguments, reason = "the parts of one packet")]
-    pub(super) fn finish_packet<A: Aead>(
+    pub(in crate::connection) fn finish_packet<A: Aead>(
         &mut self,
         cx: &Cx<'_, A>,
         level: Level,
@@ -165,7 +162,7 @@ impl<T: Tls> Connection<T> {
     }
 
     /// Notes a packet in its space; in an idle connection, in the connection itself (T10).
-    pub(super) fn on_packet_sent<A: Aead>(
+    pub(in crate::connection) fn on_packet_sent<A: Aead>(
         &mut self,
         cx: &mut Cx<'_, A>,
         level: Level,
@@ -173,6 +170,9 @@ impl<T: Tls> Connection<T> {
         built: &Built,
     ) {
         self.pns(level).expect("a level with keys").next = pn + 1;
+        if level == Level::Data {
+            self.count_for_mtu(built.len);
+        }
         if built.eliciting && !self.flags.has(Flags::SENT_SINCE) {
             // RFC 9000 10.1: the first such packet since the last arrival restarts the idle timer.
             self.flags.set(Flags::SENT_SINCE, true);
@@ -209,18 +209,17 @@ impl<T: Tls> Connection<T> {
         }
     }
 
-    /// Updates keys that are worn (RFC 9001 6.6). False when nothing may be sent with them.
-    pub(super) fn prepare_keys<A: Aead>(&mut self, cx: &mut Cx<'_, A>) -> bool {
-        if self.keys.is_none() {
-            return false;
-        }
+    /// Updates keys that are worn, or closes when that is not possible (RFC 9001 6.6). False when
+    /// nothing but a close may be sent with them.
+    pub(super) fn keep_keys_fresh<A: Aead>(&mut self, cx: &mut Cx<'_, A>) -> bool {
         let sent = self.pn.next - self.phases.local_first;
-        let limit = self.keys.suite().confidentiality_limit();
+        let suite = self.keys.suite().confidentiality_limit();
+        let limit = suite.min(cx.transport.key_limits.confidentiality);
         if sent >= cx.transport.key_update_after.min(limit - limit / 4) && self.may_update_keys() {
             self.rotate_local(cx);
-        } else if sent >= limit {
+        } else if sent + KEY_RESERVE >= limit {
             let error = TransportError::new(Code::AEAD_LIMIT_REACHED, "too many packets sent");
-            self.vanish(cx, local_error(error));
+            self.close_with_error(cx, error);
             return false;
         }
         true

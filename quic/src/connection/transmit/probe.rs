@@ -44,9 +44,6 @@ impl<T: Tls> Connection<T> {
                 usize::MAX,
             )
         };
-        if !self.prepare_keys(cx) {
-            return None;
-        }
         let limit = usize::from(self.payload_max(cx)).min(cap).min(buf.len());
         if limit < PACKET_ROOM_MIN / 2 {
             return None;

@@ -45,6 +45,8 @@ impl<T: Tls> Connection<T> {
             data,
             streams,
             buf0,
+            pending,
+            told_data_blocked,
             ..
         } = &mut **active;
         let (state, buf) = match id {
@@ -82,7 +84,7 @@ impl<T: Tls> Connection<T> {
         loop {
             let head = 1 + varint_len(id) + varint_len(buf.tx.end()) + 2;
             let Some(room) = w.room().checked_sub(head + 1) else {
-                return;
+                break;
             };
             let (limit, sent) = (Self::send_limit(&self.flow, state, buf), buf.tx.sent());
             let (offset, len) = match buf.tx.take(room, limit) {
@@ -93,7 +95,7 @@ impl<T: Tls> Connection<T> {
                 {
                     (buf.tx.end(), 0)
                 }
-                None => return,
+                None => break,
             };
             let end = offset + len as u64;
             self.flow.tx_sent += end.saturating_sub(sent);
@@ -115,7 +117,20 @@ impl<T: Tls> Connection<T> {
                 fin,
             });
             if fin && !buf.tx.has_lost() {
-                return;
+                break;
+            }
+        }
+        // RFC 9000 4.1: the peer is told of a limit that holds data back, once.
+        if buf.is_blocked(state) {
+            buf.send_blocked |= !std::mem::replace(&mut buf.told_blocked, true);
+        } else if buf.tx.sent() < buf.tx.end() && self.flow.tx_sent == self.flow.tx_max {
+            pending.data_blocked |= !std::mem::replace(told_data_blocked, true);
+        }
+        if buf.send_blocked && w.room() >= 17 {
+            buf.send_blocked = false;
+            if buf.is_blocked(state) {
+                frame::write_ints(w, ty::STREAM_DATA_BLOCKED, &[id, state.tx_max]);
+                data.note(SentFrame::StreamDataBlocked(id));
             }
         }
     }
