@@ -122,6 +122,8 @@ counters! {
     closed_reset,
     /// Connections ended by an error.
     closed_error,
+    /// Of these, because they had the most in flight when the memory for it was used up (T8).
+    closed_hoarders,
     /// Messages taken from the mailbox.
     messages_received,
     /// Wake-ups received.

@@ -1,8 +1,10 @@
 //! Datagrams come in: newcomers wait until the established sessions are served (T11).
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Instant};
 
-use super::{Lean, Mark};
+use super::{Lean, Mark, share::Share};
+use roadstead_quic::Stats;
+
 use crate::{
     config::{INITIAL_BACKLOG_MAX, INITIALS_PER_TURN},
     counters::Counters,
@@ -23,14 +25,17 @@ pub(super) struct Lobby {
     /// Counters of all shards, by shard.
     all: Vec<Arc<Counters>>,
     waiting: VecDeque<Waiting>,
+    /// What handshakes take of this thread's time.
+    share: Share,
 }
 
 impl Lobby {
-    pub(super) fn new(side: &ServerSide, all: Vec<Arc<Counters>>) -> Self {
+    pub(super) fn new(side: &ServerSide, all: Vec<Arc<Counters>>, now: Instant) -> Self {
         Self {
             retry_half_open: side.retry_half_open,
             all,
             waiting: VecDeque::new(),
+            share: Share::new(now),
         }
     }
 
@@ -51,10 +56,10 @@ impl Lobby {
         !self.waiting.is_empty()
     }
 
-    /// A backlog means that handshakes take all the CPU there is, so it counts like half-open ones: a
-    /// Retry costs a fiftieth of a handshake.
-    fn retry_above(&self) -> usize {
-        match self.waiting.len() >= self.retry_half_open {
+    /// Handshakes that take more than their share of the time, or wait in a backlog, count like
+    /// half-open ones: a Retry costs a fiftieth of a handshake.
+    fn retry_above(&self, now: Instant) -> usize {
+        match self.waiting.len() >= self.retry_half_open || self.share.is_exceeded(now) {
             true => 0,
             false => self.retry_half_open,
         }
@@ -92,7 +97,7 @@ impl Lean {
                 return;
             };
             let (first, last) = lobby.least_loaded();
-            self.endpoint.set_retry_above(lobby.retry_above());
+            self.endpoint.set_retry_above(lobby.retry_above(self.now));
             self.endpoint.steer_retries(first, last);
             self.take(Datagram {
                 socket: waiting.socket,
@@ -102,14 +107,24 @@ impl Lean {
         }
     }
 
-    /// Gives a datagram to the endpoint and tells what came of it.
+    /// Gives a datagram to the endpoint and tells what came of it. Those of handshakes, at a server,
+    /// are timed (T11).
     pub(super) fn take(&mut self, datagram: Datagram<'_>) {
+        let handshake = self.lobby.is_some() && is_long(datagram.data);
+        let begun = handshake.then(Instant::now);
+        let before = self.endpoint.stats();
         let now = self.present();
-        let accepted = self.endpoint.stats().accepted;
         let Datagram { socket, peer, data } = datagram;
         let handle = self.endpoint.handle_datagram(now, socket, peer, data);
+        let after = self.endpoint.stats();
+        if let (Some(lobby), Some(begun)) = (&mut self.lobby, begun) {
+            let grown = |pick: fn(&Stats) -> u64| u32::from(pick(&after) > pick(&before));
+            let (accepted, retried) = (grown(|s| s.accepted), grown(|s| s.retries_sent));
+            let end = Instant::now();
+            lobby.share.note(end, end - begun, accepted, retried);
+        }
         if let Some(handle) = handle
-            && self.endpoint.stats().accepted != accepted
+            && after.accepted != before.accepted
         {
             self.marks.clear(handle);
         }
@@ -120,6 +135,11 @@ impl Lean {
             self.tell_writable(handle);
         }
     }
+}
+
+/// RFC 9000 section 17.2: a packet of a handshake.
+fn is_long(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first & 0x80 != 0)
 }
 
 /// RFC 9000 section 17.2.2: long header, type 0, version 1.

@@ -16,6 +16,9 @@ use crate::{
 /// The largest DATAGRAM frame accepted: one packet's worth.
 const DATAGRAM_FRAME_MAX: u16 = 1_200;
 
+/// What path MTU discovery tries at most: an Ethernet frame less the headers of IPv6 and UDP.
+const MTU_MAX: u16 = 1_452;
+
 pub(super) fn endpoint(config: &EngineConfig) -> Result<Endpoint<RustlsTls, AwsLc>, Error> {
     let format = match config.ids {
         IdPolicy::Steered { shard, shards } => CidFormat::of_shard(shard.into(), shards.into()),
@@ -30,7 +33,11 @@ pub(super) fn endpoint(config: &EngineConfig) -> Result<Endpoint<RustlsTls, AwsL
     match &config.server {
         Some(side) => secrets(&mut lean, side),
         // A client's ids and keys end with its process.
-        None => lean.cid_key = random_bytes(),
+        None => {
+            (lean.cid_key, lean.reset_key) = (random_bytes(), random_bytes());
+            // A load generator is not attacked by the server that it chose.
+            lean.in_flight_bytes_max = usize::MAX;
+        }
     }
     let server = config.server.as_ref().map(|side| side.tls.lean.clone());
     Ok(Endpoint::new(lean, server, AwsLc, Time::ZERO))
@@ -85,6 +92,7 @@ fn transport(config: &EngineConfig) -> Result<roadstead_quic::Transport, Error> 
         datagram_send_buffer: datagram_buffer,
         stream_send_buffer: send_window as usize + send_backlog,
         payload_max: udp_payload,
+        mtu_max: udp_payload.max(MTU_MAX),
         resumption: config.client.as_ref().is_some_and(|tls| tls.resumption),
         ..roadstead_quic::Transport::default()
     })

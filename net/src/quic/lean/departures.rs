@@ -53,6 +53,7 @@ impl Lean {
         counters
             .drop_half_open
             .add(grown(|s| s.refused - s.tokens_refused));
+        counters.closed_hoarders.add(grown(|s| s.hoarders_closed));
         counters.drop_token_reused.add(grown(|s| s.tokens_refused));
         counters
             .drop_unroutable

@@ -15,6 +15,7 @@ mod config;
 mod departures;
 mod events;
 mod marks;
+mod share;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -125,7 +126,7 @@ impl Engine for Lean {
         Ok(Self {
             endpoint,
             client: config.client,
-            lobby: config.server.map(|side| Lobby::new(&side, config.all)),
+            lobby: config.server.map(|side| Lobby::new(&side, config.all, now)),
             transport: config.transport,
             marks: Marks::default(),
             events: VecDeque::new(),
@@ -292,7 +293,7 @@ impl Engine for Lean {
     fn raise_receive_window(&mut self, conn: ConnId, bytes: u32) {
         let bytes = bytes.min(self.transport.receive_window_max);
         if let Some(handle) = self.usable(conn) {
-            // It fails only while the connection closes.
+            // It fails only while the connection closes; when memory is tight the window stays (T8).
             let _ = self
                 .endpoint
                 .set_windows(self.present(), handle, bytes, bytes);
