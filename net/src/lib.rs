@@ -30,6 +30,7 @@ mod looper;
 mod receive;
 mod ring;
 mod send;
+mod sleep;
 mod steer;
 mod sys;
 mod udp;

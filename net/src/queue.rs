@@ -1,29 +1,21 @@
 //! Bounded queues into a loop, and the wake-up that goes with them.
 //!
 //! A wake-up costs far more than a message, so a producer wakes only a loop that has declared itself
-//! asleep. The two sides meet in a store and a load on each side of a fence:
-//!
-//! ```text
-//! consumer: sleeping = true; fence; are the queues empty?   then sleep
-//! producer: push;            fence; is the consumer sleeping? then wake, once
-//! ```
-//!
-//! With both fences sequentially consistent at least one of them sees the other's write. A producer that
-//! is itself a loop of this crate leaves the wake-up to its own ring (MSG_RING rides on its next submit);
-//! any other thread writes to an eventfd.
+//! asleep; [`crate::sleep`] says why none is lost. A producer that is itself a loop of this crate leaves the
+//! wake-up to its own ring (MSG_RING rides on its next submit); any other thread writes to an eventfd.
 
 use std::{
     cell::RefCell,
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering, fence},
+        atomic::{AtomicI32, AtomicU64, Ordering},
     },
 };
 
 use crossbeam_queue::ArrayQueue;
 
-use crate::{error::Error, sys::EventFd};
+use crate::{error::Error, sleep::Sleep, sys::EventFd};
 
 /// No ring yet, or no ring any more.
 const NO_RING: i32 = -1;
@@ -35,7 +27,7 @@ thread_local! {
 
 /// How one loop is woken.
 pub(crate) struct Waker {
-    sleeping: AtomicBool,
+    sleep: Sleep,
     ring: AtomicI32,
     event: EventFd,
     sent: AtomicU64,
@@ -44,7 +36,7 @@ pub(crate) struct Waker {
 impl Waker {
     pub(crate) fn new() -> Result<Arc<Self>, Error> {
         Ok(Arc::new(Self {
-            sleeping: AtomicBool::new(false),
+            sleep: Sleep::new(),
             ring: AtomicI32::new(NO_RING),
             event: EventFd::new()?,
             sent: AtomicU64::new(0),
@@ -75,19 +67,17 @@ impl Waker {
     /// Declares the loop asleep. It must look at its queues once more before it sleeps, and call
     /// `awake` in any case.
     pub(crate) fn fall_asleep(&self) {
-        self.sleeping.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.sleep.fall_asleep();
     }
 
     /// The loop is awake again.
     pub(crate) fn awake(&self) {
-        self.sleeping.store(false, Ordering::Relaxed);
+        self.sleep.awake();
     }
 
     /// Called after a push.
     fn wake(self: &Arc<Self>) {
-        fence(Ordering::SeqCst);
-        if !self.sleeping.load(Ordering::Relaxed) || !self.sleeping.swap(false, Ordering::Relaxed) {
+        if !self.sleep.must_wake() {
             return;
         }
         self.sent.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,6 @@
 //! One door to every task of this repository.
 
+mod proof;
 mod purity;
 mod steps;
 
@@ -13,7 +14,14 @@ cargo xtask <task>
   test            all tests of the workspace
   lint            formatting, clippy with warnings as errors, purity of the sans-IO crates
   smoke           a short verified load run of 2,000 sessions against a real edge process
-  ci              lint, test, smoke: what .ci/run does";
+  sim [OPTIONS]   explore with the simulator (OPTIONS go to `roadstead-sim`; without any: half a minute of
+                  fresh seeds, which it prints)
+  faults [OPTIONS]
+                  real faults against real processes under verified load: crashes, stops, disks, memory,
+                  packets, floods; a table, and the report in target/faults.json (OPTIONS go to `faults`:
+                  --minutes M soaks with a leak check, --only NAME, --list)
+  model           the wake-up of the loops over every interleaving (loom)
+  ci              lint, test, sim, smoke, the quick faults, model: what .ci/run does";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,6 +32,9 @@ fn main() -> ExitCode {
         "test" => steps::test(),
         "lint" => steps::lint(),
         "smoke" => steps::smoke(),
+        "sim" => proof::sim(rest),
+        "faults" => proof::faults(rest),
+        "model" => proof::model(),
         "ci" => steps::ci(),
         _ => {
             say(HELP);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
-use crate::{purity, say};
+use crate::{proof, purity, say};
 
 pub(crate) fn demo(options: &[String]) -> anyhow::Result<()> {
     build()?;
@@ -54,10 +54,13 @@ pub(crate) fn smoke() -> anyhow::Result<()> {
 pub(crate) fn ci() -> anyhow::Result<()> {
     lint()?;
     test()?;
-    smoke()
+    proof::sim(&[])?;
+    smoke()?;
+    proof::quick_faults()?;
+    proof::model()
 }
 
-fn build() -> anyhow::Result<()> {
+pub(crate) fn build() -> anyhow::Result<()> {
     let packages = ["roadstead-edge", "roadstead-loadgen", "roadstead-client"];
     let packages = packages.iter().flat_map(|package| ["--package", package]);
     run(cargo()
@@ -66,17 +69,17 @@ fn build() -> anyhow::Result<()> {
         .args(FEATURES))
 }
 
-fn cargo() -> Command {
+pub(crate) fn cargo() -> Command {
     Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
 /// A binary of the release build: beside this one, which was built the same way.
-fn binary(name: &str) -> PathBuf {
+pub(crate) fn binary(name: &str) -> PathBuf {
     let this = std::env::current_exe().expect("a running program has a path");
     this.with_file_name(name)
 }
 
-fn run(command: &mut Command) -> anyhow::Result<()> {
+pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let line = format!("{command:?}").replace('"', "");
     say(&format!("> {line}"));
     let started = Instant::now();
