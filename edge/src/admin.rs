@@ -56,6 +56,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
             Health::Ready if admin.ceiling.is_reached() => "memory: the ceiling is reached".into(),
             Health::Ready => return (StatusCode::OK, Json(json!({ "ready": true }))),
             Health::Failed { error, .. } => format!("store: {error}"),
+            Health::Fenced => "store: another process has taken over this node's number".into(),
             Health::Stopped => "store: stopped".into(),
         };
         (

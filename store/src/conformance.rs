@@ -8,19 +8,7 @@ use std::future::Future;
 use bytes::Bytes;
 use roadstead_proto::position::Stamp;
 
-use crate::txn::{Order, RangeQuery, Read, Txn, TxnError, VALUE_BYTES_MAX};
-
-/// An engine that runs one transaction after the other.
-pub trait Engine {
-    /// Its transactions.
-    type Txn<'a>: Txn;
-
-    /// Runs `body` in a transaction of its own and commits it.
-    fn transact<R>(
-        &self,
-        body: impl AsyncFnOnce(&mut Self::Txn<'_>) -> R,
-    ) -> impl Future<Output = (R, Result<Stamp, TxnError>)>;
-}
+use crate::txn::{Engine, Order, RangeQuery, Read, TXN_BYTES_MAX, Txn, TxnError, VALUE_BYTES_MAX};
 
 /// An engine that runs transactions side by side, so that they can conflict.
 pub trait ConcurrentEngine: Engine {
@@ -43,6 +31,8 @@ pub async fn all<E: Engine>(engine: &E) {
     known_ranges_are_cleared_too(engine).await;
     additions_add_up(engine).await;
     what_is_too_large_is_refused_whole(engine).await;
+    a_transaction_that_is_too_large_is_refused_whole(engine).await;
+    limited_ranges_go_on_over_own_writes(engine).await;
 }
 
 /// All checks for an engine that runs transactions side by side.
@@ -53,6 +43,48 @@ pub async fn conflicts<E: ConcurrentEngine>(engine: &E) {
     reads_stay_at_their_version(engine).await;
     what_a_limited_range_did_not_reach_does_not_conflict(engine).await;
     stamped_writes_cannot_be_read_by_their_own(engine).await;
+    stamps_are_in_the_order_of_commits_and_not_of_beginnings(engine).await;
+    every_kind_of_write_conflicts_with_a_read_of_it(engine).await;
+    a_range_read_from_its_end_conflicts_as_far_as_it_reached(engine).await;
+    reading_alone_never_conflicts(engine).await;
+}
+
+/// A transaction that `age` makes older than the engine keeps versions is refused, and leaves nothing.
+pub async fn too_old<E: ConcurrentEngine>(engine: &E, age: impl AsyncFnOnce()) {
+    let check = "old";
+    fill(engine, check, &["a"]).await;
+    let (mut reader, mut writer) = (open(engine).await, open(engine).await);
+    age().await;
+    let read = reader.get(&key(check, "a"), Read::Snapshot).await;
+    assert_eq!(read, Err(TxnError::TooOld));
+    writer.set(&key(check, "b"), Bytes::new());
+    assert_eq!(writer.commit().await, Err(TxnError::TooOld));
+    assert_eq!(names(engine, check).await, ["a"]);
+}
+
+/// What `inject` does to the next commit, which is told whether it shall happen, makes its result unknown
+/// and changes nothing else (R15).
+pub async fn unknown_results<E: Engine>(engine: &E, inject: impl Fn(bool)) {
+    let check = "unknown";
+    for happens in [false, true] {
+        clear(engine, check).await;
+        inject(happens);
+        let write = async |txn: &mut E::Txn<'_>| {
+            txn.atomic_add(&key(check, "n"), 1);
+            txn.set_versionstamped_key(&key(check, "s"), 0, &[], Bytes::new());
+        };
+        let (_, result) = engine.transact(write).await;
+        assert_eq!(result, Err(TxnError::UnknownResult));
+        let expected = if happens { 2 } else { 0 };
+        assert_eq!(
+            names_of_bytes(engine, check).await.len(),
+            expected,
+            "whole or not at all"
+        );
+        commit(engine, write).await;
+        let left = get(engine, &key(check, "n")).await.expect("is there");
+        assert_eq!(left, u64::from(happens).wrapping_add(1).to_le_bytes()[..]);
+    }
 }
 
 /// A key of a check.
@@ -101,13 +133,21 @@ async fn get<E: Engine>(engine: &E, key: &[u8]) -> Option<Bytes> {
 }
 
 /// The last parts of the keys of a check, in order.
-async fn names<E: Engine>(engine: &E, check: &str) -> Vec<String> {
+async fn names_of_bytes<E: Engine>(engine: &E, check: &str) -> Vec<Bytes> {
     let (from, to) = span(check);
     let read = async |txn: &mut E::Txn<'_>| txn.range(RangeQuery::all(&from, &to)).await;
     let page = commit(engine, read).await.0.expect("reads");
     assert!(!page.more);
-    let name = |(key, _): &(Bytes, Bytes)| String::from_utf8_lossy(&key[from.len()..]).into_owned();
-    page.pairs.iter().map(name).collect()
+    let names = page.pairs.iter().map(|(key, _)| key.slice(from.len()..));
+    names.collect()
+}
+
+/// The same as text.
+async fn names<E: Engine>(engine: &E, check: &str) -> Vec<String> {
+    let names = names_of_bytes(engine, check).await.into_iter();
+    names
+        .map(|name| String::from_utf8_lossy(&name).into_owned())
+        .collect()
 }
 
 async fn a_transaction_sees_its_own_writes<E: Engine>(engine: &E) {
@@ -304,6 +344,61 @@ async fn what_is_too_large_is_refused_whole<E: Engine>(engine: &E) {
     assert_eq!(names(engine, check).await, ["limit"]);
 }
 
+async fn a_transaction_that_is_too_large_is_refused_whole<E: Engine>(engine: &E) {
+    let check = "large whole";
+    clear(engine, check).await;
+    let value = Bytes::from(vec![7; VALUE_BYTES_MAX]);
+    let body = async |txn: &mut E::Txn<'_>| {
+        for number in 0..=TXN_BYTES_MAX / VALUE_BYTES_MAX {
+            txn.set(&key(check, &number.to_string()), value.clone());
+        }
+    };
+    let (_, refused) = engine.transact(body).await;
+    assert_eq!(refused, Err(TxnError::TooLarge));
+    assert!(names(engine, check).await.is_empty());
+}
+
+async fn limited_ranges_go_on_over_own_writes<E: Engine>(engine: &E) {
+    let check = "merge pages";
+    fill(engine, check, &["a", "b", "c", "d", "e", "f"]).await;
+    let body = async |txn: &mut E::Txn<'_>| {
+        txn.clear_range(&key(check, "a"), &key(check, "c"));
+        txn.set(&key(check, "bb"), Bytes::from_static(b"bb"));
+        txn.clear(&key(check, "d"));
+        txn.set(&key(check, "g"), Bytes::from_static(b"g"));
+        let mut forward = Vec::new();
+        let (mut from, to) = span(check);
+        loop {
+            let query = RangeQuery::all(&from, &to).limit(1);
+            let page = txn.range(query).await.expect("reads");
+            forward.extend(page.pairs.iter().map(|(_, value)| value.clone()));
+            let Some((last, _)) = page.pairs.last().filter(|_| page.more) else {
+                break;
+            };
+            from = [last, &[0][..]].concat();
+        }
+        let (from, mut to) = span(check);
+        let mut reverse = Vec::new();
+        loop {
+            let query = RangeQuery {
+                order: Order::Reverse,
+                ..RangeQuery::all(&from, &to).limit(2)
+            };
+            let page = txn.range(query).await.expect("reads");
+            reverse.extend(page.pairs.iter().map(|(_, value)| value.clone()));
+            let Some((last, _)) = page.pairs.last().filter(|_| page.more) else {
+                break;
+            };
+            to = last.to_vec();
+        }
+        reverse.reverse();
+        (forward, reverse)
+    };
+    let ((forward, reverse), _) = commit(engine, body).await;
+    assert_eq!(forward, ["bb", "c", "e", "f", "g"]);
+    assert_eq!(reverse, forward);
+}
+
 async fn open<E: ConcurrentEngine>(engine: &E) -> E::Open {
     engine.begin().await.expect("begins")
 }
@@ -379,4 +474,80 @@ async fn stamped_writes_cannot_be_read_by_their_own<E: ConcurrentEngine>(engine:
         one.get(&at, Read::Snapshot).await,
         Err(TxnError::Unreadable)
     );
+}
+
+async fn stamps_are_in_the_order_of_commits_and_not_of_beginnings<E: ConcurrentEngine>(engine: &E) {
+    let check = "order";
+    clear(engine, check).await;
+    let (from, to) = span(check);
+    let mut first = open(engine).await;
+    first.get(&from, Read::Snapshot).await.expect("reads");
+    let mut second = open(engine).await;
+    first.set_versionstamped_key(&from, 0, &[], Bytes::from_static(b"first"));
+    second.set_versionstamped_key(&from, 0, &[], Bytes::from_static(b"second"));
+    let early = second.commit().await.expect("commits");
+    let mut between = open(engine).await;
+    let seen = between.range(RangeQuery::all(&from, &to)).await;
+    assert_eq!(seen.expect("reads").pairs.len(), 1);
+    let late = first.commit().await.expect("commits");
+    assert!(early < late, "R1: commit order");
+    let read = async |txn: &mut E::Txn<'_>| txn.range(RangeQuery::all(&from, &to)).await;
+    let page = commit(engine, read).await.0.expect("reads");
+    let values: Vec<_> = page.pairs.iter().map(|(_, value)| value.clone()).collect();
+    assert_eq!(
+        values,
+        ["second", "first"],
+        "R4: nothing is put below what was read"
+    );
+}
+
+async fn every_kind_of_write_conflicts_with_a_read_of_it<E: ConcurrentEngine>(engine: &E) {
+    let check = "kinds";
+    let at = key(check, "a");
+    let (from, to) = span(check);
+    type Write<T> = fn(&mut T, &[u8], (&[u8], &[u8]));
+    let writes: [Write<E::Open>; 5] = [
+        |txn, at, _| txn.set(at, Bytes::new()),
+        |txn, at, _| txn.clear(at),
+        |txn, _, (from, to)| txn.clear_range(from, to),
+        |txn, at, _| txn.atomic_add(at, 1),
+        |txn, at, _| txn.set_versionstamped_value(at, &[], 0, &[]),
+    ];
+    for (number, write) in writes.into_iter().enumerate() {
+        fill(engine, check, &["a"]).await;
+        let (mut one, mut two) = (open(engine).await, open(engine).await);
+        one.get(&at, Read::Serializable).await.expect("reads");
+        write(&mut two, &at, (&from, &to));
+        two.commit().await.expect("commits");
+        one.set(&key(check, "z"), Bytes::new());
+        assert_eq!(one.commit().await, Err(TxnError::Conflict), "{number}");
+    }
+}
+
+async fn a_range_read_from_its_end_conflicts_as_far_as_it_reached<E: ConcurrentEngine>(engine: &E) {
+    let check = "reach back";
+    fill(engine, check, &["a", "b", "c"]).await;
+    let (from, to) = span(check);
+    for (touched, expected) in [("a", None), ("cc", Some(TxnError::Conflict))] {
+        let (mut one, mut two) = (open(engine).await, open(engine).await);
+        let query = RangeQuery {
+            order: Order::Reverse,
+            ..RangeQuery::all(&from, &to).limit(1)
+        };
+        let page = one.range(query).await.expect("reads");
+        assert_eq!(page.pairs[0].1, "c");
+        two.set(&key(check, touched), Bytes::new());
+        two.commit().await.expect("commits");
+        one.set(&key(check, "0"), Bytes::new());
+        assert_eq!(one.commit().await.err(), expected, "{touched}");
+    }
+}
+
+async fn reading_alone_never_conflicts<E: ConcurrentEngine>(engine: &E) {
+    let at = key("read alone", "a");
+    let (mut one, mut two) = (open(engine).await, open(engine).await);
+    one.get(&at, Read::Serializable).await.expect("reads");
+    two.set(&at, Bytes::new());
+    two.commit().await.expect("commits");
+    one.commit().await.expect("it wrote nothing");
 }

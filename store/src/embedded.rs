@@ -40,12 +40,12 @@ pub use error::OpenError;
 pub use health::Health;
 pub use serial::SerialEngine;
 
-use admin::Admin;
 use committer::{Committer, Job};
 use engine::Engine;
 use health::Board;
 use reader::{ReadJob, Reader};
 
+use crate::admin::Admin;
 use crate::records::meta::Meta;
 
 /// Where completions go: called by threads of the store, and must not block.

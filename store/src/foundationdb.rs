@@ -41,6 +41,7 @@ use roadstead::store::{Completion, Request, StoreError};
 use roadstead_proto::{DeviceId, UserId};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use crate::admin::Admin;
 use crate::embedded::{Health, QueueDepths, Sink};
 
 pub use config::{FoundationConfig, FoundationLimits};
@@ -50,7 +51,6 @@ pub use network::Network;
 pub use open::Raw;
 pub use txn::FoundationTxn;
 
-use admin::Admin;
 use engine::Engine;
 use worker::{Job, Worker};
 

@@ -7,6 +7,7 @@
 //!   anything is visible (R8 to R11).
 //! - [`memory`]: the engine of tests and the simulator, with the semantics of FoundationDB.
 //! - [`conformance`]: what every engine has to do.
+//! - [`transfer`]: moving a store from one engine to another.
 //! - `foundationdb`, with the feature of that name: the engine on a FoundationDB cluster.
 //!
 //! A shard asks by [`roadstead::store::Request`] and is answered by [`roadstead::store::Completion`].
@@ -14,6 +15,7 @@
 #![cfg_attr(not(feature = "foundationdb"), forbid(unsafe_code))]
 #![deny(unsafe_code)]
 
+mod admin;
 pub mod conformance;
 pub mod embedded;
 #[cfg(feature = "foundationdb")]
@@ -22,6 +24,7 @@ pub mod keys;
 pub mod memory;
 pub mod recent;
 pub mod records;
+pub mod transfer;
 pub mod txn;
 
 pub use embedded::{

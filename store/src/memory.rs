@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::{Bytes, BytesMut};
 use roadstead_proto::position::Stamp;
 
-use crate::conformance::{ConcurrentEngine, Engine};
+use crate::conformance::ConcurrentEngine;
 use crate::txn::{
-    KEY_BYTES_MAX, Order, RangePage, RangeQuery, Read, TXN_BYTES_MAX, Txn, TxnError,
+    Engine, KEY_BYTES_MAX, Order, RangePage, RangeQuery, Read, TXN_BYTES_MAX, Txn, TxnError,
     VALUE_BYTES_MAX,
 };
 
@@ -131,6 +131,10 @@ fn meets(a: &Span, b: &Span) -> bool {
 }
 
 impl State {
+    fn is_kept(&self, version: u64) -> bool {
+        version + VERSIONS_KEPT >= self.version
+    }
+
     fn at(&self, key: &[u8], version: u64) -> Option<Bytes> {
         let values = self.data.get(key)?;
         let (_, value) = values.iter().rev().find(|(of, _)| *of <= version)?;
@@ -150,7 +154,7 @@ impl State {
         if txn.too_large || txn.bytes > TXN_BYTES_MAX {
             return Err(TxnError::TooLarge);
         }
-        if txn.version + VERSIONS_KEPT < self.version {
+        if !self.is_kept(txn.version) {
             return Err(TxnError::TooOld);
         }
         let later = self.written.iter().filter(|(of, _)| *of > txn.version);
@@ -217,6 +221,14 @@ impl MemoryTxn {
     fn note(&mut self, from: Bytes, to: Bytes, read: Read) {
         if read == Read::Serializable {
             self.reads.push((from, to));
+        }
+    }
+
+    /// What it would read may be gone.
+    fn check_age(&self) -> Result<(), TxnError> {
+        match self.engine.state().is_kept(self.version) {
+            true => Ok(()),
+            false => Err(TxnError::TooOld),
         }
     }
 
@@ -312,12 +324,14 @@ impl MemoryTxn {
 
 impl Txn for MemoryTxn {
     async fn get(&mut self, key: &[u8], read: Read) -> Result<Option<Bytes>, TxnError> {
+        self.check_age()?;
         self.note(copy(key), after(key), read);
         let committed = self.engine.state().at(key, self.version);
         self.own(key, committed)
     }
 
     async fn range(&mut self, query: RangeQuery<'_>) -> Result<RangePage, TxnError> {
+        self.check_age()?;
         self.read_range(&query)
     }
 

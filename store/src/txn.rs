@@ -184,6 +184,18 @@ pub trait Txn {
     fn commit(self) -> impl Future<Output = Result<Stamp, TxnError>>;
 }
 
+/// An engine as whole transactions, one after the other: what moves a store and what checks an engine.
+pub trait Engine {
+    /// Its transactions.
+    type Txn<'a>: Txn;
+
+    /// Runs `body` in a transaction of its own and commits it.
+    fn transact<R>(
+        &self,
+        body: impl AsyncFnOnce(&mut Self::Txn<'_>) -> R,
+    ) -> impl Future<Output = (R, Result<Stamp, TxnError>)>;
+}
+
 /// Drives a future of an engine in this process, which is always ready.
 ///
 /// # Panics

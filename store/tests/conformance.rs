@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicU64;
 use roadstead_store::conformance;
 use roadstead_store::embedded::SerialEngine;
 use roadstead_store::memory::{Fault, MemoryEngine};
-use roadstead_store::txn::{Txn, TxnError, ready};
+use roadstead_store::txn::{Txn, ready};
 
 #[test]
 fn the_engine_in_memory_conforms() {
@@ -41,25 +41,22 @@ fn the_embedded_engine_conforms_with_everything_in_the_database() {
 #[test]
 fn a_commit_of_unknown_result_happened_or_did_not() {
     let engine = MemoryEngine::new();
-    for (fault, happened) in [(Fault::LostBefore, false), (Fault::LostAfter, true)] {
-        let before = engine.last_stamp();
-        engine.inject(fault);
-        let mut txn = engine.begin();
-        txn.set(b"key", bytes::Bytes::new());
-        assert_eq!(ready(txn.commit()), Err(TxnError::UnknownResult));
-        assert_eq!(engine.last_stamp() > before, happened);
-    }
+    ready(conformance::unknown_results(&engine, |happens| {
+        engine.inject(match happens {
+            true => Fault::LostAfter,
+            false => Fault::LostBefore,
+        });
+    }));
 }
 
 #[test]
 fn a_transaction_that_is_too_old_is_refused() {
     let engine = MemoryEngine::new();
-    let mut old = engine.begin();
-    for _ in 0..2_000 {
-        let mut txn = engine.begin();
-        txn.set(b"key", bytes::Bytes::new());
-        ready(txn.commit()).expect("commits");
-    }
-    old.set(b"other", bytes::Bytes::new());
-    assert_eq!(ready(old.commit()), Err(TxnError::TooOld));
+    ready(conformance::too_old(&engine, async || {
+        for _ in 0..2_000 {
+            let mut txn = engine.begin();
+            txn.set(b"key", bytes::Bytes::new());
+            ready(txn.commit()).expect("commits");
+        }
+    }));
 }

@@ -1,9 +1,8 @@
 //! What the process itself asks of the committer: rare, and each a commit of its own.
 
-use crossbeam_channel::Sender;
 use roadstead::store::StoreError;
-use roadstead_proto::{DeviceId, MessageId, UserId};
 
+use crate::admin::{Admin, Answer, since_epoch, tell};
 use crate::records::expiry::{self, Progress, minute_of};
 use crate::records::minutes::{self, MINUTES_AHEAD_MAX, Stamped};
 use crate::records::{RecordError, Scope, device, node};
@@ -12,40 +11,6 @@ use crate::txn::ready;
 use super::batch::BatchTxn;
 use super::committer::Committer;
 use super::engine::{Begun, committed_end};
-
-type Answer<R> = Sender<Result<R, StoreError>>;
-
-/// A command of the process itself.
-#[derive(Debug)]
-pub(crate) enum Admin {
-    /// Until this Unix time in ms.
-    ReserveMessageIds(u64, Answer<(u64, u64)>),
-    /// At this Unix time in ms.
-    StampMinute(u64, Answer<bool>),
-    /// As of this Unix time in ms.
-    Expire(u64, Answer<u64>),
-    /// For good.
-    RemoveDevice(UserId, DeviceId, Answer<bool>),
-}
-
-impl Admin {
-    /// Answers that the engine does not serve.
-    pub(crate) fn refuse(self) {
-        let error = StoreError::Unavailable;
-        match self {
-            Self::ReserveMessageIds(_, answer) => tell(&answer, Err(error)),
-            Self::StampMinute(_, answer) | Self::RemoveDevice(_, _, answer) => {
-                tell(&answer, Err(error));
-            }
-            Self::Expire(_, answer) => tell(&answer, Err(error)),
-        }
-    }
-}
-
-/// Answers. Who asked may be gone.
-fn tell<R>(answer: &Answer<R>, result: Result<R, StoreError>) {
-    let _ = answer.send(result);
-}
 
 /// The expiry job under way.
 #[derive(Debug)]
@@ -142,7 +107,7 @@ impl Committer {
     }
 
     fn reserve_ids(&mut self, until_unix_ms: u64) -> Result<(u64, u64), StoreError> {
-        let until = until_unix_ms.saturating_sub(MessageId::EPOCH_UNIX_MS);
+        let until = since_epoch(until_unix_ms);
         let holder = match &self.engine {
             Some(engine) => (engine.lease.0, engine.lease.1.incarnation),
             None => return Err(StoreError::Unavailable),

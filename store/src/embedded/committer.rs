@@ -9,12 +9,13 @@ use roadstead::ShardId;
 use roadstead::store::{Command, Completion, Grown, Outcome, Request, RequestId, StoreError};
 use roadstead_proto::{DeviceId, Position, UserId};
 
+use crate::admin::Admin;
 use crate::recent::Recent;
 use crate::records::command::{self, Done};
 use crate::records::{RecordError, Scope, node};
 use crate::txn::{TxnError, ready};
 
-use super::admin::{Admin, Expiry};
+use super::admin::Expiry;
 use super::batch::BatchTxn;
 use super::config::EmbeddedConfig;
 use super::engine::{Begun, Engine, committed_end};

@@ -17,6 +17,8 @@ pub enum Health {
         /// What it said last.
         error: String,
     },
+    /// Another process has taken over this node's number: this one commits nothing any more (R24).
+    Fenced,
     /// It was stopped.
     Stopped,
 }

@@ -1,11 +1,10 @@
-//! The embedded engine as a bare [`Engine`]: for the conformance suite and tools, without a committer.
+//! The embedded engine as a bare [`txn::Engine`]: for the conformance suite and tools, without a committer.
 
 use std::sync::{Mutex, PoisonError};
 
 use roadstead_proto::position::Stamp;
 
-use crate::conformance::Engine as Conforms;
-use crate::txn::TxnError;
+use crate::txn::{self, TxnError};
 
 use super::batch::BatchTxn;
 use super::config::EmbeddedConfig;
@@ -27,7 +26,7 @@ impl SerialEngine {
     }
 }
 
-impl Conforms for SerialEngine {
+impl txn::Engine for SerialEngine {
     type Txn<'a> = BatchTxn<'a>;
 
     async fn transact<R>(

@@ -5,59 +5,23 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::Sender;
 use roadstead::store::StoreError;
-use roadstead_proto::{DeviceId, MessageId, UserId};
 
+use crate::admin::{Admin, since_epoch, tell};
 use crate::records::expiry::{self, minute_of};
-use crate::records::minutes::{self, MINUTES_AHEAD_MAX, Stamped};
+use crate::records::minutes::{self, Stamped};
 use crate::records::{Knowledge, RecordError, Scope, device, node};
 use crate::txn::TxnError;
 
 use super::engine::Engine;
 use super::error::retry_later;
+use super::lease;
 use super::trx::Spent;
 use super::txn::FoundationTxn;
-
-type Answer<R> = Sender<Result<R, StoreError>>;
-
-/// Answers. Who asked may be gone.
-fn tell<R>(answer: &Answer<R>, result: Result<R, StoreError>) {
-    let _ = answer.send(result);
-}
-
-/// A command of the process itself.
-#[derive(Debug)]
-pub(crate) enum Admin {
-    /// Until this Unix time in ms.
-    ReserveMessageIds(u64, Answer<(u64, u64)>),
-    /// At this Unix time in ms.
-    StampMinute(u64, Answer<bool>),
-    /// As of this Unix time in ms.
-    Expire(u64, Answer<u64>),
-    /// For good.
-    RemoveDevice(UserId, DeviceId, Answer<bool>),
-}
-
-impl Admin {
-    /// Answers that the engine does not serve.
-    pub(crate) fn refuse(self) {
-        let error = StoreError::Unavailable;
-        match self {
-            Self::ReserveMessageIds(_, answer) => tell(&answer, Err(error)),
-            Self::StampMinute(_, answer) | Self::RemoveDevice(_, _, answer) => {
-                tell(&answer, Err(error));
-            }
-            Self::Expire(_, answer) => tell(&answer, Err(error)),
-        }
-    }
-}
 
 /// What is remembered from one command to the next.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct State {
-    /// A minute that was too far ahead of the last one.
-    minute_refused: Rc<Cell<Option<u32>>>,
     /// An expiry job is under way.
     expiring: Rc<Cell<bool>>,
 }
@@ -72,10 +36,7 @@ pub(crate) async fn run(engine: Arc<Engine>, state: State, admin: Admin) {
             tell(&answer, reserve_ids(&engine, until).await);
         }
         Admin::StampMinute(unix_ms, answer) => {
-            tell(
-                &answer,
-                stamp_minute(&engine, &state, minute_of(unix_ms)).await,
-            );
+            tell(&answer, stamp_minute(&engine, minute_of(unix_ms)).await);
         }
         Admin::Expire(now, answer) => tell(&answer, expire(&engine, &state, now).await),
         Admin::RemoveDevice(user, id, answer) => {
@@ -92,7 +53,7 @@ fn give_up_at(engine: &Engine) -> Instant {
 }
 
 async fn reserve_ids(engine: &Engine, until_unix_ms: u64) -> Result<(u64, u64), StoreError> {
-    let until = until_unix_ms.saturating_sub(MessageId::EPOCH_UNIX_MS);
+    let until = since_epoch(until_unix_ms);
     // After an unknown outcome this reserves another block: the first is never used, which is no harm.
     transact(engine, give_up_at(engine), async |_, txn| {
         node::reserve_ids(txn, engine.lease(), until).await
@@ -100,19 +61,16 @@ async fn reserve_ids(engine: &Engine, until_unix_ms: u64) -> Result<(u64, u64), 
     .await
 }
 
-/// A jump of the clock is refused once and believed when the next call confirms it (R25).
-async fn stamp_minute(engine: &Engine, state: &State, minute: u32) -> Result<bool, StoreError> {
-    let before = state.minute_refused.get();
-    let agreed =
-        before.is_some_and(|before| (before..=before + MINUTES_AHEAD_MAX).contains(&minute));
+/// A jump of the clock is refused until most leases agree (R25): every node tells its minute with its
+/// next renewal, so one that is alone agrees with itself when it is asked again.
+async fn stamp_minute(engine: &Engine, minute: u32) -> Result<bool, StoreError> {
     let stamped = transact(engine, give_up_at(engine), async |scope, txn| {
+        let agreed = lease::most_agree(txn, minute).await?;
         minutes::stamp(scope, txn, minute, agreed).await
     });
-    let stamped = stamped.await?;
-    state
-        .minute_refused
-        .set((stamped == Stamped::Refused).then_some(minute));
-    Ok(stamped == Stamped::Yes)
+    let stamped = stamped.await;
+    engine.tell_minute(minute);
+    Ok(stamped? == Stamped::Yes)
 }
 
 /// One at a time; a second one would find what the first does.

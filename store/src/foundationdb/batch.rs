@@ -86,14 +86,14 @@ impl<'a> Batch<'a> {
         let is_late = |work: &mut Work| work.is_too_late(now);
         for work in self.works.extract_if(.., is_late) {
             let error = self.engine.error_of_late(&work);
-            self.engine.answer(work.shard, vec![work.give_up(error)]);
+            self.engine.give_up(work, error);
         }
     }
 
     fn give_up_all(&mut self, error: StoreError) {
         for work in std::mem::take(&mut self.works) {
             self.engine.counters().unavailable.add(work.places());
-            self.engine.answer(work.shard, vec![work.give_up(error)]);
+            self.engine.give_up(work, error);
         }
     }
 
@@ -219,8 +219,7 @@ impl<'a> Batch<'a> {
     /// Alone it is larger than any transaction: trying again is no use.
     fn refuse(&self, work: Work) {
         self.engine.counters().refused.add(1);
-        self.engine
-            .answer(work.shard, vec![work.give_up(StoreError::Corrupt)]);
+        self.engine.give_up(work, StoreError::Corrupt);
     }
 
     async fn commit(&mut self, ran: Ran, began: Instant) -> Result<(), Spent> {

@@ -49,6 +49,8 @@ pub struct FoundationLimits {
     pub workers: u16,
     /// Expiry notes known to be written, per worker: about 100 bytes each.
     pub noted_max: usize,
+    /// How often the lease is renewed (R24). It expires after ten seconds.
+    pub renew_every: Duration,
     /// How long a command other than a send is tried before it is answered `Unavailable`. A send has its
     /// own deadline.
     pub patience: Duration,
@@ -67,6 +69,7 @@ impl Default for FoundationLimits {
             reads_queued_max: 2 * STORE_SENDS_REFUSED_ABOVE,
             workers: 1,
             noted_max: 64 * 1024,
+            renew_every: Duration::from_secs(3),
             patience: Duration::from_secs(10),
         }
     }

@@ -51,6 +51,9 @@ counters! {
     conflicts,
     /// Transactions of unknown outcome, rebuilt through `k/` (R15).
     unknown,
+    /// Times that all sessions had to read again, because a command was given up whose outcome stayed
+    /// unknown.
+    unsettled,
     /// Transactions that failed otherwise: timed out, too old, no quorum.
     failures,
     /// Commands put off to another transaction, by a conflict or a lack of room.

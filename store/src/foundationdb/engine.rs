@@ -1,7 +1,7 @@
 //! What all parts of the engine share: the cluster, the lease, what is counted, where answers go.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -40,6 +40,10 @@ pub(crate) struct Engine {
     queued: Queued,
     /// Expiry notes that are committed, so that they need not be written again.
     noted: Mutex<Recent<Bytes, ()>>,
+    /// The minute by the clock of this node, as it was told last.
+    minute: AtomicU32,
+    /// A command was given up while its outcome was unknown.
+    unsettled: AtomicBool,
 }
 
 /// How much waits.
@@ -70,6 +74,8 @@ impl Engine {
             board,
             sink,
             queued: Queued::default(),
+            minute: AtomicU32::new(0),
+            unsettled: AtomicBool::new(false),
         }
     }
 
@@ -131,6 +137,28 @@ impl Engine {
             }
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
+    }
+
+    /// The minute that renewals of the lease tell others.
+    pub(crate) fn minute(&self) -> u32 {
+        self.minute.load(Relaxed)
+    }
+
+    pub(crate) fn tell_minute(&self, minute: u32) {
+        self.minute.store(minute, Relaxed);
+    }
+
+    /// Gives a command up. If it may be committed, whoever it concerns was not told.
+    pub(crate) fn give_up(&self, work: Work, error: StoreError) {
+        if work.is_unknown() {
+            self.unsettled.store(true, Relaxed);
+        }
+        self.answer(work.shard, vec![work.give_up(error)]);
+    }
+
+    /// Whether one was given up with an unknown outcome since the last call.
+    pub(crate) fn take_unsettled(&self) -> bool {
+        self.unsettled.swap(false, Relaxed)
     }
 
     pub(crate) fn may_answer(&self) -> bool {

@@ -95,6 +95,11 @@ impl World {
         self.state().read_faults.extend(codes);
     }
 
+    /// So many versions go by.
+    pub(crate) fn pass(&self, versions: i64) {
+        self.state().version += versions;
+    }
+
     pub(crate) fn commits(&self) -> usize {
         self.state().commits
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::embedded::Health;
 
 /// A lease that was not renewed for so long is open to others (R24).
-const LEASE_EXPIRES_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const LEASE_EXPIRES_AFTER: Duration = Duration::from_secs(10);
 
 /// A node stops answering so long before its lease expires (R24).
 const LEASE_MARGIN: Duration = Duration::from_secs(3);
@@ -58,7 +58,7 @@ impl Board {
         let until = since_ms + u64::try_from(held).unwrap_or(0);
         self.answers_until_ms.store(until, Relaxed);
         let mut health = self.state();
-        if !matches!(*health, Health::Stopped) {
+        if !matches!(*health, Health::Stopped | Health::Fenced) {
             *health = Health::Ready;
         }
     }
@@ -66,13 +66,17 @@ impl Board {
     /// Another process holds the lease: nothing is answered any more.
     pub(crate) fn fence(&self) {
         self.answers_until_ms.store(0, Relaxed);
-        self.fail("another process has taken over this node's number");
+        let mut health = self.state();
+        if matches!(*health, Health::Ready | Health::Failed { .. }) {
+            tracing::error!("another process has taken over this node's number");
+            *health = Health::Fenced;
+        }
     }
 
     pub(crate) fn fail(&self, error: &str) {
         let mut health = self.state();
         let since = match &*health {
-            Health::Stopped => return,
+            Health::Stopped | Health::Fenced => return,
             Health::Failed { since, .. } => *since,
             Health::Ready => {
                 tracing::error!(error, "the store does not answer");
@@ -113,7 +117,9 @@ mod tests {
         board.renewed(boot_ms());
         assert_eq!(board.health(), Health::Ready);
         board.fence();
+        board.fail("no quorum");
         assert!(!board.may_answer());
+        assert_eq!(board.health(), Health::Fenced, "for good");
         board.stop();
         assert_eq!(board.health(), Health::Stopped);
     }

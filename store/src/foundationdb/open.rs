@@ -10,13 +10,14 @@ use crate::conformance;
 use crate::embedded::Sink;
 use crate::records::meta::{self, Meta};
 use crate::records::{RecordError, node};
-use crate::txn::{Txn, TxnError};
+use crate::txn::{self, Txn, TxnError};
 
 use super::cluster::{Cluster, TRANSACTION_TIMEOUT};
 use super::config::FoundationConfig;
 use super::engine::Engine;
 use super::error::FoundationError;
 use super::health::{Board, boot_ms};
+use super::lease;
 use super::network::Network;
 use super::snapshot::Snapshot;
 use super::txn::FoundationTxn;
@@ -124,17 +125,32 @@ impl Raw {
     pub(crate) fn of(cluster: Cluster) -> Self {
         Self(cluster)
     }
+
+    /// Whether a server holds a lease of this deployment: one that was renewed a short while ago, by the
+    /// store's own versions (R24).
+    ///
+    /// # Errors
+    /// If the leases can not be read.
+    pub async fn is_served(&self) -> Result<bool, TxnError> {
+        let mut txn = begin(&self.0).await?;
+        Ok(!lease::alive(&mut txn).await?.is_empty())
+    }
 }
 
-impl conformance::Engine for Raw {
+impl txn::Engine for Raw {
     type Txn<'a> = FoundationTxn;
 
     async fn transact<R>(
         &self,
         body: impl AsyncFnOnce(&mut FoundationTxn) -> R,
     ) -> (R, Result<Stamp, TxnError>) {
-        // The suite has no use for a transaction that never began, and no way to hear of it.
-        let mut txn = begin(&self.0).await.expect("the cluster answers");
+        let mut txn = loop {
+            match begin(&self.0).await {
+                Ok(txn) => break txn,
+                Err(error) => tracing::warn!(%error, "waiting for the cluster"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
         let result = body(&mut txn).await;
         (result, txn.commit().await)
     }

@@ -55,6 +55,11 @@ impl Snapshot {
         stamp_of_version(self.version)
     }
 
+    /// The read version.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.unsigned_abs()
+    }
+
     /// The transaction below, to be committed or reset.
     pub(crate) fn into_trx(self) -> Trx {
         self.trx

@@ -3,28 +3,39 @@
 mod rig;
 mod unknown;
 
+use std::time::{Duration, Instant};
+
 use roadstead::store::{Command, EntryBody, StoreError};
 use roadstead::time::Time;
 use roadstead_proto::Position;
 
-use crate::conformance;
+use crate::conformance::{self, ConcurrentEngine};
 use crate::embedded::Health;
 use crate::keys::Keys;
+use crate::records::expiry::minute_of;
 
 use super::cluster::Cluster;
 use super::fake::{Fault, World};
-use super::{FoundationLimits, Raw};
+use super::{FoundationLimits, Raw, lease};
 use rig::{KEYS, Rig, device, item, user};
 
 #[test]
 fn the_transaction_conforms() {
-    let raw = Raw::of(Cluster::Fake(World::default()));
+    let world = World::default();
+    let raw = Raw::of(Cluster::Fake(world.clone()));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .build()
         .expect("a runtime");
     runtime.block_on(async {
         conformance::all(&raw).await;
         conformance::conflicts(&raw).await;
+        let inject = |happens| {
+            world.fail_commits(match happens {
+                true => &[Fault::UnknownCommitted],
+                false => &[Fault::UnknownLost],
+            });
+        };
+        conformance::unknown_results(&raw, inject).await;
     });
 }
 
@@ -170,10 +181,7 @@ fn r24_a_node_that_was_taken_over_commits_nothing() {
     let refused = first.ask(first.sends(alice, vec![item(alice, bob.0, 1, b"too late")]));
     let answers = Rig::answers_of(refused);
     assert_eq!(answers, [Err(StoreError::Unavailable)]);
-    assert!(matches!(
-        first.store.handle().health(),
-        Health::Failed { .. }
-    ));
+    assert_eq!(first.store.handle().health(), Health::Fenced);
     second.send_one(alice, bob.0, 1);
     assert_eq!(second.read(bob).entries.len(), 1);
 }
@@ -209,6 +217,57 @@ fn r25_entries_leave_by_age_and_notes_are_written_once() {
     assert!(rig.read(bob).entries.is_empty());
 }
 
+/// The minutes that the living leases tell, once they are these.
+fn leases_tell(world: &World, expected: &[u32]) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.expect("a runtime");
+    let raw = Raw::of(Cluster::Fake(world.clone()));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let told = runtime.block_on(async {
+            let mut txn = raw.begin().await.expect("begins");
+            lease::alive(&mut txn).await.expect("reads")
+        });
+        if told == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{told:?}");
+    }
+}
+
+#[test]
+fn r25_a_jump_of_the_clock_is_believed_when_most_leases_agree() {
+    let world = World::default();
+    let rigs = [1, 2, 3].map(|node| Rig::of_node(world.clone(), node));
+    let [one, two, three] = rigs.each_ref().map(|rig| rig.store.handle());
+    let (now, later) = (rig::NOW_MS, rig::NOW_MS + 3_600_000);
+    let (at_now, at_later) = (minute_of(now), minute_of(later));
+    for handle in [&one, &two, &three] {
+        assert_eq!(handle.stamp_minute(now), Ok(true));
+    }
+    leases_tell(&world, &[at_now, at_now, at_now]);
+    assert_eq!(one.stamp_minute(later), Ok(false), "a jump");
+    leases_tell(&world, &[at_later, at_now, at_now]);
+    assert_eq!(one.stamp_minute(later), Ok(false), "one of three");
+    assert_eq!(two.stamp_minute(later), Ok(false));
+    leases_tell(&world, &[at_later, at_later, at_now]);
+    assert_eq!(two.stamp_minute(later), Ok(true), "most agree");
+    assert_eq!(three.stamp_minute(now), Ok(false), "back");
+}
+
+#[test]
+fn r25_a_node_that_is_alone_believes_itself_when_it_is_asked_again() {
+    let world = World::default();
+    let rig = Rig::of_node(world.clone(), 1);
+    let handle = rig.store.handle();
+    assert_eq!(handle.stamp_minute(rig::NOW_MS), Ok(true));
+    let later = rig::NOW_MS + 3_600_000;
+    leases_tell(&world, &[minute_of(rig::NOW_MS)]);
+    assert_eq!(handle.stamp_minute(later), Ok(false));
+    leases_tell(&world, &[minute_of(later)]);
+    assert_eq!(handle.stamp_minute(later), Ok(true));
+}
+
 #[test]
 fn a_stopped_store_refuses() {
     let rig = Rig::open(World::default());
@@ -221,6 +280,26 @@ fn a_stopped_store_refuses() {
         handle.submit(rig::SHARD, vec![rig::request(1, read)]).len(),
         1
     );
+}
+
+#[test]
+fn r24_a_server_at_work_is_known_by_its_renewals() {
+    let world = World::default();
+    let raw = Raw::of(Cluster::Fake(world.clone()));
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.expect("a runtime");
+    let is_served = || runtime.block_on(raw.is_served());
+    assert_eq!(is_served(), Ok(false));
+    let mut rig = Rig::open(world.clone());
+    rig.alice_and_bob();
+    while is_served() != Ok(true) {
+        std::thread::yield_now();
+    }
+    rig.store.stop();
+    world.pass(9_000_000);
+    assert_eq!(is_served(), Ok(true));
+    world.pass(1_000_000);
+    assert_eq!(is_served(), Ok(false));
 }
 
 #[test]

@@ -230,6 +230,11 @@ impl Work {
         })
     }
 
+    /// Whether an attempt may have been committed that nobody knows of.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.is_unknown && !self.hints.is_empty()
+    }
+
     /// Gives up. What is durable is told; the rest is retryable.
     pub(crate) fn give_up(mut self, error: StoreError) -> Completion {
         let Command::Send(sends) = &self.command else {

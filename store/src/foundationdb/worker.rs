@@ -10,12 +10,13 @@ use roadstead_proto::UserId;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::task::{LocalSet, spawn_local};
 
-use super::admin::{self, Admin};
+use super::admin;
 use super::batch::Batch;
 use super::engine::Engine;
 use super::queue::Queue;
 use super::work::Work;
 use super::{lease, reads};
+use crate::admin::Admin;
 
 /// How long a stop waits for what was submitted before it.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);

@@ -57,7 +57,7 @@ pub fn save_generation<T: Txn>(txn: &mut T, generation: u32) {
     txn.set(&Keys::generation(), bytes);
 }
 
-fn decode_generation(value: &[u8]) -> Option<u32> {
+pub(crate) fn decode_generation(value: &[u8]) -> Option<u32> {
     let mut parts = Parts::of(value, VERSION)?;
     let generation = parts.u32()?;
     parts.end(generation).filter(|generation| *generation > 0)

@@ -24,14 +24,14 @@ pub struct Lease {
 }
 
 impl Lease {
-    fn encode(self) -> Bytes {
+    pub(crate) fn encode(self) -> Bytes {
         let mut value = value(VERSION, 16);
         value.put_u64(self.incarnation);
         value.put_u64(self.ids_below_ms);
         finish(value)
     }
 
-    fn decode(value: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
         let mut parts = Parts::of(value, VERSION)?;
         let incarnation = parts.u64()?;
         let ids_below_ms = parts.u64()?;

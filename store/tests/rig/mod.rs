@@ -1,8 +1,15 @@
 //! A store with one shard that asks and waits.
 
-#![allow(dead_code, reason = "every test binary uses a part of it")]
+#![allow(
+    dead_code,
+    unused_imports,
+    unused_macros,
+    reason = "every test binary uses a part of it"
+)]
 
 pub(crate) mod ask;
+pub(crate) mod cluster;
+pub(crate) mod rules;
 pub(crate) mod writer;
 
 use std::path::Path;

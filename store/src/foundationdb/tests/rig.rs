@@ -84,7 +84,20 @@ impl Rig {
         Self::with(world, FoundationLimits::default())
     }
 
+    /// A node whose leases are renewed all the time.
+    pub(super) fn of_node(world: World, node: u16) -> Self {
+        let limits = FoundationLimits {
+            renew_every: Duration::from_millis(10),
+            ..FoundationLimits::default()
+        };
+        Self::start(world, limits, node)
+    }
+
     pub(super) fn with(world: World, limits: FoundationLimits) -> Self {
+        Self::start(world, limits, 1)
+    }
+
+    fn start(world: World, limits: FoundationLimits, node: u16) -> Self {
         let clock = Arc::new(AtomicU64::new(0));
         let (sender, answers) = unbounded();
         let sink = Arc::new(move |_: ShardId, completions: Vec<Completion>| {
@@ -96,7 +109,7 @@ impl Rig {
         let config = FoundationConfig {
             cluster_file: None,
             deployment: "test".into(),
-            node: 1,
+            node,
             placement_key: [7; 16],
             clock: Arc::new(move || Time::from_micros(time.load(SeqCst))),
             limits,

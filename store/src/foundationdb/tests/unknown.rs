@@ -1,5 +1,7 @@
 //! R15: commits of unknown outcome are found out through the records.
 
+use std::time::{Duration, Instant};
+
 use roadstead::store::{Outcome, Sent, StoreError};
 use roadstead::time::Time;
 
@@ -102,4 +104,10 @@ fn what_may_be_committed_is_never_called_uncommitted() {
     };
     assert_eq!(answers, [Err(StoreError::Unavailable)]);
     assert_eq!(rig.read(bob).entries.len(), 1);
+    // Nobody told bob; so everybody is told to look.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while rig.store.handle().counters().unsettled.get() == 0 {
+        assert!(Instant::now() < deadline);
+        std::thread::yield_now();
+    }
 }
