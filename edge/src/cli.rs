@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config;
+pub(crate) use crate::plan::Plan;
 
 /// Connection server of Roadstead: QUIC sessions, messages, receipts.
 #[derive(Debug, Parser)]
@@ -23,6 +24,11 @@ pub(crate) enum Command {
     Token(Token),
     /// Print the configuration file with every default and its explanation.
     Config,
+    /// Read this host and say what stands between it and that many sessions. Exit code 0: nothing; 1: it
+    /// works, and costs something; 2: it will not work.
+    Doctor(Doctor),
+    /// Calculate hosts, memory, packets and disks from users and their habits, every formula shown.
+    Plan(Plan),
 }
 
 /// Options of `serve`. Each one set here overrides the configuration file.
@@ -72,6 +78,23 @@ pub(crate) struct Token {
     /// How long it is valid, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 86_400)]
     pub(crate) valid_for: u64,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Doctor {
+    /// Sessions that the host is to hold.
+    #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+    pub(crate) sessions: u64,
+    /// Shards that it is to run. Default: one per core.
+    #[arg(long, value_name = "N")]
+    pub(crate) shards: Option<u16>,
+    /// QUIC engine that it is to use. Default: quinn.
+    #[arg(long, value_enum, value_name = "ENGINE")]
+    pub(crate) quic_engine: Option<config::QuicEngine>,
+    /// Machine-readable.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 pub(crate) fn print_default_config() -> anyhow::Result<()> {

@@ -1,12 +1,17 @@
 //! The edge of Roadstead: holds sessions, moves messages.
 
 mod admin;
+mod capacity;
 mod cli;
 mod clock;
 mod config;
+mod cores;
+mod doctor;
 mod files;
 mod memory;
 mod metrics;
+mod numbers;
+mod plan;
 mod reservation;
 mod resume;
 mod serve;
@@ -23,15 +28,21 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let result = match cli::Cli::parse().command {
-        cli::Command::Serve(arguments) => serve::serve(&arguments),
-        cli::Command::Token(arguments) => token::print(&arguments),
-        cli::Command::Config => cli::print_default_config(),
+        cli::Command::Serve(arguments) => serve::serve(&arguments).map(success),
+        cli::Command::Token(arguments) => token::print(&arguments).map(success),
+        cli::Command::Config => cli::print_default_config().map(success),
+        cli::Command::Doctor(arguments) => doctor::run(&arguments),
+        cli::Command::Plan(plan) => plan::run(&plan).map(success),
     };
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             cli::print_error(&error);
             ExitCode::FAILURE
         }
     }
+}
+
+fn success(_: ()) -> ExitCode {
+    ExitCode::SUCCESS
 }

@@ -182,10 +182,10 @@ fn start_shard<E: Engine + 'static>(
     report: async_mpsc::UnboundedSender<Report>,
 ) -> anyhow::Result<WorkerThread> {
     let shard = seed.thread();
-    let seed = if config.pin {
-        seed.pin_to_core(usize::from(shard))
-    } else {
-        seed
+    let cores = crate::cores::allowed();
+    let seed = match cores.get(usize::from(shard) % cores.len().max(1)) {
+        Some(core) if config.pin => seed.pin_to_core(*core),
+        _ => seed,
     };
     let run = move || {
         let result = seed.run(Worker::new(parts)).map(drop);

@@ -158,3 +158,44 @@ async fn secrets_are_the_owners_alone() {
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
 }
+
+#[test]
+fn shards_are_pinned_to_cores_that_the_process_may_use() {
+    let status = std::fs::read_to_string("/proc/self/status").expect("readable");
+    let list = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))
+        .expect("the kernel says")
+        .trim();
+    let last = list.rsplit([',', '-']).next().expect("a core");
+    let data = tempfile::tempdir().expect("a directory");
+    let mut child = std::process::Command::new("taskset")
+        .args(["--cpu-list", last])
+        .arg(roadstead().get_program())
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .arg("--data")
+        .arg(data.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("taskset runs");
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("piped");
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("read");
+    let mut shards = Vec::new();
+    for task in std::fs::read_dir(format!("/proc/{}/task", child.id())).expect("its threads") {
+        let task = task.expect("a thread").path();
+        let name = std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+        if name.starts_with("shard-") {
+            let status = std::fs::read_to_string(task.join("status")).expect("readable");
+            assert!(
+                status.contains(&format!("Cpus_allowed_list:\t{last}\n")),
+                "{status}"
+            );
+            shards.push(name);
+        }
+    }
+    child.kill().expect("it can be killed");
+    child.wait().expect("it was started");
+    assert!(line.starts_with("roadstead ready"), "{line}");
+    assert_eq!(shards, ["shard-0\n"], "one core, one shard");
+}

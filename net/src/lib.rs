@@ -19,6 +19,7 @@ pub mod counters;
 pub mod driver;
 pub mod error;
 pub mod event;
+pub mod probe;
 pub mod queue;
 pub mod quic;
 pub mod setup;

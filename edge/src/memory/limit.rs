@@ -39,39 +39,48 @@ pub(crate) fn kib_of(text: &str, name: &str) -> Option<u64> {
 }
 
 /// The memory limits of the process's control groups and of their parents.
-pub(crate) fn of_groups(root: &Path) -> Vec<Limit> {
+fn of_groups(root: &Path) -> Vec<Limit> {
+    let files = group_files(root, "memory", "memory.max", "memory.limit_in_bytes");
+    let limit = |(source, text): (String, String)| {
+        let bytes: u64 = text.trim().parse().ok()?;
+        (bytes < UNLIMITED_FROM).then_some(Limit { bytes, source })
+    };
+    files.into_iter().filter_map(limit).collect()
+}
+
+/// A file of the process's control group of a controller and of each of its parents, with its text: `v2` in
+/// version 2 of control groups, `v1` in version 1.
+pub(crate) fn group_files(
+    root: &Path,
+    controller: &str,
+    v2: &str,
+    v1: &str,
+) -> Vec<(String, String)> {
     let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-    let mut limits = Vec::new();
+    let mut files = Vec::new();
     for line in groups.lines() {
         // hierarchy-id ':' controllers ':' path (cgroups(7)); version 2 names no controllers.
-        let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) =
-            (fields.next(), fields.next(), fields.next())
-        else {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
             continue;
         };
         let (mount, file) = match controllers {
-            "" => ("sys/fs/cgroup", "memory.max"),
-            names if names.split(',').any(|name| name == "memory") => {
-                ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            "" => ("sys/fs/cgroup".to_owned(), v2),
+            names if names.split(',').any(|name| name == controller) => {
+                (format!("sys/fs/cgroup/{controller}"), v1)
             }
             _ => continue,
         };
         // In a container the path may be the host's, and only the mount's root is there: every level
         // that exists counts.
         for level in Path::new(path.trim_start_matches('/')).ancestors() {
-            let file = Path::new(mount).join(level).join(file);
-            let bytes = std::fs::read_to_string(root.join(&file))
-                .ok()
-                .and_then(|text| text.trim().parse().ok())
-                .filter(|bytes: &u64| *bytes < UNLIMITED_FROM);
-            if let Some(bytes) = bytes {
-                let source = format!("/{}", file.display());
-                limits.push(Limit { bytes, source });
+            let file = Path::new(&mount).join(level).join(file);
+            if let Ok(text) = std::fs::read_to_string(root.join(&file)) {
+                files.push((format!("/{}", file.display()), text));
             }
         }
     }
-    limits
+    files
 }
 
 #[cfg(test)]

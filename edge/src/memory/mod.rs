@@ -22,7 +22,7 @@ const READ_EVERY: Duration = Duration::from_millis(100);
 /// Share of what the host gives, in percent, when no ceiling is configured. The rest is for the kernel
 /// (socket buffers, page tables, the store's page cache), half-open handshakes, and the time between two
 /// readings.
-const DEFAULT_PERCENT: u64 = 80;
+pub(crate) const DEFAULT_PERCENT: u64 = 80;
 
 /// Of this many parts of the ceiling, one must be free again before sessions are let in, so that the
 /// door does not flap.

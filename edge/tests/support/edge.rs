@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,6 +19,8 @@ pub(crate) struct Edge {
     pub(crate) admin: SocketAddr,
     pub(crate) data: PathBuf,
     options: Vec<String>,
+    /// What it has written to standard error.
+    log: Log,
     /// Keeps the data directory until the test ends.
     _directory: Option<tempfile::TempDir>,
 }
@@ -47,9 +51,11 @@ impl Edge {
         all.extend(["--data".to_owned(), data.display().to_string()]);
         all.extend(options.iter().map(|option| (*option).to_owned()));
         let any = "127.0.0.1:0".parse().expect("an address");
-        let (child, listen, admin) = spawn(&all, any);
+        let log = Log::default();
+        let (child, listen, admin) = spawn(&all, any, &log);
         Self {
             child,
+            log,
             listen,
             admin,
             data: data.to_owned(),
@@ -66,7 +72,7 @@ impl Edge {
 
     /// Starts it again on the same data and the same port.
     pub(crate) fn restart(&mut self) {
-        let (child, listen, admin) = spawn(&self.options, self.listen);
+        let (child, listen, admin) = spawn(&self.options, self.listen, &self.log);
         (self.child, self.listen, self.admin) = (child, listen, admin);
     }
 
@@ -74,6 +80,16 @@ impl Edge {
     pub(crate) fn terminate(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
         self.child.wait().expect("the edge was started")
+    }
+
+    /// Everything that it wrote, to either output, until its end. Ends it.
+    pub(crate) fn whole_log(&mut self) -> Vec<u8> {
+        self.terminate();
+        let readers = std::mem::take(&mut *self.log.readers.lock().expect("no panic"));
+        for reader in readers {
+            reader.join().expect("it reads to the end");
+        }
+        std::mem::take(&mut *self.log.bytes.lock().expect("no panic"))
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -160,7 +176,28 @@ pub(crate) fn roadstead() -> Command {
     Command::new(env!("CARGO_BIN_EXE_roadstead"))
 }
 
-fn spawn(options: &[String], listen: SocketAddr) -> (Child, SocketAddr, SocketAddr) {
+/// What a child writes, collected by threads of their own: it would stop at a full pipe.
+#[derive(Default)]
+struct Log {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    readers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Log {
+    fn collect(&self, mut output: impl Read + Send + 'static) {
+        let bytes = self.bytes.clone();
+        let reader = std::thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(length @ 1..) = output.read(&mut chunk) {
+                let mut bytes = bytes.lock().expect("no panic");
+                bytes.extend_from_slice(&chunk[..length]);
+            }
+        });
+        self.readers.lock().expect("no panic").push(reader);
+    }
+}
+
+fn spawn(options: &[String], listen: SocketAddr, log: &Log) -> (Child, SocketAddr, SocketAddr) {
     let mut child = roadstead()
         .arg("serve")
         .args(options)
@@ -170,8 +207,8 @@ fn spawn(options: &[String], listen: SocketAddr) -> (Child, SocketAddr, SocketAd
         .spawn()
         .expect("the edge starts");
     let mut line = String::new();
-    let stdout = child.stdout.take().expect("piped");
-    BufReader::new(stdout)
+    let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+    stdout
         .read_line(&mut line)
         .expect("the edge says something");
     let mut stderr = child.stderr.take().expect("piped");
@@ -180,8 +217,11 @@ fn spawn(options: &[String], listen: SocketAddr) -> (Child, SocketAddr, SocketAd
         let _ = stderr.read_to_string(&mut log);
         panic!("the edge is not ready: {line:?}\n{log}");
     }
-    // Its log must be read by someone, or the edge would stop at a full pipe.
-    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::sink()));
+    log.collect(Read::chain(
+        std::io::Cursor::new(line.clone().into_bytes()),
+        stdout,
+    ));
+    log.collect(stderr);
     let field = |name: &str| {
         let value = line
             .split_whitespace()
