@@ -84,7 +84,7 @@ put_file() {
 # set_feature DEVICE NAME on|off: an offload, if the device has it.
 set_feature() {
     local device=$1 name=$2 value=$3 old
-    old=$(ethtool -k "$device" 2>/dev/null | sed -n "s/^[[:space:]]*$name: //p")
+    old=$(ethtool -k "$device" 2>/dev/null | sed -n "s/^[[:space:]]*$name: //p") || old=''
     case $old in
     '' | *fixed*) say "skip     $device $name: ${old:-unknown}" ;;
     "$value"*) say "is       $device $name $value" ;;
