@@ -38,7 +38,7 @@ impl Secret {
             base64(bytes, b"+/").into_bytes(),
             base64(bytes, b"-_").into_bytes(),
             list.join(", ").into_bytes(),
-            escaped[2..escaped.len() - 1].as_bytes().to_vec(),
+            escaped.as_bytes()[2..escaped.len() - 1].to_vec(),
         ];
         let name = name.to_owned();
         Self { name, forms }
