@@ -28,8 +28,9 @@ pub struct Transport {
     pub mtu_max: u16,
     /// The round-trip time assumed before the first sample (RFC 9002 6.2.2).
     pub initial_rtt_ms: u32,
-    /// How long this side may take to acknowledge. Acknowledgements leave at the end of each receive
-    /// batch (T10), so this is the caller's scheduling delay.
+    /// How long this side may take to acknowledge (RFC 9000 13.2.1): an ACK waits for a packet to ride
+    /// on, for a second packet, and until 5 ms before this. Up to 5 ms it waits for nothing but the end
+    /// of the batch, which is also how an idle connection acknowledges (T10).
     pub max_ack_delay_ms: u16,
     /// Clients: keep TLS for the first ticket (T6).
     pub resumption: bool,
@@ -78,7 +79,7 @@ impl Default for Transport {
             payload_max: 1_200,
             mtu_max: 1_452,
             initial_rtt_ms: 333,
-            max_ack_delay_ms: 5,
+            max_ack_delay_ms: 25,
             resumption: false,
             new_tokens: false,
             key_update_after: 1 << 22,

@@ -87,6 +87,10 @@ pub const STATELESS_QUEUE_MAX: usize = 1_024;
 /// packets that were never received (RFC 9000 21.4; quiche CVE-2025-4820).
 pub const SKIP_EVERY: u64 = 256;
 
+/// The timer of a delayed ACK runs out this long before `max_ack_delay`: a loop may wake late, and the
+/// promise covers that too (RFC 9000 18.2).
+pub const ACK_TIMER_SLACK_MS: u16 = 5;
+
 /// A closing connection answers at most this many packets (RFC 9000 10.2.1).
 pub const CLOSE_REPEATS_MAX: u8 = 8;
 

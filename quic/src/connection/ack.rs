@@ -5,6 +5,7 @@ use crate::crypto::{Aead, Tls};
 use crate::error::{TransportError, refuse};
 use crate::event::Event;
 use crate::frame::Ack;
+use crate::limits::ACK_TIMER_SLACK_MS;
 use crate::packet::Level;
 use crate::recovery::{PACKET_THRESHOLD, PERSISTENT_PTOS};
 use crate::space::{Sent, SentFrame};
@@ -14,6 +15,31 @@ use crate::time::{Time, low32};
 const PTO_BACKOFF_MAX: u32 = 12;
 
 pub(super) const LEVELS: [Level; 3] = [Level::Initial, Level::Handshake, Level::Data];
+
+/// When the 1-RTT packets received are acknowledged (RFC 9000 13.2.1). Part of the active part: an idle
+/// connection acknowledges at once, without a timer (T10).
+#[derive(Debug, Default)]
+pub(crate) struct DelayedAck {
+    /// `None` is at once.
+    pub(crate) due: Option<Time>,
+    /// When the largest number arrived, for the delay that the ACK tells (RFC 9000 13.2.5).
+    pub(super) arrived: Option<Time>,
+}
+
+impl DelayedAck {
+    /// The timer ran out: what waited is due.
+    pub(super) fn expire(&mut self, now: Time) {
+        self.due = self.due.filter(|at| *at > now);
+    }
+
+    /// The delay of an ACK that leaves now, in the units of the frame (RFC 9000 19.3).
+    pub(super) fn delay(&self, now: Time) -> u64 {
+        self.arrived.map_or(0, |at| now.since(at)) >> ACK_DELAY_EXPONENT
+    }
+}
+
+/// The default of RFC 9000 18.2, which the parameters leave in force.
+const ACK_DELAY_EXPONENT: u32 = 3;
 
 /// What an ACK newly acknowledged.
 #[derive(Default)]
@@ -32,6 +58,34 @@ impl<T> Connection<T> {
             _ => 0,
         };
         self.rtt.pto(cx.initial_rtt()) + delay
+    }
+
+    /// An ack-eliciting 1-RTT packet arrived: it is acknowledged with the next packet that leaves, and
+    /// at the latest when `max_ack_delay` is nearly over. At once, if it is the second, if it came out
+    /// of order, or before the handshake is confirmed (RFC 9000 13.2.1, 13.2.2); and without an active
+    /// part (T10).
+    pub(super) fn owe_ack<A: Aead>(&mut self, cx: &Cx<'_, A>, in_order: bool) {
+        let owed = self.flags.has(Flags::ACK_PENDING);
+        self.flags.set(Flags::ACK_PENDING, true);
+        let confirmed = self.flags.has(Flags::CONFIRMED);
+        let Some(active) = self.active.as_mut() else {
+            return;
+        };
+        let delay_ms = cx
+            .transport
+            .max_ack_delay_ms
+            .saturating_sub(ACK_TIMER_SLACK_MS);
+        // The peer's keys were updated: until its packets of the new phase are acknowledged it may not
+        // update again (RFC 9001 6.1).
+        let new_phase = active.old_key.is_some();
+        let waits = !owed && confirmed && in_order && !new_phase && delay_ms > 0;
+        active.delayed_ack.due = waits.then(|| cx.now + u64::from(delay_ms) * 1_000);
+    }
+
+    /// Whether an ACK is to leave now, alone if need be.
+    pub(super) fn ack_is_due(&self, now: Time) -> bool {
+        let due = self.active.as_ref().and_then(|a| a.delayed_ack.due);
+        self.flags.has(Flags::ACK_PENDING) && due.is_none_or(|at| at <= now)
     }
 
     fn backed_off<A: Aead>(&self, cx: &Cx<'_, A>, level: Level) -> u64 {

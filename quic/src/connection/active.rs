@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
+use super::ack::DelayedAck;
 use super::mtu::MtuSearch;
 use super::{Path, close, path};
 use crate::crypto::LevelKeys;
@@ -31,6 +32,7 @@ pub(crate) struct Active<T> {
     pub(crate) pending: Pending,
     pub(crate) datagrams: VecDeque<Bytes>,
     pub(crate) datagram_bytes: usize,
+    pub(crate) delayed_ack: DelayedAck,
     pub(crate) path: Option<Box<path::PathChange>>,
     /// The peer's previous key and when to forget it (RFC 9001 6.5).
     pub(crate) old_key: Option<(OldKey, Time)>,
@@ -148,6 +150,7 @@ impl<T> Active<T> {
             pending: Pending::default(),
             datagrams: VecDeque::new(),
             datagram_bytes: 0,
+            delayed_ack: DelayedAck::default(),
             path: None,
             old_key: None,
             tail: None,

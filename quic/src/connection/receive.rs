@@ -304,7 +304,9 @@ impl<T: Tls> Connection<T> {
         if pns.is_duplicate(opened.pn) {
             return Ok(());
         }
-        let newest = pns.largest_received().is_none_or(|l| opened.pn > l);
+        let largest = pns.largest_received();
+        let newest = largest.is_none_or(|l| opened.pn > l);
+        let in_order = opened.pn == largest.map_or(0, |l| l + 1);
         if level != Level::Data && !self.accept_long_header(cx, level, packet) {
             return Ok(());
         }
@@ -322,8 +324,16 @@ impl<T: Tls> Connection<T> {
         // The space may have ended with this packet.
         if let Some(pns) = self.pns(level) {
             pns.on_received(opened.pn);
-            if summary.eliciting {
-                self.set_ack_pending(level);
+            if level == Level::Data
+                && newest
+                && let Some(active) = self.active.as_mut()
+            {
+                active.delayed_ack.arrived = Some(cx.now);
+            }
+            match level {
+                _ if !summary.eliciting => {}
+                Level::Data => self.owe_ack(cx, in_order),
+                early => self.owe_early_ack(early),
             }
         }
         if level == Level::Data && newest && summary.non_probing {
@@ -340,14 +350,10 @@ impl<T: Tls> Connection<T> {
         }
     }
 
-    fn set_ack_pending(&mut self, level: Level) {
-        match level {
-            Level::Data => self.flags.set(Flags::ACK_PENDING, true),
-            early => {
-                if let Some(space) = self.active.as_mut().and_then(|a| a.early(early)) {
-                    space.ack_pending = true;
-                }
-            }
+    /// RFC 9000 13.2.1: Initial and Handshake packets are acknowledged at once.
+    fn owe_early_ack(&mut self, level: Level) {
+        if let Some(space) = self.active.as_mut().and_then(|a| a.early(level)) {
+            space.ack_pending = true;
         }
     }
 

@@ -67,7 +67,8 @@ impl<T> Connection<T> {
             return;
         }
         let Some(active) = &self.active else { return };
-        if active.is_quiescent(&self.stream0) {
+        // An acknowledgement that waits for company needs its timer, which an idle connection has not.
+        if !self.flags.has(Flags::ACK_PENDING) && active.is_quiescent(&self.stream0) {
             assert_eq!(
                 active.rec.bytes_in_flight, 0,
                 "quiescent means nothing in flight (T15)"

@@ -40,6 +40,10 @@ impl<T> Connection<T> {
             active.old_key.as_ref().map(|k| k.1),
             active.tail.as_ref().map(|t| t.1),
             active.rec.paced_until,
+            self.flags
+                .has(Flags::ACK_PENDING)
+                .then_some(active.delayed_ack.due)
+                .flatten(),
         ];
         others.into_iter().flatten().min()
     }
@@ -71,6 +75,7 @@ impl<T> Connection<T> {
         if active.tail.as_ref().is_some_and(|t| t.1 <= now) {
             active.tail = None;
         }
+        active.delayed_ack.expire(now);
         self.on_path_timeout(cx);
         self.on_recovery_timeout(cx);
     }

@@ -7,6 +7,7 @@ use crate::crypto::{Aead, Tls};
 use crate::frame::{self, ty};
 use crate::packet::Level;
 use crate::space::{SentFrame, SentSpace};
+use crate::time::Time;
 
 /// What was put into a packet.
 #[derive(Default)]
@@ -50,9 +51,7 @@ impl<T: Tls> Connection<T> {
         full: bool,
     ) -> Wrote {
         let mut wrote = Wrote::default();
-        if self.flags.has(Flags::ACK_PENDING) && frame::write_ack(w, 0, self.pn.ranges()) {
-            self.flags.set(Flags::ACK_PENDING, false);
-        }
+        self.write_data_ack(cx.now, w);
         let path = self.path();
         let datagram_max = self.datagram_max(cx.transport);
         let mut probes = 0;
@@ -82,6 +81,19 @@ impl<T: Tls> Connection<T> {
             }
         }
         wrote
+    }
+
+    /// An ACK that is owed rides on every packet.
+    fn write_data_ack(&mut self, now: Time, w: &mut Writer<'_>) {
+        if !self.flags.has(Flags::ACK_PENDING) {
+            return;
+        }
+        let ack = self.active.as_mut().map(|a| &mut a.delayed_ack);
+        let delay = ack.as_ref().map_or(0, |ack| ack.delay(now));
+        if frame::write_ack(w, delay, self.pn.ranges()) {
+            self.flags.set(Flags::ACK_PENDING, false);
+            ack.into_iter().for_each(|ack| ack.due = None);
+        }
     }
 
     /// What the peer's limits hold back, unless they were raised meanwhile (RFC 9000 4.1, 4.6).

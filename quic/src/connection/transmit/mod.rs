@@ -12,6 +12,7 @@ use super::{Connection, Cx, Flags, Path, State};
 use crate::crypto::{Aead, Tls};
 use crate::limits::SENT_RECORDS_MAX;
 use crate::packet::{INITIAL_DATAGRAM_MIN, Level};
+use crate::time::Time;
 
 /// Less room than this starts no further packet in a datagram.
 const PACKET_ROOM_MIN: usize = 96;
@@ -90,9 +91,9 @@ impl<T: Tls> Connection<T> {
         true
     }
 
-    fn wants(&self, level: Level, may_send: bool) -> bool {
+    fn wants(&self, now: Time, level: Level, may_send: bool) -> bool {
         if level == Level::Data {
-            return self.wants_data(may_send);
+            return self.wants_data(now, may_send);
         }
         let Some(hs) = self.active.as_ref().and_then(|a| a.hs.as_ref()) else {
             return false;
@@ -104,12 +105,11 @@ impl<T: Tls> Connection<T> {
         space.ack_pending || space.sent.probes > 0 || crypto
     }
 
-    fn wants_data(&self, may_send: bool) -> bool {
+    fn wants_data(&self, now: Time, may_send: bool) -> bool {
         if self.keys.is_none() || self.state != State::Open {
             return false;
         }
-        let flags = Flags::ACK_PENDING | Flags::PING_WANTED | Flags::PROBE;
-        if self.flags.has(flags) {
+        if self.flags.has(Flags::PING_WANTED | Flags::PROBE) || self.ack_is_due(now) {
             return true;
         }
         let Some(active) = self.active.as_ref() else {
@@ -127,7 +127,7 @@ impl<T: Tls> Connection<T> {
         may_send: bool,
     ) -> Option<usize> {
         let mut limit = usize::from(self.payload_max(cx)).min(buf.len());
-        let wanted = LEVELS.map(|l| self.wants(l, may_send));
+        let wanted = LEVELS.map(|l| self.wants(cx.now, l, may_send));
         if wanted == [false; 3] {
             return None;
         }
