@@ -35,10 +35,13 @@ impl Lease {
         let mut parts = Parts::of(value, VERSION)?;
         let incarnation = parts.u64()?;
         let ids_below_ms = parts.u64()?;
-        parts.end(Self {
+        // The next holder needs a next incarnation: nobody restarts that often.
+        let damaged = incarnation == u64::MAX;
+        let lease = Self {
             incarnation,
             ids_below_ms,
-        })
+        };
+        parts.end(lease).filter(|_| !damaged)
     }
 }
 
@@ -77,7 +80,42 @@ pub async fn reserve_ids<T: Txn>(
         return Err(StoreError::Unavailable.into());
     }
     let from = lease.ids_below_ms;
-    lease.ids_below_ms = until_ms.max(from + ID_BLOCK_MS_MIN);
+    lease.ids_below_ms = until_ms.max(from.saturating_add(ID_BLOCK_MS_MIN));
     txn.set(&Keys::node(node), lease.encode());
     Ok((from, lease.ids_below_ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryEngine;
+    use crate::txn::ready;
+
+    fn with_lease(lease: Lease) -> MemoryEngine {
+        let engine = MemoryEngine::new();
+        let mut txn = engine.begin();
+        txn.set(&Keys::node(0), lease.encode());
+        ready(txn.commit()).expect("commits");
+        engine
+    }
+
+    #[test]
+    fn an_incarnation_without_a_next_one_is_damage() {
+        let engine = with_lease(Lease {
+            incarnation: u64::MAX,
+            ids_below_ms: 0,
+        });
+        let refused = Err(RecordError::Refused(StoreError::Corrupt));
+        assert_eq!(ready(take(&mut engine.begin(), 0)), refused);
+    }
+
+    #[test]
+    fn r24_a_ceiling_without_room_above_it_reserves_nothing_and_does_not_wrap() {
+        let engine = with_lease(Lease {
+            incarnation: 1,
+            ids_below_ms: u64::MAX - 1,
+        });
+        let block = ready(reserve_ids(&mut engine.begin(), (0, 1), 5));
+        assert_eq!(block, Ok((u64::MAX - 1, u64::MAX)));
+    }
 }

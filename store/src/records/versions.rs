@@ -68,7 +68,9 @@ impl Versions {
                 suspended: parts.u8()? & SUSPENDED != 0,
             });
         }
-        parts.end(Self { version, devices })
+        // The next change needs a next version: nobody changes a list that often.
+        let damaged = version == u64::MAX;
+        parts.end(Self { version, devices }).filter(|_| !damaged)
     }
 }
 
@@ -132,5 +134,14 @@ mod tests {
             assert_eq!(Versions::decode(&value[..length]), None);
         }
         assert_eq!(Versions::decode(b""), None);
+    }
+
+    #[test]
+    fn a_version_without_a_next_one_is_damage() {
+        let last = Versions {
+            version: u64::MAX,
+            devices: Vec::new(),
+        };
+        assert_eq!(Versions::decode(&last.encode()), None);
     }
 }
