@@ -36,8 +36,6 @@ pub struct Floor {
     pub expand: Duration,
     pub hmac: Duration,
     pub seal: Duration,
-    /// One mask under a ready key: reading a connection id takes four.
-    pub mask: Duration,
     pub hash: Duration,
 }
 
@@ -103,8 +101,6 @@ impl Floor {
                 .expect("sealed");
             (header.map(|key| key.new_mask(&[1; 16])), tag)
         });
-        let mask_key = aead::quic::HeaderProtectionKey::new(&aead::quic::AES_128, &[2; 16]);
-        let mask_key = mask_key.expect("a key");
         Self {
             keygen,
             agree: both.saturating_sub(keygen),
@@ -113,7 +109,6 @@ impl Floor {
             expand,
             hmac,
             seal,
-            mask: each(|| mask_key.new_mask(&[1; 16])),
             hash: each(|| digest::digest(&digest::SHA256, &packet)),
         }
     }
