@@ -361,7 +361,7 @@ mod tests {
                 ..message(number)
             });
         }
-        sends.start_session(0);
+        sends.start_session(128);
         let sent = std::iter::from_fn(|| sends.poll_transmit()).count();
         assert_eq!(sent, 4, "a send that begins below the limit is taken");
         sends.confirm(1);
