@@ -29,6 +29,63 @@ pub(crate) enum Command {
     Doctor(Doctor),
     /// Calculate hosts, memory, packets and disks from users and their habits, every formula shown.
     Plan(Plan),
+    /// Move a store from one engine to another. The server must be stopped.
+    #[command(subcommand)]
+    Store(Store),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Store {
+    /// Write everything that the store holds to a new file.
+    Export(Transfer),
+    /// Put an export into an empty store, and make clients resynchronise.
+    Import(Transfer),
+}
+
+/// Options of `store export` and `store import`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Transfer {
+    /// The file that holds the store on its way.
+    pub(crate) file: PathBuf,
+    /// Configuration file (TOML), as for `serve`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Data directory, as for `serve`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Which store: that of the data directory, or the one in the cluster.
+    #[cfg(feature = "foundationdb")]
+    #[arg(long, value_name = "ENGINE")]
+    pub(crate) store: Option<config::Engine>,
+    /// Cluster file of FoundationDB. Default: the client library's.
+    #[cfg(feature = "foundationdb")]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cluster_file: Option<PathBuf>,
+    /// Name of the deployment in the cluster.
+    #[cfg(feature = "foundationdb")]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) deployment: Option<String>,
+    /// With `import` into a cluster: first remove what the deployment holds.
+    #[cfg(feature = "foundationdb")]
+    #[arg(long)]
+    pub(crate) replace: bool,
+}
+
+impl Transfer {
+    /// The options of a server on the same store.
+    pub(crate) fn as_serve(&self) -> Serve {
+        Serve {
+            config: self.config.clone(),
+            data: self.data.clone(),
+            #[cfg(feature = "foundationdb")]
+            store: self.store,
+            #[cfg(feature = "foundationdb")]
+            cluster_file: self.cluster_file.clone(),
+            #[cfg(feature = "foundationdb")]
+            deployment: self.deployment.clone(),
+            ..Serve::default()
+        }
+    }
 }
 
 /// Options of `serve`. Each one set here overrides the configuration file.

@@ -17,6 +17,7 @@ mod resume;
 mod serve;
 mod store;
 mod token;
+mod transfer;
 mod worker;
 
 use std::process::ExitCode;
@@ -26,6 +27,9 @@ use clap::Parser;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The exit status of a server whose node number was taken over, for supervisors not to start it again.
+const FENCED: u8 = 3;
+
 fn main() -> ExitCode {
     let result = match cli::Cli::parse().command {
         cli::Command::Serve(arguments) => serve::serve(&arguments).map(success),
@@ -33,11 +37,15 @@ fn main() -> ExitCode {
         cli::Command::Config => cli::print_default_config().map(success),
         cli::Command::Doctor(arguments) => doctor::run(&arguments),
         cli::Command::Plan(plan) => plan::run(&plan).map(success),
+        cli::Command::Store(command) => transfer::run(&command).map(success),
     };
     match result {
         Ok(code) => code,
         Err(error) => {
             cli::print_error(&error);
+            if error.is::<serve::Fenced>() {
+                return ExitCode::from(FENCED);
+            }
             ExitCode::FAILURE
         }
     }

@@ -12,6 +12,7 @@ use roadstead_net::tls::ServerTls;
 use roadstead_net::{
     Engine, Lean, Mailbox, Quinn, SecretKeys, Seed, Server, ServerConfig, Transport,
 };
+use roadstead_store::Health;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc as async_mpsc;
 
@@ -21,7 +22,7 @@ use crate::files::{self, Files};
 use crate::memory::{self, Ceiling};
 use crate::metrics::ShardMetrics;
 use crate::resume::ResumeTokens;
-use crate::store::Store;
+use crate::store::{Handle, Store};
 use crate::token::Verifier;
 use crate::worker::{Message, Parts, Report, ShardOutbox, Worker};
 use crate::{cli, reservation, worker};
@@ -31,6 +32,9 @@ type WorkerThread = JoinHandle<Result<(), roadstead_net::Error>>;
 /// How long a port may be in use before that is an error: the kernel tears the rings of a process that
 /// crashed down a moment after it, and its sockets with them.
 const PORT_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How soon a process notices that its lease was taken over.
+const FENCE_WATCH_EVERY: Duration = Duration::from_millis(250);
 
 pub(crate) fn serve(arguments: &cli::Serve) -> anyhow::Result<()> {
     let config = Config::load(arguments)?;
@@ -227,7 +231,7 @@ fn run<E: Engine>(
         let address = listener.local_addr()?;
         let router = admin::router(admin.clone());
         let http = tokio::spawn(async move { axum::serve(listener, router).await });
-        let served = serve_until_told(config, server, address, &mut shards).await;
+        let served = serve_until_told(config, server, address, &mut shards, &admin.store).await;
         admin.draining.store(true, Ordering::Relaxed);
         let most = shards.metrics.iter().map(|shard| shard.sessions()).max();
         let patience = worker::drain_patience(most.unwrap_or(0)) + PORT_PATIENCE;
@@ -269,6 +273,7 @@ async fn serve_until_told<E: Engine>(
     server: &Server<Message, E>,
     admin: SocketAddr,
     shards: &mut Shards,
+    store: &Handle,
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -283,6 +288,21 @@ async fn serve_until_told<E: Engine>(
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         _ = shards.reports.recv() => Err(anyhow::anyhow!("a shard ended")),
+        () = fenced(store) => Err(Fenced.into()),
+    }
+}
+
+/// Another process has taken over this node's number. Whoever starts servers should not start this one
+/// again: the two would take the number from each other in turns.
+#[derive(Debug, thiserror::Error)]
+#[error("another process has taken over this node's number")]
+pub(crate) struct Fenced;
+
+/// Waits until another process holds this node's lease. Nothing that this one commits can succeed any
+/// more, so it closes its sessions and ends (R24): they come back where they are served.
+async fn fenced(store: &Handle) {
+    while store.health() != Health::Fenced {
+        tokio::time::sleep(FENCE_WATCH_EVERY).await;
     }
 }
 

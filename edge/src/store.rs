@@ -42,23 +42,13 @@ macro_rules! on {
 
 impl Store {
     pub(crate) fn open(config: &Config, sink: Sink) -> anyhow::Result<Self> {
-        let mut placement_key = [0; 16];
-        aws_lc_rs::rand::fill(&mut placement_key).map_err(|_| anyhow::anyhow!("no randomness"))?;
+        let placement_key = new_placement_key()?;
         #[cfg(feature = "foundationdb")]
         if config.store.engine == crate::config::Engine::Foundationdb {
             return open_foundation(config, placement_key, sink).context("the store");
         }
-        let embedded = EmbeddedConfig {
-            path: config.data.join("store"),
-            node: config.node,
-            placement_key,
-            clock: Arc::new(clock::time),
-            limits: EmbeddedLimits {
-                block_cache_bytes: u64::from(config.store.block_cache_mib) << 20,
-                ..EmbeddedLimits::default()
-            },
-        };
-        let store = EmbeddedStore::open(embedded, sink).context("the store")?;
+        let store = EmbeddedStore::open(embedded_config(config, placement_key), sink);
+        let store = store.context("the store")?;
         Ok(Self::Embedded(store))
     }
 
@@ -90,6 +80,27 @@ impl Store {
     }
 }
 
+/// For a store that is new.
+pub(crate) fn new_placement_key() -> anyhow::Result<[u8; 16]> {
+    let mut key = [0; 16];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| anyhow::anyhow!("no randomness"))?;
+    Ok(key)
+}
+
+/// The store of the data directory.
+pub(crate) fn embedded_config(config: &Config, placement_key: [u8; 16]) -> EmbeddedConfig {
+    EmbeddedConfig {
+        path: config.data.join("store"),
+        node: config.node,
+        placement_key,
+        clock: Arc::new(clock::time),
+        limits: EmbeddedLimits {
+            block_cache_bytes: u64::from(config.store.block_cache_mib) << 20,
+            ..EmbeddedLimits::default()
+        },
+    }
+}
+
 #[cfg(feature = "foundationdb")]
 fn open_foundation(
     config: &Config,
@@ -118,13 +129,13 @@ impl Handle {
         on!(self, handle => handle.health())
     }
 
-    /// How often the engine has failed and had to be reopened. FoundationDB's engine tells receivers of an
-    /// unknown attempt itself.
+    /// How often sessions had to read again, because what they were not told of may be committed (R15): the
+    /// embedded engine failed and was reopened, or FoundationDB did not answer in time.
     pub(crate) fn failures(&self) -> u64 {
         match self {
             Self::Embedded(handle) => handle.counters().commit.failures.get(),
             #[cfg(feature = "foundationdb")]
-            Self::Foundation(_) => 0,
+            Self::Foundation(handle) => handle.counters().unsettled.get(),
         }
     }
 

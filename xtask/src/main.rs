@@ -1,5 +1,6 @@
 //! One door to every task of this repository.
 
+mod foundationdb;
 mod proof;
 mod purity;
 mod steps;
@@ -21,7 +22,8 @@ cargo xtask <task>
                   packets, floods; a table, and the report in target/faults.json (OPTIONS go to `faults`:
                   --minutes M soaks with a leak check, --only NAME, --list)
   model           the wake-up of the loops over every interleaving (loom)
-  ci              lint, test, sim, smoke, the quick faults, model: what .ci/run does";
+  foundationdb    type-checks the engine on FoundationDB, and runs its tests if a server is at hand
+  ci              lint, test, sim, smoke, the quick faults, model, foundationdb: what .ci/run does";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         "sim" => proof::sim(rest),
         "faults" => proof::faults(rest),
         "model" => proof::model(),
+        "foundationdb" => foundationdb::check(),
         "ci" => steps::ci(),
         _ => {
             say(HELP);

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
-use crate::{proof, purity, say};
+use crate::{foundationdb, proof, purity, say};
 
 pub(crate) fn demo(options: &[String]) -> anyhow::Result<()> {
     build()?;
@@ -57,7 +57,8 @@ pub(crate) fn ci() -> anyhow::Result<()> {
     proof::sim(&[])?;
     smoke()?;
     proof::quick_faults()?;
-    proof::model()
+    proof::model()?;
+    foundationdb::check()
 }
 
 pub(crate) fn build() -> anyhow::Result<()> {

@@ -10,7 +10,10 @@ use std::ops::Bound;
 
 use bytes::{Bytes, BytesMut};
 use roadstead_proto::position::Stamp;
-use roadstead_store::txn::{Order, RangePage, RangeQuery, Read, Txn, TxnError};
+use roadstead_store::txn::{
+    KEY_BYTES_MAX, Order, RangePage, RangeQuery, Read, TXN_BYTES_MAX, Txn, TxnError,
+    VALUE_BYTES_MAX,
+};
 
 /// Everything that a power cut leaves.
 #[derive(Debug, Default)]
@@ -32,6 +35,20 @@ enum Op {
     StampedValue(Bytes, Stamped),
 }
 
+impl Op {
+    /// Bytes of key and value.
+    fn lengths(&self) -> (usize, usize) {
+        match self {
+            Self::Set(key, value) => (key.len(), value.len()),
+            Self::Clear(key) => (key.len(), 0),
+            Self::ClearRange(from, to) => (from.len().max(to.len()), 0),
+            Self::Add(key, _) => (key.len(), 8),
+            Self::StampedKey(key, value) => (key.len(), value.len()),
+            Self::StampedValue(key, value) => (key.len(), value.len()),
+        }
+    }
+}
+
 /// Bytes with a stamp in their middle.
 #[derive(Debug, Clone)]
 struct Stamped {
@@ -49,8 +66,12 @@ impl Stamped {
         }
     }
 
+    fn len(&self) -> usize {
+        self.prefix.len() + 12 + self.suffix.len()
+    }
+
     fn with(&self, stamp: &Stamp) -> Bytes {
-        let mut bytes = BytesMut::with_capacity(self.prefix.len() + 12 + self.suffix.len());
+        let mut bytes = BytesMut::with_capacity(self.len());
         bytes.extend_from_slice(&self.prefix);
         bytes.extend_from_slice(stamp);
         bytes.extend_from_slice(&self.index.to_be_bytes());
@@ -194,6 +215,8 @@ pub struct Work<'a> {
     undo: Vec<(Bytes, Option<Own>)>,
     writes: Writes,
     writes_before: usize,
+    bytes: usize,
+    bytes_before: usize,
     reads: Vec<Span>,
     error: Option<TxnError>,
 }
@@ -210,6 +233,8 @@ impl<'a> Work<'a> {
             undo: Vec::new(),
             writes: Writes::default(),
             writes_before: 0,
+            bytes: 0,
+            bytes_before: 0,
             reads: Vec::new(),
             error: None,
         }
@@ -219,6 +244,7 @@ impl<'a> Work<'a> {
     pub fn savepoint(&mut self) {
         self.undo.clear();
         self.writes_before = self.writes.0.len();
+        self.bytes_before = self.bytes;
     }
 
     /// Takes back what was written since the savepoint.
@@ -230,6 +256,7 @@ impl<'a> Work<'a> {
             };
         }
         self.writes.0.truncate(self.writes_before);
+        self.bytes = self.bytes_before;
         self.error = None;
     }
 
@@ -243,6 +270,15 @@ impl<'a> Work<'a> {
     #[must_use]
     pub fn finish(self) -> (Vec<Span>, Writes) {
         (self.reads, self.writes)
+    }
+
+    fn push(&mut self, op: Op) {
+        let (key, value) = op.lengths();
+        self.bytes += key + value;
+        if key > KEY_BYTES_MAX || value > VALUE_BYTES_MAX || self.bytes > TXN_BYTES_MAX {
+            self.error = Some(TxnError::TooLarge);
+        }
+        self.writes.0.push(op);
     }
 
     fn set_own(&mut self, key: Bytes, own: Own) {
@@ -346,13 +382,13 @@ impl Txn for Work<'_> {
     fn set(&mut self, key: &[u8], value: Bytes) {
         let key = Bytes::copy_from_slice(key);
         self.set_own(key.clone(), Own::Set(value.clone()));
-        self.writes.0.push(Op::Set(key, value));
+        self.push(Op::Set(key, value));
     }
 
     fn clear(&mut self, key: &[u8]) {
         let key = Bytes::copy_from_slice(key);
         self.set_own(key.clone(), Own::Cleared);
-        self.writes.0.push(Op::Clear(key));
+        self.push(Op::Clear(key));
     }
 
     fn clear_range(&mut self, from: &[u8], to: &[u8]) {
@@ -365,7 +401,7 @@ impl Txn for Work<'_> {
             Err(error) => self.error = Some(error),
         }
         let (from, to) = (Bytes::copy_from_slice(from), Bytes::copy_from_slice(to));
-        self.writes.0.push(Op::ClearRange(from, to));
+        self.push(Op::ClearRange(from, to));
     }
 
     /// Only these keys, as the embedded engine does: a range that holds others is found out.
@@ -382,7 +418,7 @@ impl Txn for Work<'_> {
         let key = Stamped::new(prefix, index, suffix);
         match self.stamp {
             Some(stamp) => self.set(&key.with(&stamp), value),
-            None => self.writes.0.push(Op::StampedKey(key, value)),
+            None => self.push(Op::StampedKey(key, value)),
         }
     }
 
@@ -393,7 +429,7 @@ impl Txn for Work<'_> {
             None => {
                 let key = Bytes::copy_from_slice(key);
                 self.set_own(key.clone(), Own::Unreadable);
-                self.writes.0.push(Op::StampedValue(key, value));
+                self.push(Op::StampedValue(key, value));
             }
         }
     }
@@ -405,7 +441,7 @@ impl Txn for Work<'_> {
                 let sum = Bytes::copy_from_slice(&sum.to_le_bytes());
                 let key = Bytes::copy_from_slice(key);
                 self.set_own(key.clone(), Own::Set(sum));
-                self.writes.0.push(Op::Add(key, delta));
+                self.push(Op::Add(key, delta));
             }
             Err(error) => self.error = Some(error),
         }
