@@ -18,7 +18,7 @@ use s2n_quic::{
         endpoint_limits::{ConnectionAttempt, Limiter, Outcome},
         event::{ConnectionMeta, Subscriber, events},
         io::tokio::Builder as Io,
-        stateless_reset_token::Generator,
+        stateless_reset_token::{self, Generator},
         tls::rustls as tls,
     },
     stream::PeerStream,
@@ -487,6 +487,15 @@ impl Generator for ResetTokens {
         let mac = hmac::sign(&self.0, id);
         let token: [u8; 16] = mac.as_ref()[..16].try_into().expect("32 bytes");
         token.into()
+    }
+}
+
+impl stateless_reset_token::Provider for ResetTokens {
+    type Generator = Self;
+    type Error = std::convert::Infallible;
+
+    fn start(self) -> Result<Self, Self::Error> {
+        Ok(self)
     }
 }
 
