@@ -277,20 +277,28 @@ impl Stage {
     fn key_update(&mut self, by: Role) -> Result<()> {
         for n in 1..=2 {
             let deadline = Instant::now() + PATIENCE;
+            let mut wanted = true;
             loop {
-                match by {
-                    Role::Client => self.client.step(&Step::UpdateKeys)?,
-                    Role::Server => self.server.order(&Order::UpdateKeys)?,
+                if wanted {
+                    match by {
+                        Role::Client => self.client.step(&Step::UpdateKeys)?,
+                        Role::Server => self.server.order(&Order::UpdateKeys)?,
+                    }
                 }
                 self.echo()?;
                 let seen = self.own_facts()?.key_updates;
                 if seen == Some((n, n)) {
                     break;
                 }
-                // A library may not begin one while it keeps the old keys (RFC 9001 6.5), and need not say.
-                let again =
-                    by != self.own && seen == Some((n - 1, n - 1)) && Instant::now() < deadline;
-                ensure!(again, "key phases flipped {seen:?}, expected {n}");
+                // A library may not begin one while it keeps the old keys (RFC 9001 6.5), and need not
+                // say. Once one began, the other end follows with its next packet.
+                wanted = seen == Some((n - 1, n - 1));
+                let began = seen == Some((n, n - 1)) || seen == Some((n - 1, n));
+                let again = (by != self.own || began) && (wanted || began);
+                ensure!(
+                    again && Instant::now() < deadline,
+                    "key phases flipped {seen:?}, expected {n}"
+                );
             }
         }
         Ok(())
