@@ -118,7 +118,7 @@ pub struct Counters {
     /// Typing frames dropped by their rate limit.
     pub typing_dropped: u64,
     /// Requests to the store that failed retryably.
-    pub store_failures: u64,
+    pub store_requests_failed: u64,
     /// Sends waiting for the store.
     pub sends_pending: u64,
     /// Bytes of their payloads.
@@ -330,7 +330,7 @@ impl Shard {
             .as_ref()
             .is_err_and(|error| error.is_retryable())
         {
-            self.counters.store_failures += 1;
+            self.counters.store_requests_failed += 1;
         }
         match (pending, completion.outcome) {
             (Pending::OpenDevice(id), Ok(Outcome::DeviceOpened(opened))) => {

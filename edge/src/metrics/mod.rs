@@ -116,7 +116,7 @@ core_metrics! {
     counter acks_of_other_generation "Acks of another store generation.",
     counter replaced "Sessions that a later connection of the device took over.",
     counter typing_dropped "Typing frames above their rate.",
-    counter store_failures "Requests to the store that failed and may be repeated.",
+    counter store_requests_failed "Requests to the store that failed and may be repeated.",
     gauge sends_pending "Sends waiting for the store.",
     gauge send_bytes_pending "Bytes of their payloads.",
     gauge requests_pending "Requests waiting for the store.",
