@@ -10,7 +10,7 @@ fn a_rebound_socket_keeps_its_connections() {
     for conn in &conns {
         client.echo(*conn, b"before");
     }
-    for round in 0..3 {
+    for _ in 0..3 {
         let before = client.running.ask(0, |_, io| io.sockets().to_vec());
         client.running.ask(0, |_, io| (0..2).for_each(|socket| io.rebind(socket)));
         // It is done at the end of the turn, and another question may come within that turn.
