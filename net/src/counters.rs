@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::event::CloseReason;
+
 /// A number with one writer: the loop that owns it. Reading it from elsewhere is always allowed and
 /// never slows the writer, because the writer uses no atomic read-modify-write.
 #[derive(Debug, Default)]
@@ -130,4 +132,30 @@ counters! {
     wakes_received,
     /// Wake-ups sent to sleeping threads.
     wakes_sent,
+}
+
+impl Counters {
+    /// An open connection is gone.
+    pub(crate) fn count_closed(&self, reason: &CloseReason) {
+        let counter = match reason {
+            CloseReason::Application { .. } => &self.closed_by_peer,
+            CloseReason::Local => &self.closed_locally,
+            CloseReason::IdleTimeout => &self.closed_idle,
+            CloseReason::StatelessReset => &self.closed_reset,
+            _ => &self.closed_error,
+        };
+        counter.add(1);
+    }
+
+    /// A connection is gone that never opened.
+    pub(crate) fn count_failed_handshake(&self, reason: &CloseReason) {
+        self.handshakes_failed.add(1);
+        match reason {
+            CloseReason::Alpn => self.handshakes_failed_alpn.add(1),
+            CloseReason::HandshakeTimeout | CloseReason::IdleTimeout => {
+                self.handshakes_failed_timeout.add(1);
+            }
+            _ => {}
+        }
+    }
 }

@@ -127,7 +127,7 @@ impl Lean {
     fn lose(&mut self, handle: Handle, reason: CloseReason) {
         let marks = self.marks.of(handle);
         if self.settle(handle) && !marks.has(Mark::Closed) {
-            self.count_failed_handshake(&reason);
+            self.counters.count_failed_handshake(&reason);
         }
         if marks.has(Mark::Closed) {
             return;
@@ -144,32 +144,10 @@ impl Lean {
         self.marks.set(handle, Mark::Closed);
         if self.marks.of(handle).has(Mark::Open) {
             self.open -= 1;
-            self.count_closed(&reason);
+            self.counters.count_closed(&reason);
         }
         let conn = conn_of(handle);
         self.events.push_back(Event::Closed { conn, reason });
-    }
-
-    fn count_closed(&self, reason: &CloseReason) {
-        let counter = match reason {
-            CloseReason::Application { .. } => &self.counters.closed_by_peer,
-            CloseReason::Local => &self.counters.closed_locally,
-            CloseReason::IdleTimeout => &self.counters.closed_idle,
-            CloseReason::StatelessReset => &self.counters.closed_reset,
-            _ => &self.counters.closed_error,
-        };
-        counter.add(1);
-    }
-
-    fn count_failed_handshake(&self, reason: &CloseReason) {
-        self.counters.handshakes_failed.add(1);
-        match reason {
-            CloseReason::Alpn => self.counters.handshakes_failed_alpn.add(1),
-            CloseReason::HandshakeTimeout | CloseReason::IdleTimeout => {
-                self.counters.handshakes_failed_timeout.add(1);
-            }
-            _ => {}
-        }
     }
 }
 

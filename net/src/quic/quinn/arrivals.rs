@@ -96,7 +96,8 @@ impl Quinn {
                 self.insert(handle, Conn::new(inner, socket, until, id));
             }
             Err(error) => {
-                self.count_failed_handshake(&conn::reason(&error.cause));
+                self.counters
+                    .count_failed_handshake(&conn::reason(&error.cause));
                 if let Some(transmit) = error.response {
                     out.send(socket, transmit.destination, None);
                 }

@@ -78,7 +78,7 @@ impl Quinn {
         if let Some(tail) = conn.settle() {
             self.settle(tail);
             if !closed {
-                self.count_failed_handshake(&reason);
+                self.counters.count_failed_handshake(&reason);
             }
         }
         if closed {
@@ -100,30 +100,8 @@ impl Quinn {
         conn.closed = true;
         if conn.open {
             self.open -= 1;
-            self.count_closed(&reason);
+            self.counters.count_closed(&reason);
         }
         self.events.push_back(Event::Closed { conn: id, reason });
-    }
-
-    pub(super) fn count_closed(&self, reason: &CloseReason) {
-        let counter = match reason {
-            CloseReason::Application { .. } => &self.counters.closed_by_peer,
-            CloseReason::Local => &self.counters.closed_locally,
-            CloseReason::IdleTimeout => &self.counters.closed_idle,
-            CloseReason::StatelessReset => &self.counters.closed_reset,
-            _ => &self.counters.closed_error,
-        };
-        counter.add(1);
-    }
-
-    pub(super) fn count_failed_handshake(&self, reason: &CloseReason) {
-        self.counters.handshakes_failed.add(1);
-        match reason {
-            CloseReason::Alpn => self.counters.handshakes_failed_alpn.add(1),
-            CloseReason::HandshakeTimeout | CloseReason::IdleTimeout => {
-                self.counters.handshakes_failed_timeout.add(1);
-            }
-            _ => {}
-        }
     }
 }
