@@ -97,13 +97,12 @@ impl Directory {
             device,
             holder,
         };
-        let is_new_user = self.of(user).next().is_none();
         let (key, hash) = (self.key, self.key.hash_one(user));
         let table = &mut self.tables[table_of(hash)];
         match table.find_mut(hash, |old| (old.user, old.device) == (user, device)) {
             None => {
+                self.users += usize::from(of_user(table, hash, user).next().is_none());
                 table.insert_unique(hash, new, |old| key.hash_one(old.user));
-                self.users += usize::from(is_new_user);
                 Registered::Accepted { replaced: None }
             }
             Some(old) if old.connect_counter > connect_counter => Registered::Stale,
@@ -118,13 +117,13 @@ impl Directory {
     /// Removes a session, if it is still the one registered.
     pub(crate) fn unregister(&mut self, user: UserId, device: DeviceId, holder: Holder) {
         let hash = self.key.hash_one(user);
-        let found = self.tables[table_of(hash)].find_entry(hash, |old| {
+        let table = &mut self.tables[table_of(hash)];
+        let found = table.find_entry(hash, |old| {
             (old.user, old.device, old.holder) == (user, device, holder)
         });
         if let Ok(found) = found {
             found.remove();
-            let is_gone = self.of(user).next().is_none();
-            self.users -= usize::from(is_gone);
+            self.users -= usize::from(of_user(table, hash, user).next().is_none());
         }
     }
 
@@ -142,10 +141,19 @@ impl Directory {
 
     fn of(&self, user: UserId) -> impl Iterator<Item = &Registration> {
         let hash = self.key.hash_one(user);
-        self.tables[table_of(hash)]
-            .iter_hash(hash)
-            .filter(move |session| session.user == user)
+        of_user(&self.tables[table_of(hash)], hash, user)
     }
+}
+
+/// The sessions of a user in the table of its hash.
+fn of_user(
+    table: &HashTable<Registration>,
+    hash: u64,
+    user: UserId,
+) -> impl Iterator<Item = &Registration> {
+    table
+        .iter_hash(hash)
+        .filter(move |session| session.user == user)
 }
 
 /// By bits that the tables themselves do not look at: they take the lowest and the highest.

@@ -25,7 +25,7 @@ use crate::resume::ResumeTokens;
 use crate::store::{Handle, Store};
 use crate::token::Verifier;
 use crate::worker::{Message, Parts, Report, ShardOutbox, Worker};
-use crate::{cli, reservation, worker};
+use crate::{cli, cores, reservation, worker};
 
 type WorkerThread = JoinHandle<Result<(), roadstead_net::Error>>;
 
@@ -141,8 +141,14 @@ fn start_shards<E: Engine + 'static>(
         ceiling: ceiling.clone(),
         reports,
     };
+    let cores = if config.pin {
+        cores::allowed()
+    } else {
+        Vec::new()
+    };
     for seed in server.take_seeds() {
         let id = ShardId(seed.thread());
+        let core = cores.get(usize::from(id.0) % cores.len().max(1)).copied();
         let metrics = Arc::new(ShardMetrics::default());
         let handle = store.handle();
         let parts = Parts {
@@ -161,7 +167,7 @@ fn start_shards<E: Engine + 'static>(
         shards.metrics.push(metrics);
         shards
             .threads
-            .push(start_shard(config, seed, parts, report.clone())?);
+            .push(start_shard(core, seed, parts, report.clone())?);
     }
     Ok(shards)
 }
@@ -180,16 +186,15 @@ fn shard_config(config: &Config, id: ShardId, placement: Placement) -> ShardConf
 }
 
 fn start_shard<E: Engine + 'static>(
-    config: &Config,
+    core: Option<usize>,
     seed: Seed<Message, E>,
     parts: Parts,
     report: async_mpsc::UnboundedSender<Report>,
 ) -> anyhow::Result<WorkerThread> {
     let shard = seed.thread();
-    let cores = crate::cores::allowed();
-    let seed = match cores.get(usize::from(shard) % cores.len().max(1)) {
-        Some(core) if config.pin => seed.pin_to_core(*core),
-        _ => seed,
+    let seed = match core {
+        Some(core) => seed.pin_to_core(core),
+        None => seed,
     };
     let run = move || {
         let result = seed.run(Worker::new(parts)).map(drop);

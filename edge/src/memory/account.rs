@@ -5,6 +5,8 @@ use std::fmt::Write;
 use roadstead_net::TransportMemory;
 use serde_json::{Value, json};
 
+use super::limit::kib_of;
+
 /// What a shard holds, in bytes, told by itself.
 #[derive(Debug)]
 pub(crate) struct ShardMemory {
@@ -46,18 +48,14 @@ impl ProcessMemory {
     /// Reads `/proc`. What can not be read is 0.
     pub(crate) fn read(udp_port: u16) -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let kib = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
-            let number = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-            number.unwrap_or(0) * 1024
-        };
+        let resident = |name: &str| kib_of(&status, name).unwrap_or(0);
         let queues = ["/proc/self/net/udp", "/proc/self/net/udp6"].map(|path| {
             let table = std::fs::read_to_string(path).unwrap_or_default();
             receive_queue(&table, udp_port)
         });
         Self {
-            anonymous: kib("RssAnon:"),
-            file: kib("RssFile:"),
+            anonymous: resident("RssAnon:"),
+            file: resident("RssFile:"),
             socket_queue: queues.iter().sum(),
         }
     }
