@@ -199,6 +199,19 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// The inboxes that it says grew.
+    pub fn grown_mut(&mut self) -> &mut [Grown] {
+        match self {
+            Self::Sent { grown, .. }
+            | Self::Flushed { grown, .. }
+            | Self::MarkedRead { grown }
+            | Self::InboxChecked { grown, .. } => grown,
+            Self::DeviceOpened(_) | Self::Inbox(_) => &mut [],
+        }
+    }
+}
+
 /// What is known of a device when its session opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeviceOpened {

@@ -150,14 +150,7 @@ impl Many {
             return self.evaluate_soon(step, number);
         }
         let mut work = Work::new(&self.base.image, None, self.base.lies);
-        let mut scope = Scope {
-            keys: &self.base.keys,
-            generation: self.base.generation,
-            stamp: STAMP_INCOMPLETE,
-            committed: self.base.committed(),
-            next_index: 0,
-            knowledge: &mut self.knowledge,
-        };
+        let mut scope = self.base.scope(STAMP_INCOMPLETE, &mut self.knowledge);
         evaluate(&mut scope, &mut work, &mut open.asked, step.now);
         let (reads, writes) = work.finish();
         if writes.is_empty() {
@@ -356,14 +349,7 @@ impl Many {
         run: impl FnOnce(&mut Scope<'_>, &mut Work<'_>) -> Result<R, RecordError>,
     ) -> Option<R> {
         let mut work = Work::new(&self.base.image, None, self.base.lies);
-        let mut scope = Scope {
-            keys: &self.base.keys,
-            generation: self.base.generation,
-            stamp: STAMP_INCOMPLETE,
-            committed: self.base.committed(),
-            next_index: 0,
-            knowledge: &mut self.knowledge,
-        };
+        let mut scope = self.base.scope(STAMP_INCOMPLETE, &mut self.knowledge);
         let result = run(&mut scope, &mut work).ok()?;
         let (_, writes) = work.finish();
         self.next_stamp();

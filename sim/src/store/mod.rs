@@ -20,7 +20,9 @@ use roadstead::time::Time;
 use roadstead_proto::position::Stamp;
 use roadstead_proto::{DeviceId, Position, UserId};
 use roadstead_store::keys::Keys;
-use roadstead_store::records::{RecordError, Scope, device, flush, inbox, node, read_mark};
+use roadstead_store::records::{
+    Knowledge, RecordError, Scope, device, flush, inbox, node, read_mark,
+};
 use roadstead_store::txn::{TxnError, ready};
 
 use crate::canary::Canary;
@@ -177,6 +179,18 @@ pub struct Base {
 impl Base {
     fn committed(&self) -> Position {
         Position::end_of(self.generation, self.last)
+    }
+
+    /// What commands of a transaction with this stamp are evaluated in.
+    fn scope<'a>(&'a self, stamp: Stamp, knowledge: &'a mut Knowledge) -> Scope<'a> {
+        Scope {
+            keys: &self.keys,
+            generation: self.generation,
+            stamp,
+            committed: self.committed(),
+            next_index: 0,
+            knowledge,
+        }
     }
 
     fn lies_of(canary: Option<Canary>) -> Lies {

@@ -167,14 +167,7 @@ impl Sole {
     fn begin(&mut self, step: &mut Step<'_>) {
         let stamp = self.stamp + 1;
         let mut work = Work::new(&self.base.image, Some(stamp_bytes(stamp)), self.base.lies);
-        let mut scope = Scope {
-            keys: &self.base.keys,
-            generation: self.base.generation,
-            stamp: stamp_bytes(stamp),
-            committed: self.base.committed(),
-            next_index: 0,
-            knowledge: &mut self.knowledge,
-        };
+        let mut scope = self.base.scope(stamp_bytes(stamp), &mut self.knowledge);
         let (mut ahead, mut sends, mut count) = (Vec::new(), Vec::new(), 0);
         let mut failed: Option<TxnError> = None;
         while let Some((origin, request)) = self.ahead.pop_front() {
@@ -274,7 +267,7 @@ impl Sole {
                 self.know_new_device(open.user, open.device);
             }
             if let Ok(outcome) = &mut evaluated.outcome {
-                link(&mut self.appended, growth(outcome));
+                link(&mut self.appended, outcome.grown_mut());
             }
             let completion = Completion {
                 id: evaluated.id,
@@ -330,14 +323,7 @@ impl Sole {
             return refuse(step, origin, request);
         }
         let mut work = Work::new(&self.base.image, None, self.base.lies);
-        let mut scope = Scope {
-            keys: &self.base.keys,
-            generation: self.base.generation,
-            stamp: stamp_bytes(0),
-            committed: self.base.committed(),
-            next_index: 0,
-            knowledge: &mut self.knowledge,
-        };
+        let mut scope = self.base.scope(stamp_bytes(0), &mut self.knowledge);
         let outcome = run_record(&mut scope, &mut work, &request.command);
         let outcome = outcome.expect("a read uses the engine as it allows");
         let completion = Completion {
@@ -399,14 +385,7 @@ impl Sole {
         }
         let stamp = self.stamp + 1;
         let mut work = Work::new(&self.base.image, Some(stamp_bytes(stamp)), self.base.lies);
-        let mut scope = Scope {
-            keys: &self.base.keys,
-            generation: self.base.generation,
-            stamp: stamp_bytes(stamp),
-            committed: self.base.committed(),
-            next_index: 0,
-            knowledge: &mut self.knowledge,
-        };
+        let mut scope = self.base.scope(stamp_bytes(stamp), &mut self.knowledge);
         let result = run(&mut scope, &mut work).ok()?;
         let (_, mut writes) = work.finish();
         if stamp >= self.ceiling {
@@ -428,16 +407,6 @@ fn refuse(step: &mut Step<'_>, origin: Origin, request: &Request) {
 fn is_registration(outcome: &Result<Outcome, StoreError>) -> bool {
     let new = |opened: &roadstead::store::DeviceOpened| opened.stored_ack == Position::ZERO;
     matches!(outcome, Ok(Outcome::DeviceOpened(opened)) if new(opened))
-}
-
-fn growth(outcome: &mut Outcome) -> &mut [Grown] {
-    match outcome {
-        Outcome::Sent { grown, .. }
-        | Outcome::Flushed { grown, .. }
-        | Outcome::MarkedRead { grown }
-        | Outcome::InboxChecked { grown, .. } => grown,
-        Outcome::DeviceOpened(_) | Outcome::Inbox(_) => &mut [],
-    }
 }
 
 /// Names in every growth the entry before it: this committer alone appends, in order (R4).

@@ -280,7 +280,7 @@ impl Committer {
                 self.appended.insert(device, Position::ZERO);
             }
             if let Ok(outcome) = &mut evaluated.outcome {
-                link(&mut self.appended, growth(outcome));
+                link(&mut self.appended, outcome.grown_mut());
             }
             let completion = Completion {
                 id: evaluated.id,
@@ -466,17 +466,6 @@ fn run_command(
         }
         (Err(error), _) => Err(error),
         (Ok(_), Some(error)) => Err(error.into()),
-    }
-}
-
-/// The growth that an outcome tells of.
-fn growth(outcome: &mut Outcome) -> &mut [Grown] {
-    match outcome {
-        Outcome::Sent { grown, .. }
-        | Outcome::Flushed { grown, .. }
-        | Outcome::MarkedRead { grown }
-        | Outcome::InboxChecked { grown, .. } => grown,
-        Outcome::DeviceOpened(_) | Outcome::Inbox(_) => &mut [],
     }
 }
 
