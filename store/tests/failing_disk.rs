@@ -4,13 +4,13 @@ mod rig;
 
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use rig::ask::Ask;
 use rig::writer::{self, Answered};
-use rig::{PATIENCE, Rig, device, item, user};
+use rig::{PATIENCE, Rig, device, item, shim, user};
 use roadstead::store::{Command as Ask_, Outcome, Sends, StoreError};
 
 /// Input/output error (Linux).
@@ -59,20 +59,6 @@ fn child() {
             }
         }
     }
-}
-
-/// Builds the shim; `None` where there is no compiler beside cargo.
-fn build_shim(folder: &Path) -> Option<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shim/failing_disk.rs");
-    let library = folder.join("libfailing_disk.so");
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let built = Command::new(rustc)
-        .args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-o"])
-        .args([&library, &source])
-        .status()
-        .ok()?;
-    assert!(built.success(), "the shim compiles");
-    Some(library)
 }
 
 struct Writer {
@@ -129,7 +115,7 @@ impl Drop for Writer {
 
 fn survives(calls: &str) {
     let folder = tempfile::tempdir().expect("a folder");
-    let Some(shim) = build_shim(folder.path()) else {
+    let Some(shim) = shim::build("failing_disk", folder.path()) else {
         return skipped();
     };
     let (disk, order) = (folder.path().join("store"), folder.path().join("order"));

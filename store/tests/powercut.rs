@@ -6,32 +6,18 @@ mod rig;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rig::ask::Ask;
 use rig::writer::{self, Answered};
-use rig::{Rig, device, user};
+use rig::{Rig, device, shim, user};
 
 /// Not a test of its own: the process whose power is cut.
 #[test]
 #[ignore = "the child of the test here"]
 fn child() {
     writer::run();
-}
-
-/// Builds the shim; `None` where there is no compiler beside cargo.
-fn build_shim(folder: &Path) -> Option<PathBuf> {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/shim/powercut.rs");
-    let library = folder.join("libpowercut.so");
-    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let built = Command::new(rustc)
-        .args(["--edition", "2024", "--crate-type", "cdylib", "-O", "-o"])
-        .args([&library, &source])
-        .status()
-        .ok()?;
-    assert!(built.success(), "the shim compiles");
-    Some(library)
 }
 
 /// What the disk holds after the cut.
@@ -128,7 +114,7 @@ fn seed(root: &Path, folder: &Path, shadow: &Path) {
 #[test]
 fn r11_nothing_answered_is_lost_by_a_power_cut() {
     let tools = tempfile::tempdir().expect("a folder");
-    let Some(shim) = build_shim(tools.path()) else {
+    let Some(shim) = shim::build("powercut", tools.path()) else {
         eprint_skipped();
         return;
     };
@@ -148,7 +134,7 @@ fn r11_nothing_answered_is_lost_by_a_power_cut() {
 fn the_shim_forgets_what_was_not_synced() {
     // The canary: a test whose disk keeps everything would pass whatever the store did.
     let tools = tempfile::tempdir().expect("a folder");
-    let Some(shim) = build_shim(tools.path()) else {
+    let Some(shim) = shim::build("powercut", tools.path()) else {
         eprint_skipped();
         return;
     };
