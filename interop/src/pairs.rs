@@ -20,11 +20,14 @@ use crate::{
     report::Weathered,
 };
 
+/// One life from a seed.
+type Live = fn(u64, &Identity) -> Result<Life>;
+
 /// Runs this many seeds in each role.
 pub fn run(seeds: u64, out: &mut impl Write) -> Result<Vec<Weathered>> {
     let own = real::identity();
     let identity = Identity::of(own.cert_pem.clone(), own.key_pem.clone())?;
-    let lives: [(&str, fn(u64, &Identity) -> Result<Life>); 2] = [
+    let lives: [(&str, Live); 2] = [
         ("Roadstead as the client, quiche as the server", own_client),
         ("quiche as the client, Roadstead as the server", own_server),
     ];

@@ -294,7 +294,7 @@ impl Stage {
                 // say. Once one began, the other end follows with its next packet.
                 wanted = seen == Some((n - 1, n - 1));
                 let began = seen == Some((n, n - 1)) || seen == Some((n - 1, n));
-                let again = (by != self.own || began) && (wanted || began);
+                let again = began || (by != self.own && wanted);
                 ensure!(
                     again && Instant::now() < deadline,
                     "key phases flipped {seen:?}, expected {n}"

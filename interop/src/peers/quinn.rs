@@ -19,13 +19,12 @@ use tokio::{sync::mpsc, time::timeout};
 use super::{
     Implementation, locked_version,
     tickets::{self, Tickets},
-    tokio_peer::{Orders, SharedFacts, Steps, TokioClient, TokioServer, note},
+    tokio_peer::{Orders, SharedFacts, Steps, TokioClient, TokioServer, compare, note},
 };
 use crate::{
     identity::Identity,
     script::{
-        Client, ClientOptions, End, Expected, Order, SERVER_NAME, Server, ServerOptions, Step,
-        payload,
+        Client, ClientOptions, End, Order, SERVER_NAME, Server, ServerOptions, Step, payload,
     },
     udp,
 };
@@ -121,16 +120,6 @@ impl QuinnClient {
     fn connection(&self) -> Result<quinn::Connection> {
         self.connection.clone().context("not connected")
     }
-
-    fn compare(&self, streams: usize, bytes: usize, back: Vec<Vec<u8>>) -> Result<()> {
-        let mut expected = Expected::new(streams, bytes);
-        for received in back {
-            let mut facts = self.facts.lock().expect("no panic while it is held");
-            expected.take(&received, &mut facts)?;
-        }
-        ensure!(expected.is_empty(), "too few streams came back");
-        Ok(())
-    }
 }
 
 impl Steps for QuinnClient {
@@ -147,11 +136,11 @@ impl Steps for QuinnClient {
             },
             Step::Echo { streams, bytes } => {
                 let back = echo(&self.connection()?, *streams, *bytes).await?;
-                self.compare(*streams, *bytes, back)?;
+                compare(&self.facts, *streams, *bytes, &back)?;
             }
             Step::EchoUni { streams, bytes } => {
                 let back = echo_uni(&self.connection()?, *streams, *bytes).await?;
-                self.compare(*streams, *bytes, back)?;
+                compare(&self.facts, *streams, *bytes, &back)?;
             }
             Step::Datagram => {
                 datagram(&self.connection()?).await?;

@@ -21,7 +21,7 @@ use s2n_quic::{
         stateless_reset_token::{self, Generator},
         tls::rustls as tls,
     },
-    stream::PeerStream,
+    stream::{PeerStream, ReceiveStream},
 };
 use tokio::{
     runtime::Builder,
@@ -32,14 +32,13 @@ use tokio::{
 use super::{
     Implementation, locked_version,
     tickets::{self, Tickets},
-    tokio_peer::{Orders, SharedFacts, Steps, TokioClient, TokioServer, note},
+    tokio_peer::{Orders, SharedFacts, Steps, TokioClient, TokioServer, compare, note},
 };
 use crate::{
     identity::Identity,
     scenario::Feature,
     script::{
-        Client, ClientOptions, End, Expected, Order, Role, SERVER_NAME, Server, ServerOptions,
-        Step, payload,
+        Client, ClientOptions, End, Order, Role, SERVER_NAME, Server, ServerOptions, Step, payload,
     },
     udp,
 };
@@ -149,16 +148,6 @@ impl S2nClient {
     fn connection(&mut self) -> Result<&mut s2n_quic::Connection> {
         self.connection.as_mut().context("not connected")
     }
-
-    fn compare(&self, streams: usize, bytes: usize, back: Vec<Vec<u8>>) -> Result<()> {
-        let mut expected = Expected::new(streams, bytes);
-        for received in back {
-            let mut facts = self.facts.lock().expect("no panic while it is held");
-            expected.take(&received, &mut facts)?;
-        }
-        ensure!(expected.is_empty(), "too few streams came back");
-        Ok(())
-    }
 }
 
 impl Steps for S2nClient {
@@ -172,11 +161,11 @@ impl Steps for S2nClient {
             }
             Step::Echo { streams, bytes } => {
                 let back = echo(self.connection()?, *streams, *bytes).await?;
-                self.compare(*streams, *bytes, back)?;
+                compare(&self.facts, *streams, *bytes, &back)?;
             }
             Step::EchoUni { streams, bytes } => {
                 let back = echo_uni(self.connection()?, *streams, *bytes).await?;
-                self.compare(*streams, *bytes, back)?;
+                compare(&self.facts, *streams, *bytes, &back)?;
             }
             Step::Datagram => {
                 datagram_and_back(&self.connection()?.handle()).await?;
@@ -226,13 +215,7 @@ async fn echo(
             send.finish()?;
             anyhow::Ok(())
         });
-        let receiving = tokio::spawn(async move {
-            let mut back = Vec::new();
-            while let Some(chunk) = receive.receive().await? {
-                back.extend_from_slice(&chunk);
-            }
-            anyhow::Ok(back)
-        });
+        let receiving = tokio::spawn(async move { receive_all(&mut receive).await });
         tasks.push((sending, receiving));
     }
     let mut back = Vec::new();
@@ -241,6 +224,14 @@ async fn echo(
         back.push(receiving.await??);
     }
     Ok(back)
+}
+
+async fn receive_all(stream: &mut ReceiveStream) -> Result<Vec<u8>> {
+    let mut received = Vec::new();
+    while let Some(chunk) = stream.receive().await? {
+        received.extend_from_slice(&chunk);
+    }
+    Ok(received)
 }
 
 async fn echo_uni(
@@ -261,11 +252,7 @@ async fn echo_uni(
     for _ in 0..streams {
         let stream = connection.accept_receive_stream().await?;
         let mut stream = stream.context("the connection was closed")?;
-        let mut received = Vec::new();
-        while let Some(chunk) = stream.receive().await? {
-            received.extend_from_slice(&chunk);
-        }
-        back.push(received);
+        back.push(receive_all(&mut stream).await?);
     }
     for task in tasks {
         task.await??;

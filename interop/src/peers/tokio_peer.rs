@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::{mpsc, oneshot},
@@ -16,7 +16,7 @@ use tokio::{
 };
 
 use crate::{
-    script::{Client, Facts, Order, Server, Step},
+    script::{Client, Expected, Facts, Order, Server, Step},
     udp,
 };
 
@@ -36,6 +36,27 @@ pub(super) type Orders = mpsc::UnboundedReceiver<(Order, oneshot::Sender<Result<
 /// Changes the shared facts.
 pub(super) fn note(facts: &SharedFacts, change: impl FnOnce(&mut Facts)) {
     change(&mut facts.lock().expect("no panic while it is held"));
+}
+
+/// Takes what came back on the streams of an echo: all of it, and what was sent.
+pub(super) fn compare(
+    facts: &SharedFacts,
+    streams: usize,
+    bytes: usize,
+    back: &[Vec<u8>],
+) -> Result<()> {
+    let mut expected = Expected::new(streams, bytes);
+    for received in back {
+        let mut facts = facts.lock().expect("no panic while it is held");
+        expected.take(received, &mut facts)?;
+    }
+    ensure!(expected.is_empty(), "too few streams came back");
+    Ok(())
+}
+
+/// A copy of the shared facts.
+fn copy(facts: &SharedFacts) -> Facts {
+    facts.lock().expect("no panic while it is held").clone()
 }
 
 /// A client whose steps are futures.
@@ -79,11 +100,7 @@ impl<C: Steps> Client for TokioClient<C> {
     }
 
     fn facts(&mut self) -> Result<Facts> {
-        Ok(self
-            .facts
-            .lock()
-            .expect("no panic while it is held")
-            .clone())
+        Ok(copy(&self.facts))
     }
 }
 
@@ -141,11 +158,7 @@ impl Server for TokioServer {
     }
 
     fn facts(&mut self) -> Result<Facts> {
-        Ok(self
-            .facts
-            .lock()
-            .expect("no panic while it is held")
-            .clone())
+        Ok(copy(&self.facts))
     }
 }
 

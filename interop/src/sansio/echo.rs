@@ -41,9 +41,8 @@ impl Echo {
                     self.streams.entry(*id).or_default();
                 }
                 Note::Datagram(data) => {
-                    if node.send_datagram(now, data.clone()) {
-                        facts.datagrams += 1;
-                    }
+                    let echoed = node.send_datagram(now, data.clone());
+                    facts.datagrams += u32::from(echoed);
                 }
                 Note::Closed(_) => self.streams.clear(),
                 _ => {}
