@@ -104,12 +104,25 @@ impl Writer {
         }
         others
     }
+
+    /// Kills the child, and reads what it had said until then.
+    fn kill(mut self, answered: &mut Answered) {
+        self.stop();
+        for line in self.lines.iter() {
+            answered.take(&line);
+        }
+    }
+
+    fn stop(&mut self) {
+        // Neither fails but for a child that has ended by itself, which `until` notices.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
     }
 }
 
@@ -134,7 +147,7 @@ fn survives(calls: &str) {
         fs::remove_file(&order).expect("removes");
         writer.until("sent", 20, &mut answered);
     }
-    drop(writer);
+    writer.kill(&mut answered);
     writer::verify_copy(&disk, &answered);
 }
 
