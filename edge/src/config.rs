@@ -204,7 +204,7 @@ impl Config {
         toml::from_str(&text).with_context(|| format!("configuration file {}", path.display()))
     }
 
-    fn check(&self) -> anyhow::Result<()> {
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
         anyhow::ensure!(!self.listen.is_empty(), "listen names no address");
         anyhow::ensure!(self.node < 1 << 10, "node must be below 1024");
         anyhow::ensure!(self.shards <= 512, "shards must be at most 512");

@@ -1,56 +1,10 @@
-//! The edge of Roadstead: holds sessions, moves messages.
-
-mod admin;
-mod capacity;
-mod cli;
-mod clock;
-mod config;
-mod cores;
-mod doctor;
-mod files;
-mod memory;
-mod metrics;
-mod numbers;
-mod plan;
-mod reservation;
-mod resume;
-mod serve;
-mod store;
-mod token;
-mod transfer;
-mod worker;
+//! The program `roadstead`.
 
 use std::process::ExitCode;
-
-use clap::Parser;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The exit status of a server whose node number was taken over, for supervisors not to start it again.
-const FENCED: u8 = 3;
-
 fn main() -> ExitCode {
-    let result = match cli::Cli::parse().command {
-        cli::Command::Serve(arguments) => serve::serve(&arguments).map(success),
-        cli::Command::Token(arguments) => token::print(&arguments).map(success),
-        cli::Command::Config => cli::print_default_config().map(success),
-        cli::Command::Doctor(arguments) => doctor::run(&arguments),
-        cli::Command::Plan(plan) => plan::run(&plan).map(success),
-        cli::Command::Store(command) => transfer::run(&command).map(success),
-    };
-    match result {
-        Ok(code) => code,
-        Err(error) => {
-            cli::print_error(&error);
-            if error.is::<serve::Fenced>() {
-                return ExitCode::from(FENCED);
-            }
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn success(_: ()) -> ExitCode {
-    ExitCode::SUCCESS
+    roadstead_edge::run()
 }

@@ -19,6 +19,8 @@ pub mod counters;
 pub mod driver;
 pub mod error;
 pub mod event;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod probe;
 pub mod queue;
 pub mod quic;

@@ -20,6 +20,8 @@ use rustls::{
 use crate::error::Error;
 
 pub use tickets::TicketKeys;
+#[cfg(feature = "fuzzing")]
+pub(crate) use tickets::Ticketer;
 
 /// The protocol name of client sessions.
 pub const ALPN: &[u8] = b"roadstead/1";

@@ -17,6 +17,8 @@ pub mod coding;
 pub mod crypto;
 pub mod error;
 pub mod frame;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod limits;
 pub mod packet;
 pub mod params;

@@ -16,7 +16,7 @@ mod disk;
 mod engine;
 mod error;
 mod health;
-mod log;
+pub(crate) mod log;
 mod reader;
 mod reopen;
 mod sends;

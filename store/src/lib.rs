@@ -20,6 +20,8 @@ pub mod conformance;
 pub mod embedded;
 #[cfg(feature = "foundationdb")]
 pub mod foundationdb;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod keys;
 pub mod memory;
 pub mod recent;

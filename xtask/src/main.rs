@@ -1,6 +1,7 @@
 //! One door to every task of this repository.
 
 mod foundationdb;
+mod fuzz;
 mod proof;
 mod purity;
 mod steps;
@@ -14,6 +15,11 @@ cargo xtask <task>
                   (OPTIONS go to `loadgen demo`)
   test            all tests of the workspace
   lint            formatting, clippy with warnings as errors, purity of the sans-IO crates
+  fuzz [--seconds N] [TARGET...]
+                  every fuzz target, or those named, for N seconds each (60)
+  fuzz seeds      write the seeds of every corpus
+  fuzz keep [TARGET...]
+                  take over into the corpora what the last runs found
   smoke           a short verified load run of 2,000 sessions against a real edge process
   sim [OPTIONS]   explore with the simulator (OPTIONS go to `roadstead-sim`; without any: half a minute of
                   fresh seeds, which it prints)
@@ -23,7 +29,8 @@ cargo xtask <task>
                   --minutes M soaks with a leak check, --only NAME, --list)
   model           the wake-up of the loops over every interleaving (loom)
   foundationdb    type-checks the engine on FoundationDB, and runs its tests if a server is at hand
-  ci              lint, test, sim, smoke, the quick faults, model, foundationdb: what .ci/run does";
+  ci              lint, test, sim, smoke, the quick faults, model, foundationdb, a few seconds of every fuzz
+                  target: what .ci/run does";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -33,6 +40,7 @@ fn main() -> ExitCode {
         "demo" => steps::demo(rest),
         "test" => steps::test(),
         "lint" => steps::lint(),
+        "fuzz" => fuzz::fuzz(rest),
         "smoke" => steps::smoke(),
         "sim" => proof::sim(rest),
         "faults" => proof::faults(rest),

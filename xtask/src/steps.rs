@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
-use crate::{foundationdb, proof, purity, say};
+use crate::{foundationdb, fuzz, proof, purity, say};
 
 pub(crate) fn demo(options: &[String]) -> anyhow::Result<()> {
     build()?;
@@ -58,7 +58,8 @@ pub(crate) fn ci() -> anyhow::Result<()> {
     smoke()?;
     proof::quick_faults()?;
     proof::model()?;
-    foundationdb::check_in_ci()
+    foundationdb::check_in_ci()?;
+    fuzz::smoke()
 }
 
 pub(crate) fn build() -> anyhow::Result<()> {

@@ -88,12 +88,12 @@ impl Key {
 }
 
 /// Seals and opens tickets. The lock is taken once per handshake, never per message.
-pub(super) struct Ticketer {
+pub(crate) struct Ticketer {
     keys: RwLock<Vec<Key>>,
 }
 
 impl Ticketer {
-    pub(super) fn new(keys: &TicketKeys) -> Self {
+    pub(crate) fn new(keys: &TicketKeys) -> Self {
         Self {
             keys: RwLock::new(keys.0.iter().map(Key::new).collect()),
         }

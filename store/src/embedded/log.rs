@@ -21,7 +21,7 @@ use super::small_key::SmallKey;
 use super::write::{self, Write, Writes};
 
 /// Bytes in front of a record's writes: length, checksum, stamp.
-const HEADER: usize = 4 + 8 + 8;
+pub(crate) const HEADER: usize = 4 + 8 + 8;
 
 /// An open log file.
 #[derive(Debug)]
@@ -66,11 +66,7 @@ impl Log {
         self.record.clear();
         self.record.resize(HEADER, 0);
         write::encode(writes, &mut self.record);
-        let length = u32::try_from(self.record.len() - HEADER).expect("batches are limited");
-        let checksum = checksum(stamp, &self.record[HEADER..]);
-        self.record[..4].copy_from_slice(&length.to_be_bytes());
-        self.record[4..12].copy_from_slice(&checksum.to_be_bytes());
-        self.record[12..HEADER].copy_from_slice(&stamp.to_be_bytes());
+        write_header(stamp, &mut self.record);
         self.file.write_all(&self.record)?;
         self.bytes += self.record.len() as u64;
         self.file.sync_data()
@@ -129,6 +125,15 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Fills in the header of a record whose writes follow it.
+pub(crate) fn write_header(stamp: u64, record: &mut [u8]) {
+    let (header, writes) = record.split_at_mut(HEADER);
+    let length = u32::try_from(writes.len()).expect("batches are limited");
+    header[..4].copy_from_slice(&length.to_be_bytes());
+    header[4..12].copy_from_slice(&checksum(stamp, writes).to_be_bytes());
+    header[12..].copy_from_slice(&stamp.to_be_bytes());
+}
+
 fn checksum(stamp: u64, writes: &[u8]) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(0, stamp);
     hasher.write(writes);
@@ -136,7 +141,7 @@ fn checksum(stamp: u64, writes: &[u8]) -> u64 {
 }
 
 /// Reads the records of one file, up to a torn end.
-fn read(mut bytes: Bytes, records: &mut Vec<Record>) -> Result<(), &'static str> {
+pub(crate) fn read(mut bytes: Bytes, records: &mut Vec<Record>) -> Result<(), &'static str> {
     while bytes.len() >= HEADER {
         let mut header = bytes.slice(..HEADER);
         let length =

@@ -1,0 +1,57 @@
+//! The edge of Roadstead: holds sessions, moves messages. The program `roadstead` is [`run`] and nothing else.
+
+mod admin;
+mod capacity;
+mod cli;
+mod clock;
+mod config;
+mod cores;
+mod doctor;
+mod files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
+mod memory;
+mod metrics;
+mod numbers;
+mod plan;
+mod reservation;
+mod resume;
+mod serve;
+mod store;
+mod token;
+mod transfer;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The exit status of a server whose node number was taken over, for supervisors not to start it again.
+const FENCED: u8 = 3;
+
+/// Does what the command line says, and returns the exit status of the process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let result = match cli::Cli::parse().command {
+        cli::Command::Serve(arguments) => serve::serve(&arguments).map(success),
+        cli::Command::Token(arguments) => token::print(&arguments).map(success),
+        cli::Command::Config => cli::print_default_config().map(success),
+        cli::Command::Doctor(arguments) => doctor::run(&arguments),
+        cli::Command::Plan(plan) => plan::run(&plan).map(success),
+        cli::Command::Store(command) => transfer::run(&command).map(success),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            cli::print_error(&error);
+            if error.is::<serve::Fenced>() {
+                return ExitCode::from(FENCED);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn success(_: ()) -> ExitCode {
+    ExitCode::SUCCESS
+}

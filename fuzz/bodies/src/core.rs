@@ -1,0 +1,6 @@
+//! One node's shards.
+
+pub mod shard;
+
+mod check;
+mod world;

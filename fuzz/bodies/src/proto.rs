@@ -1,0 +1,3 @@
+//! The wire of sessions.
+
+pub mod frames;

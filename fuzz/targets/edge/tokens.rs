@@ -1,0 +1,3 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| roadstead_fuzz_bodies::edge::tokens::run(data));
