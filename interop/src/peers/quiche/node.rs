@@ -259,13 +259,24 @@ impl QuicheNode {
     }
 }
 
+/// Whether a packet is this connection's. quiche leaves that to its application, and takes a late packet
+/// with an id that was retired, which is a stranger's (RFC 9000 5.2), for a violation of the protocol.
+fn routes(conn: &Connection, data: &mut [u8]) -> bool {
+    let id_len = conn.source_id().len();
+    Header::from_slice(data, id_len).is_ok_and(|header| {
+        header.ty != quiche::Type::Short || conn.source_ids().any(|id| *id == header.dcid)
+    })
+}
+
 impl Node for QuicheNode {
     fn receive(&mut self, now: Time, mut packet: Packet) {
         self.set_clock(now);
         if self.is_server && self.welcome(&mut packet).is_some() {
             return;
         }
-        if let Some(conn) = &mut self.conn {
+        if let Some(conn) = &mut self.conn
+            && routes(conn, &mut packet.data)
+        {
             let info = RecvInfo {
                 from: packet.from,
                 to: packet.to,
