@@ -260,7 +260,12 @@ fn client_config(edge: &Edge, alpn: &[u8]) -> quinn::ClientConfig {
         .with_no_client_auth();
     tls.alpn_protocols = vec![alpn.to_vec()];
     let quic = QuicClientConfig::try_from(tls).expect("an initial cipher suite");
-    quinn::ClientConfig::new(Arc::new(quic))
+    // A test may be silent for longer than quinn's idle time-out of 30 s.
+    let mut transport = quinn::TransportConfig::default();
+    transport.keep_alive_interval(Some(std::time::Duration::from_secs(10)));
+    let mut config = quinn::ClientConfig::new(Arc::new(quic));
+    config.transport_config(Arc::new(transport));
+    config
 }
 
 /// The datagrams that a client sends before it has heard anything.

@@ -134,6 +134,7 @@ async fn attempt<R>(
         Err(_) => false,
     };
     if fenced {
+        engine.fence();
         return Ok(Err(StoreError::Unavailable));
     }
     let result = run(&mut scope, &mut txn).await;

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use crate::embedded::Health;
 use crate::keys::Keys;
 use crate::records::minutes::MINUTES_AHEAD_MAX;
-use crate::records::node;
 use crate::txn::{RangeQuery, Read, Txn, TxnError};
 
 use super::admin::transact;
@@ -84,7 +84,7 @@ pub(crate) async fn keep(engine: Arc<Engine>) {
     loop {
         let since = boot_ms();
         match renew(&engine).await {
-            Ok(true) => {
+            Ok(()) => {
                 engine.board().renewed(since);
                 if engine.take_unsettled() {
                     engine.counters().unsettled.add(1);
@@ -94,10 +94,7 @@ pub(crate) async fn keep(engine: Arc<Engine>) {
                 }
                 tokio::time::sleep(engine.limits().renew_every).await;
             }
-            Ok(false) => {
-                engine.fence();
-                return;
-            }
+            Err(()) if engine.board().health() == Health::Fenced => return,
             Err(()) => {
                 engine
                     .board()
@@ -108,20 +105,15 @@ pub(crate) async fn keep(engine: Arc<Engine>) {
     }
 }
 
-/// Whether the lease is still this process's.
-async fn renew(engine: &Engine) -> Result<bool, ()> {
-    let (number, incarnation) = engine.lease();
-    let key = renewal_key(number);
+/// Finds out on its way whether the lease is still this process's, as every transaction does.
+async fn renew(engine: &Engine) -> Result<(), ()> {
+    let key = renewal_key(engine.lease().0);
     let minute = engine.minute().to_be_bytes();
     // One try, as long as a transaction may take: the keeper tells at once that it failed.
     let once = Instant::now();
     let renewed = transact(engine, once, async |_, txn| {
-        let lease = node::load(txn, number).await?;
-        let is_held = lease.incarnation == incarnation;
-        if is_held {
-            txn.set_versionstamped_value(&key, &[], 0, &minute);
-        }
-        Ok(is_held)
+        txn.set_versionstamped_value(&key, &[], 0, &minute);
+        Ok(())
     });
     renewed.await.map_err(|error| {
         tracing::warn!(?error, "the lease was not renewed");

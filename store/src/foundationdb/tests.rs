@@ -186,6 +186,20 @@ fn r24_a_node_that_was_taken_over_commits_nothing() {
     assert_eq!(second.read(bob).entries.len(), 1);
 }
 
+/// Nothing is sent: the lease keeper is the one that can find out.
+#[test]
+fn r24_an_idle_node_learns_that_it_was_taken_over() {
+    let world = World::default();
+    let first = Rig::open(world.clone());
+    let _second = Rig::open(world);
+    let began = Instant::now();
+    while first.store.handle().health() != Health::Fenced {
+        assert!(began.elapsed() < Duration::from_secs(60), "it never learns");
+        // The keeper has a thread of its own, whose progress only asking shows.
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
 #[test]
 fn r24_blocks_of_message_ids_lie_one_above_the_other() {
     let rig = Rig::open(World::default());
