@@ -68,6 +68,29 @@ fn r12_one_number_sent_twice_at_once_is_executed_once() {
     assert_eq!(store.entries(bob()).len(), 1);
 }
 
+/// Two copies of a send, as two sessions of a device may leave them behind: once its sender was told that
+/// nobody has that id, the other one must not be committed.
+#[test]
+fn r12_a_send_refused_for_good_is_not_executed_by_its_other_copy() {
+    let mut store = open(&[alice()]);
+    let (refused, outcome) = store.prepare(&send(alice(), bob().0, 1)).expect("runs");
+    match outcome {
+        Ok(Outcome::Sent { answers, .. }) => assert_eq!(answers, [Err(StoreError::UserUnknown)]),
+        other => panic!("{other:?}"),
+    }
+    store.open(bob());
+    assert_eq!(ready(refused.commit()), Err(TxnError::Conflict), "R14");
+
+    let carol = (user(3), device(3));
+    let (copy, _) = store.prepare(&send(alice(), carol.0, 2)).expect("runs");
+    let unknown = Err(StoreError::UserUnknown);
+    assert_eq!(store.try_send(alice(), carol.0, 2), unknown);
+    store.open(carol);
+    assert_eq!(ready(copy.commit()), Err(TxnError::Conflict));
+    assert_eq!(store.try_send(alice(), carol.0, 2), unknown);
+    assert!(store.entries(carol).is_empty());
+}
+
 #[test]
 fn r15_an_unknown_outcome_is_found_out_through_the_answers() {
     for (fault, repeated) in [(Fault::LostBefore, false), (Fault::LostAfter, true)] {

@@ -99,7 +99,8 @@ impl Checker {
         let is_member = model.registered && !model.removed;
         let last = model.last_number.insert(item.chat, item.number);
         let failed = model.failed.filter(|failed| item.number > *failed);
-        let taken = model.numbers.insert(item.number, token);
+        let taken = model.answered(item.number);
+        model.numbers.insert(item.number, token);
         self.require(is_member, "R14", || {
             format!("{sender:?} is no device and has sent")
         });
@@ -168,12 +169,21 @@ impl Checker {
     fn not_sent(&mut self, sender: Device, token: u64, item: &SendItem, error: StoreError) {
         let theirs = self.devices_of(item.recipient);
         let receiving = self.receiving(item.recipient);
+        let model = self.device(sender);
         let (rule, justified) = match error {
-            StoreError::UserUnknown => ("R14", theirs.is_empty()),
+            StoreError::UserUnknown => {
+                let first = model.answered(item.number);
+                let is_again = first.is_some() && model.unknown.get(&item.number) == Some(&token);
+                if first.is_none() {
+                    model.unknown.insert(item.number, token);
+                }
+                let rule = if first.is_some() { "R12" } else { "R14" };
+                (rule, is_again || (first.is_none() && theirs.is_empty()))
+            }
             StoreError::RecipientFull => ("R21", receiving.is_empty() && !theirs.is_empty()),
-            StoreError::DeviceRemoved => ("R13", !self.device(sender).registered),
+            StoreError::DeviceRemoved => ("R13", !model.registered),
             StoreError::NumberReused => {
-                let holder = self.device(sender).numbers.get(&item.number).copied();
+                let holder = model.answered(item.number);
                 ("R12", holder.is_some_and(|holder| holder != token))
             }
             StoreError::NumberSpent => {
@@ -181,7 +191,8 @@ impl Checker {
                     *number > item.number
                         && (*number - item.number).is_multiple_of(SEND_ANSWERS_KEPT)
                 };
-                ("R12", self.device(sender).numbers.keys().any(newer))
+                let mut taken = model.numbers.keys().chain(model.unknown.keys());
+                ("R12", taken.any(newer))
             }
             StoreError::Corrupt | StoreError::CursorInvalid => ("R10", false),
             _ => return,
@@ -201,10 +212,7 @@ impl Checker {
         });
         let model = self.device(device);
         let (removed, flushed) = (model.removed, model.flushed);
-        let highest = model
-            .numbers
-            .last_key_value()
-            .map_or(0, |(number, _)| *number);
+        let highest = model.highest();
         model.registered = true;
         self.require(!removed, "R13", || {
             format!("{device:?} came back after its removal")

@@ -78,11 +78,13 @@ pub(crate) struct DeviceModel {
     pub(crate) flushed: Position,
     /// Committed numbers and their tokens (R12).
     pub(crate) numbers: BTreeMap<u64, u64>,
+    /// Numbers whose answer is that nobody has that id, and their tokens (R12).
+    pub(crate) unknown: BTreeMap<u64, u64>,
     /// The last committed number per chat (R16).
     pub(crate) last_number: BTreeMap<ChatId, u64>,
     /// A number that failed retryably: until it is evaluated again, nothing above it commits (R16).
     pub(crate) failed: Option<u64>,
-    /// Numbers refused for good. If nobody learned of it they are tried again, and may then succeed.
+    /// Numbers refused for good.
     pub(crate) refused: BTreeSet<u64>,
     /// The furthest that the client has acknowledged, in a Hello or an Ack.
     pub(crate) acked: Position,
@@ -98,6 +100,20 @@ pub(crate) struct DeviceModel {
     pub(crate) seen: BTreeMap<(ChatId, UserId), Progress>,
     /// The client's last connection.
     pub(crate) counter: u64,
+}
+
+impl DeviceModel {
+    /// The token that a number has its answer for.
+    pub(crate) fn answered(&self, number: u64) -> Option<u64> {
+        let committed = self.numbers.get(&number);
+        committed.or_else(|| self.unknown.get(&number)).copied()
+    }
+
+    /// The highest number that has its answer, 0 if there is none.
+    pub(crate) fn highest(&self) -> u64 {
+        let last = |of: &BTreeMap<u64, u64>| of.last_key_value().map_or(0, |(number, _)| *number);
+        last(&self.numbers).max(last(&self.unknown))
+    }
 }
 
 /// What is known of a message.

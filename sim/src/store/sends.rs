@@ -76,9 +76,9 @@ impl SendsWork {
             work.savepoint();
             match (ready(send::send(scope, work, sender, item)), work.error()) {
                 (_, Some(error)) | (Err(RecordError::Txn(error)), None) => return Err(error),
-                (Ok((sent, grown)), None) => {
+                (Ok((answer, grown)), None) => {
                     self.grown.extend(grown);
-                    Ok(sent)
+                    answer
                 }
                 (Err(RecordError::Refused(error)), None) => {
                     work.rollback();

@@ -98,7 +98,7 @@ impl PendingSends {
     }
 }
 
-/// Evaluates one item; if it is refused, nothing of it stays.
+/// Evaluates one item; if it is refused, nothing of it stays but an answer that is kept (R12).
 fn evaluate(
     scope: &mut Scope<'_>,
     txn: &mut BatchTxn<'_>,
@@ -109,9 +109,9 @@ fn evaluate(
     txn.savepoint();
     let sent = ready(send::send(scope, txn, sender, item));
     match (sent, txn.error()) {
-        (Ok((sent, growth)), None) => {
+        (Ok((answer, growth)), None) => {
             grown.extend(growth);
-            Ok(Ok(sent))
+            Ok(answer)
         }
         (Err(RecordError::Refused(error)), _) => {
             txn.rollback();

@@ -140,9 +140,9 @@ impl Work {
                 Err(self.too_late())
             } else {
                 match run_send(scope, txn, sender, item).await {
-                    Ok(answer) => answer.map(|(sent, news)| {
+                    Ok(answer) => answer.and_then(|(answer, news)| {
                         grown.extend(news);
-                        sent
+                        answer
                     }),
                     // It needs what an earlier one wrote under the same stamp: in the next transaction.
                     Err(TxnError::Unreadable) if !answers.is_empty() => break,
@@ -290,7 +290,7 @@ fn growth(outcome: &mut Outcome) -> Option<&mut Vec<Grown>> {
     }
 }
 
-type SendAnswer = Result<(Sent, Vec<Grown>), StoreError>;
+type SendAnswer = Result<(Result<Sent, StoreError>, Vec<Grown>), StoreError>;
 
 async fn run_send(
     scope: &mut Scope<'_>,

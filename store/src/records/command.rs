@@ -53,7 +53,7 @@ pub async fn run<T: Txn>(
     })
 }
 
-/// All sends in one transaction. A send that is refused has written nothing, so the others stand.
+/// All sends in one transaction. A send that is refused has written its answer at most, so the others stand.
 async fn run_sends<T: Txn>(
     scope: &mut Scope<'_>,
     txn: &mut T,
@@ -67,9 +67,9 @@ async fn run_sends<T: Txn>(
             Err(StoreError::EarlierSendFailed)
         } else {
             match send::send(scope, txn, sender, item).await {
-                Ok((sent, growth)) => {
+                Ok((answer, growth)) => {
                     grown.extend(growth);
-                    Ok(sent)
+                    answer
                 }
                 Err(RecordError::Refused(error)) => Err(error),
                 Err(error) => return Err(error),

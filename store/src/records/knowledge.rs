@@ -49,20 +49,20 @@ impl Knowledge {
         self.expiry_days.remove(device);
     }
 
-    /// The highest number of a committed send of the device: proves that a slot of `k/` holds an older
+    /// The highest number of the device that has its answer: proves that a slot of `k/` holds an older
     /// one, without reading it (R12).
     pub(crate) fn highest_number(&mut self, device: Device) -> Option<u64> {
         self.numbers.as_mut()?.get(&device).copied()
     }
 
-    /// Learns that no send of the device above `number` is committed.
+    /// Learns that no send of the device above `number` has its answer.
     pub(crate) fn learn_highest_number(&mut self, device: Device, number: u64) {
         if let Some(numbers) = &mut self.numbers {
             numbers.insert(device, number);
         }
     }
 
-    /// Learns that a send with this number joins the commit, if the highest one was known before.
+    /// Learns that the answer to this number joins the commit, if the highest one was known before.
     pub(crate) fn raise_highest_number(&mut self, device: Device, number: u64) {
         if let Some(known) = self.numbers.as_mut().and_then(|n| n.get_mut(&device)) {
             *known = number.max(*known);

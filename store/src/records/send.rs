@@ -10,7 +10,11 @@ use super::codec::{Parts, finish, value};
 use super::versions::{self, Versions};
 use super::{Device, RecordError, Scope, expiry, inbox, read};
 
+/// The first byte of the answer to a committed send.
 const VERSION: u8 = 1;
+
+/// The first byte of a refusal for good, [`StoreError::UserUnknown`]: number and hash follow.
+const REFUSED: u8 = 2;
 
 /// Bytes of an answer in front of the stamp: version, number, hash, message id, server time, generation.
 const PREFIX: usize = 1 + 8 + 8 + 8 + 8 + 4;
@@ -20,22 +24,36 @@ const PREFIX: usize = 1 + 8 + 8 + 8 + 8 + 4;
 struct Answer {
     number: u64,
     request_hash: u64,
-    message_id: MessageId,
-    server_time_ms: u64,
-    position: Position,
+    first: Result<Sent, StoreError>,
 }
 
 impl Answer {
     fn decode(value: &[u8]) -> Option<Self> {
-        let mut parts = Parts::of(value, VERSION)?;
-        let answer = Self {
-            number: parts.u64()?,
-            request_hash: parts.u64()?,
-            message_id: MessageId::new(parts.u64()?),
-            server_time_ms: parts.u64()?,
-            position: parts.position()?,
+        let is_refused = value.first() == Some(&REFUSED);
+        let mut parts = Parts::of(value, if is_refused { REFUSED } else { VERSION })?;
+        let (number, request_hash) = (parts.u64()?, parts.u64()?);
+        let first = if is_refused {
+            Err(StoreError::UserUnknown)
+        } else {
+            Ok(Sent {
+                message_id: MessageId::new(parts.u64()?),
+                server_time_ms: parts.u64()?,
+                position: parts.position()?,
+                repeated: true,
+            })
         };
-        parts.end(answer)
+        parts.end(Self {
+            number,
+            request_hash,
+            first,
+        })
+    }
+
+    fn refusal(item: &SendItem) -> Bytes {
+        let mut value = value(REFUSED, 8 + 8);
+        value.put_u64(item.number);
+        value.put_u64(item.request_hash);
+        finish(value)
     }
 
     /// Everything but the position, which the commit gives.
@@ -52,24 +70,35 @@ impl Answer {
 
 /// Commits one message, or finds the first answer to it.
 ///
+/// The inner result is what the number is answered with from now on. A refusal for good is kept like any
+/// other answer: otherwise a copy of the send that is evaluated later, perhaps by another session, would
+/// find the recipient registered by then and deliver what its sender was told nobody would get.
+///
 /// The read set is its `k/` slot and `uv/` of both users (R14): everything that it writes beside them is
 /// blind, so two devices that write to one inbox never conflict.
 ///
 /// # Errors
-/// Any [`StoreError`] that a send is answered with.
+/// Any other [`StoreError`] that a send is answered with: nothing is kept of it.
 pub async fn send<T: Txn>(
     scope: &mut Scope<'_>,
     txn: &mut T,
     sender: Device,
     item: &SendItem,
-) -> Result<(Sent, Vec<Grown>), RecordError> {
+) -> Result<(Result<Sent, StoreError>, Vec<Grown>), RecordError> {
     if let Some(first) = first_answer(scope, txn, sender, item).await? {
         return Ok((first, Vec::new()));
     }
-    let receivers = receivers(scope, txn, sender, item.recipient).await?;
+    let key = scope.keys.answer(sender.0, sender.1, item.number);
+    let receivers = match receivers(scope, txn, sender, item.recipient).await {
+        Err(RecordError::Refused(StoreError::UserUnknown)) => {
+            txn.set(&key, Answer::refusal(item));
+            scope.knowledge.raise_highest_number(sender, item.number);
+            return Ok((Err(StoreError::UserUnknown), Vec::new()));
+        }
+        receivers => receivers?,
+    };
     let index = scope.take_index()?;
     let grown = append(scope, txn, &receivers, index, item);
-    let key = scope.keys.answer(sender.0, sender.1, item.number);
     let prefix = Answer::prefix(item, scope.generation);
     txn.set_versionstamped_value(&key, &prefix, index, &[]);
     scope.knowledge.raise_highest_number(sender, item.number);
@@ -79,7 +108,7 @@ pub async fn send<T: Txn>(
         server_time_ms: item.envelope.server_time_ms,
         repeated: false,
     };
-    Ok((sent, grown))
+    Ok((Ok(sent), grown))
 }
 
 /// R12: same number and hash, the first answer; same number and another hash, reused; a newer number in
@@ -89,7 +118,7 @@ async fn first_answer<T: Txn>(
     txn: &mut T,
     sender: Device,
     item: &SendItem,
-) -> Result<Option<Sent>, RecordError> {
+) -> Result<Option<Result<Sent, StoreError>>, RecordError> {
     let known = scope.knowledge.highest_number(sender);
     if known.is_none() && scope.knowledge.keeps_numbers() {
         highest_number(scope, txn, sender).await?;
@@ -108,18 +137,13 @@ async fn first_answer<T: Txn>(
             if answer.request_hash != item.request_hash {
                 return Err(StoreError::NumberReused.into());
             }
-            Ok(Some(Sent {
-                message_id: answer.message_id,
-                position: answer.position,
-                server_time_ms: answer.server_time_ms,
-                repeated: true,
-            }))
+            Ok(Some(answer.first))
         }
         _ => Ok(None),
     }
 }
 
-/// The highest number of a committed send of a device, 0 if there is none.
+/// The highest number of a device that has its answer, 0 if there is none.
 ///
 /// # Errors
 /// If an answer can not be read.

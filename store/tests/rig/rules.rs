@@ -18,6 +18,7 @@ macro_rules! for_every_rule {
             r12_same_number_same_hash_is_answered_the_first_answer,
             r12_same_number_other_hash_is_refused,
             r12_a_number_whose_slot_was_taken_is_spent,
+            r12_a_refusal_for_good_is_the_first_answer,
             r13_the_highest_number_is_found,
             r13_devices_are_registered_up_to_the_limit,
             r14_an_added_device_gets_the_next_message,
@@ -173,6 +174,24 @@ pub(crate) fn r12_a_number_whose_slot_was_taken_is_spent(store: &mut impl Ask) {
         Err(StoreError::NumberSpent)
     );
     assert_eq!(store.entries(bob()).len(), 3);
+}
+
+pub(crate) fn r12_a_refusal_for_good_is_the_first_answer(store: &mut impl Ask) {
+    open_all(store, &[alice()]);
+    let unknown = Err(StoreError::UserUnknown);
+    let twice = [1, 1].map(|number| item(alice(), user(2), number, b"hello"));
+    assert_eq!(store.sends(alice(), twice.into()).0, [unknown; 2]);
+    assert_eq!(store.open(alice()).highest_number, Some(1));
+    store.open(bob());
+    assert_eq!(store.try_send(alice(), user(2), 1), unknown, "again");
+    let (other, _) = store.sends(alice(), vec![item(alice(), user(2), 1, b"other")]);
+    assert_eq!(other, [Err(StoreError::NumberReused)]);
+    store.send(alice(), user(2), 257);
+    assert_eq!(
+        store.try_send(alice(), user(2), 1),
+        Err(StoreError::NumberSpent)
+    );
+    assert_eq!(store.entries(bob()).len(), 1);
 }
 
 pub(crate) fn r13_the_highest_number_is_found(store: &mut impl Ask) {
