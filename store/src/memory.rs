@@ -151,7 +151,7 @@ impl State {
     }
 
     fn check(&self, txn: &MemoryTxn) -> Result<(), TxnError> {
-        if txn.too_large || txn.bytes > TXN_BYTES_MAX {
+        if txn.too_large {
             return Err(TxnError::TooLarge);
         }
         if !self.is_kept(txn.version) {
@@ -213,8 +213,11 @@ fn number(value: Option<&[u8]>) -> u64 {
 
 impl MemoryTxn {
     fn push(&mut self, key: usize, value: usize, operation: Operation) {
-        self.too_large |= key > KEY_BYTES_MAX || value > VALUE_BYTES_MAX;
         self.bytes += key + value;
+        if key > KEY_BYTES_MAX || value > VALUE_BYTES_MAX || self.bytes > TXN_BYTES_MAX {
+            self.too_large = true;
+            return;
+        }
         self.operations.push(operation);
     }
 
@@ -370,7 +373,7 @@ impl Txn for MemoryTxn {
 
     async fn commit(self) -> Result<Stamp, TxnError> {
         let mut state = self.engine.state();
-        if self.operations.is_empty() {
+        if self.operations.is_empty() && !self.too_large {
             return Ok(stamp_of(self.version));
         }
         match state.faults.pop_front() {
