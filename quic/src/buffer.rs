@@ -172,6 +172,8 @@ impl RecvBuf {
         let end = offset + data.len() as u64;
         let start = offset.max(self.read);
         if end <= start {
+            // An empty piece ahead of the data counts as far as its offset (RFC 9000 4.1).
+            self.highest = self.highest.max(end);
             return Ok(());
         }
         let data = &data[to_usize(start - offset)..];
@@ -242,6 +244,18 @@ impl RecvBuf {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_empty_piece_ahead_counts_once_rfc9000_4_1() {
+        let mut buf = RecvBuf::at(0);
+        assert!(buf.insert(5, &[]).is_ok());
+        assert_eq!((buf.highest(), buf.offset(), buf.readable()), (5, 0, 0));
+        assert!(buf.insert(0, b"abcde").is_ok());
+        assert_eq!((buf.highest(), buf.readable()), (5, 5));
+        assert_eq!(buf.read(&mut [0; 8]), 5);
+        assert!(buf.insert(3, &[]).is_ok());
+        assert_eq!(buf.highest(), buf.offset());
+    }
 
     proptest! {
         /// Pieces in any order, overlapping and repeated, read in any portions, give the bytes.

@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::net::Node as _;
 use common::own::{server_addr, steered};
 use common::rig::{Edit, Rig, ints, varint};
 use roadstead_quic::frame::ty;
@@ -288,6 +289,27 @@ fn the_connections_window_rfc9000_4_1() {
             &stream(4, 1_999 + extra, false, b"x"),
         );
         assert_eq!(rig.closed_with(Side::Server), code);
+    }
+}
+
+/// Frames without data ahead of the data, as reordering makes them: they count towards the limits once, and
+/// what they announce is read in the end.
+#[test]
+fn empty_frames_ahead_of_the_data_rfc9000_4_1() {
+    for fin in [false, true] {
+        let mut rig = Rig::default();
+        // Three times: what is counted again would exceed the connection's limit.
+        for _ in 0..3 {
+            rig.inject(Level::Data, Side::Client, &stream(0, 8_000, fin, b""));
+        }
+        rig.net.run_for(5_000_000);
+        for offset in (0..8_000).step_by(1_000) {
+            let data = stream(0, offset, false, &[7; 1_000]);
+            rig.inject(Level::Data, Side::Client, &data);
+        }
+        let (data, ended) = rig.net.server.read(rig.net.now, 0);
+        assert_eq!((data.len(), ended), (8_000, fin));
+        assert_eq!(rig.closed_with(Side::Server), None);
     }
 }
 

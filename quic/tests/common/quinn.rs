@@ -306,8 +306,10 @@ impl Node for Quinn {
 
     fn close(&mut self, now: Time) {
         let at = self.at(now);
-        if let Some(conn) = self.conn() {
+        if let Some(conn) = self.conn().filter(|conn| !conn.is_closed()) {
             conn.close(at, 42u32.into(), Bytes::new());
+            // quinn does not tell its application what that did itself; the own engine does.
+            self.notes.push(Note::Closed("closed by this end".into()));
         }
     }
 
