@@ -30,6 +30,9 @@ const MEMORY_MIB: u32 = 1_024;
 /// Inputs are no longer than this, in bytes.
 const INPUT_MAX: u32 = 4_096;
 
+/// Characters of a line that are shown: an input printed by a panic may be long.
+const LINE_MAX: usize = 400;
+
 /// What a run of a target came to.
 struct Ran {
     executions: u64,
@@ -164,7 +167,11 @@ fn explain(target: &str, output: &Output) {
     let told: Vec<&str> = log.lines().collect();
     let panic = told.iter().position(|line| line.contains("panicked at"));
     let from = panic.unwrap_or(told.len().saturating_sub(30));
-    told[from..].iter().take(30).for_each(|line| say(line));
+    let short = |line: &str| line.chars().take(LINE_MAX).collect::<String>();
+    told[from..]
+        .iter()
+        .take(30)
+        .for_each(|line| say(&short(line)));
     let input = log
         .lines()
         .find_map(|line| line.split_once("Test unit written to "));
