@@ -1,8 +1,10 @@
 //! The command line.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config;
@@ -155,23 +157,16 @@ pub(crate) struct Doctor {
 }
 
 pub(crate) fn print_default_config() -> anyhow::Result<()> {
-    line(config::DEFAULT_FILE.trim_end());
-    Ok(())
+    line(config::DEFAULT_FILE.trim_end())
 }
 
-/// The line that says where the server can be reached, for people and for programs that started it.
-#[allow(
-    clippy::print_stdout,
-    reason = "the answer of a command goes to standard output"
-)]
-pub(crate) fn line(text: &str) {
-    println!("{text}");
+/// Writes the answer of a command to standard output, for people and for programs that started it.
+/// `println!` would panic where nobody reads it or there is no room for it.
+pub(crate) fn line(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{text}").context("standard output")
 }
 
-#[allow(
-    clippy::print_stderr,
-    reason = "the last word of a command that failed"
-)]
+/// The last word of a command that failed; the exit code says it too.
 pub(crate) fn print_error(error: &anyhow::Error) {
-    eprintln!("roadstead: {error:#}");
+    let _ = writeln!(std::io::stderr(), "roadstead: {error:#}");
 }

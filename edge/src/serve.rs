@@ -319,10 +319,13 @@ fn announce<E: Engine>(config: &Config, server: &Server<Message, E>, admin: Sock
         .collect();
     let pid = std::process::id();
     let data = config.data.display();
-    cli::line(&format!(
+    let announced = cli::line(&format!(
         "roadstead ready listen={} admin={admin} data={data} pid={pid}",
         listen.join(",")
     ));
+    if let Err(error) = announced {
+        tracing::warn!(%error, "the ready line could not be written");
+    }
 }
 
 fn start_upkeep(
@@ -357,6 +360,9 @@ fn start_log(filter: &str) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
+        // A line that can not be written is lost. Its complaint would go to the same standard error, and
+        // panic: a full disk under the log would end the process.
+        .log_internal_errors(false)
         .init();
     Ok(())
 }

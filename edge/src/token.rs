@@ -87,8 +87,7 @@ pub(crate) fn print(arguments: &cli::Token) -> anyhow::Result<()> {
     })?;
     let user = UserId::new(arguments.user).context("--user")?;
     let tokens = config::Tokens::default();
-    cli::line(&sign(&pem, user, &tokens, arguments.valid_for)?);
-    Ok(())
+    cli::line(&sign(&pem, user, &tokens, arguments.valid_for)?)
 }
 
 fn sign(

@@ -43,14 +43,14 @@ async fn transfer(engine: &impl Engine, command: &cli::Store) -> anyhow::Result<
                 // Nobody reads a file without its end, and nobody needs it.
                 let _ = fs::remove_file(partial(&arguments.file));
             }
-            tell("exported", summary?);
+            tell("exported", summary?)?;
         }
         cli::Store::Import(arguments) => {
             let file = File::open(&arguments.file);
             let file = file.with_context(|| arguments.file.display().to_string())?;
             let mut input = BufReader::with_capacity(1 << 20, file);
             let summary = transfer::import(engine, &mut input).await?;
-            tell("imported", summary);
+            tell("imported", summary)?;
         }
     }
     Ok(())
@@ -72,11 +72,11 @@ fn partial(path: &Path) -> std::path::PathBuf {
     path.with_added_extension("partial")
 }
 
-fn tell(what: &str, summary: Summary) {
+fn tell(what: &str, summary: Summary) -> anyhow::Result<()> {
     cli::line(&format!(
         "{what} {} keys, {} bytes, checksum {:016x}",
         summary.keys, summary.bytes, summary.checksum
-    ));
+    ))
 }
 
 #[cfg(feature = "foundationdb")]

@@ -2,10 +2,14 @@
 
 mod support;
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 
 use roadstead_proto::ErrorCode;
+use rustix::process::{Pid, Signal, kill_process};
 use support::edge::roadstead;
 use support::{Client, Edge, Expect, chat};
 
@@ -53,7 +57,7 @@ async fn sigterm_drains_and_exits_with_zero() {
     one.result().await;
     let deliver = two.deliver().await;
     two.ack(deliver.cursor.clone()).await;
-    edge.signal(rustix::process::Signal::TERM);
+    edge.signal(Signal::TERM);
     let pick = |frame| {
         if let Expect::GoAway(it) = frame {
             Some(it)
@@ -75,6 +79,37 @@ async fn sigterm_drains_and_exits_with_zero() {
         &two.deliver().await.envelope.expect("one").payload[..],
         b"after it"
     );
+}
+
+/// A log on a full disk, or one whose reader has gone.
+#[test]
+fn a_log_that_can_not_be_written_ends_nothing() {
+    let full = || File::options().write(true).open("/dev/full");
+    let data = tempfile::tempdir().expect("a directory");
+    let mut child = roadstead()
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .arg("--data")
+        .arg(data.path())
+        .stdout(Stdio::piped())
+        .stderr(full().expect("Linux has it"))
+        .spawn()
+        .expect("it starts");
+    let mut line = String::new();
+    let stdout = child.stdout.take().expect("piped");
+    BufReader::new(stdout).read_line(&mut line).expect("read");
+    assert!(line.starts_with("roadstead ready"), "{line:?}");
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+    assert_eq!(child.wait().expect("it was started").code(), Some(0));
+
+    // A command whose answer is lost has failed, in words.
+    let output = roadstead()
+        .arg("config")
+        .stdout(full().expect("Linux has it"))
+        .output()
+        .expect("it runs");
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("standard output"), "{error}");
 }
 
 #[tokio::test]
@@ -175,12 +210,12 @@ fn shards_are_pinned_to_cores_that_the_process_may_use() {
         .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
         .arg("--data")
         .arg(data.path())
-        .stdout(std::process::Stdio::piped())
+        .stdout(Stdio::piped())
         .spawn()
         .expect("taskset runs");
     let mut line = String::new();
     let stdout = child.stdout.take().expect("piped");
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut line).expect("read");
+    BufReader::new(stdout).read_line(&mut line).expect("read");
     let mut shards = Vec::new();
     for task in std::fs::read_dir(format!("/proc/{}/task", child.id())).expect("its threads") {
         let task = task.expect("a thread").path();

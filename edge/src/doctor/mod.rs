@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &cli::Doctor) -> anyhow::Result<ExitCode> {
     } else {
         text(&need, &findings)
     };
-    cli::line(&text);
+    cli::line(&text)?;
     Ok(ExitCode::from(exit_code(&findings)))
 }
 

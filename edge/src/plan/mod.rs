@@ -20,8 +20,7 @@ pub(crate) fn run(plan: &Plan) -> anyhow::Result<()> {
     } else {
         text(plan, &calculation)
     };
-    cli::line(text.trim_end());
-    Ok(())
+    cli::line(text.trim_end())
 }
 
 /// What was given, in the order of the options: option, value, meaning.
