@@ -6,6 +6,7 @@
 
 mod connect;
 mod exchange;
+mod probe;
 mod slot;
 mod sweep;
 mod upset;
@@ -30,6 +31,7 @@ use crate::schedule::{Arrivals, Schedule};
 use crate::session::{Effects, Happened};
 use crate::talk::Talks;
 use crate::topology::Roster;
+use probe::Probe;
 use slot::{Millis, Slot};
 use sweep::Sweep;
 
@@ -81,8 +83,7 @@ pub(crate) struct Worker {
     opening_max: u32,
     opening_cut_at: Micros,
     heartbeats: Sweep,
-    probe: Sweep,
-    probed_at: Micros,
+    probe: Probe,
     schedule: Schedule,
     /// What kind of messages are sent, and until when.
     traffic: Exchange,
@@ -191,8 +192,7 @@ impl Worker {
             opening_max: connect::OPENING_START,
             opening_cut_at: 0,
             heartbeats: Sweep::none(),
-            probe: Sweep::none(),
-            probed_at: 0,
+            probe: Probe::new(sessions),
             schedule: Schedule::empty(),
             traffic: Exchange::none(),
             until: 0,

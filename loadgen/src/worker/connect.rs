@@ -6,7 +6,6 @@ use roadstead_proto::ErrorCode;
 use roadstead_proto::v1::hello;
 
 use super::slot::Millis;
-use super::sweep::Sweep;
 use super::upset::RETURN;
 use super::{Alarm, CLOSES_PER_MS, Worker};
 use crate::clock::Micros;
@@ -38,13 +37,6 @@ const LOGIN_TIMEOUT: Micros = 12_000_000;
 /// to a minute (P46); a run ends before that, and jitter spreads its sessions well enough.
 const BACKOFF_MIN: Micros = 500_000;
 const BACKOFF_MAX: Micros = 5_000_000;
-
-/// A probe asks every session of a thread within this time, or at this many per second if longer.
-const PROBE_MIN: Micros = 2_000_000;
-const PROBES_PER_SECOND_MAX: u64 = 10_000;
-
-/// Time between two probes.
-const PROBE_PAUSE: Micros = 10_000_000;
 
 impl Worker {
     pub(super) fn may_connect(&self) -> bool {
@@ -231,7 +223,7 @@ impl Worker {
             self.count_close(describe(reason));
         }
         if phase == Phase::Active {
-            self.lose(session, reason, now);
+            self.lose(session, reason);
         }
         if is_final(reason, resumed_login) {
             self.slot(session).gave_up = true;
@@ -244,7 +236,7 @@ impl Worker {
     }
 
     /// An open session lost its connection.
-    fn lose(&mut self, session: u32, reason: &CloseReason, now: Micros) {
+    fn lose(&mut self, session: u32, reason: &CloseReason) {
         let was_lost = std::mem::replace(&mut self.slot(session).lost, true);
         if self.stage == Stage::Restart && !was_lost {
             self.left += 1;
@@ -260,17 +252,7 @@ impl Worker {
                 .note(Kind::SessionCut, session, describe(reason));
         }
         if *reason != CloseReason::Local {
-            self.probe_all(now);
-        }
-    }
-
-    /// One lost connection may mean that the server forgot all of them: asks every session, so that those
-    /// who only listen notice it before their next heartbeat.
-    pub(super) fn probe_all(&mut self, now: Micros) {
-        if self.probe.is_over() && (self.probed_at == 0 || now > self.probed_at + PROBE_PAUSE) {
-            let sessions = self.roster.sessions();
-            self.probe = Sweep::once(now, probe_time(sessions), sessions);
-            self.probed_at = now;
+            self.probe.want();
         }
     }
 
@@ -324,12 +306,6 @@ impl Worker {
         }
         more
     }
-}
-
-/// How long it takes to ask so many sessions.
-pub(super) fn probe_time(sessions: u32) -> Micros {
-    let paced = u64::from(sessions) * 1_000_000 / PROBES_PER_SECOND_MAX;
-    paced.max(PROBE_MIN)
 }
 
 /// Whether trying again can not help. A refused resume token can: the next try shows a fresh token.

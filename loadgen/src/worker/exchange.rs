@@ -187,7 +187,7 @@ impl Worker {
             let wait = (gap * f64::from(place)) as Micros;
             self.set_alarm(now + wait, session, Alarm::Return);
         }
-        self.probe_all(now);
+        self.probe.want();
     }
 
     /// Takes over the messages whose time has come; the flush at the end of the turn writes them.

@@ -1,5 +1,5 @@
 //! Something done to every session in turn, spread evenly over an interval: heartbeats (T10), and the
-//! probe that finds out which connections a restarted server has forgotten.
+//! [probe](super::probe) that finds out which connections a restarted server has forgotten.
 
 use crate::clock::Micros;
 

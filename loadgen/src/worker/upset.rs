@@ -4,7 +4,7 @@
 use roadstead_net::{Engine, Io};
 
 use super::sweep::Sweep;
-use super::{Alarm, Worker, connect};
+use super::{Alarm, Worker};
 use crate::clock::Micros;
 use crate::control::Stage;
 use crate::profile::Profile;
@@ -87,8 +87,7 @@ impl Worker {
         }
         if self.stage == Stage::Rebind && !self.rebound_all && self.rebinds.is_over() {
             self.rebound_all = true;
-            let sessions = self.roster.sessions();
-            self.probe = Sweep::once(now, connect::probe_time(sessions), sessions);
+            self.probe.begin(now);
         }
     }
 
