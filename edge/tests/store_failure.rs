@@ -2,35 +2,9 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-
+use roadstead_faulty_disk::SmallDisk;
 use roadstead_proto::ErrorCode;
 use support::{Client, Edge, Expect, chat, soon};
-
-/// A disk of a few MiB in memory.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(path: &Path) -> Option<Self> {
-        let mut mount = Command::new("mount");
-        mount
-            .args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"])
-            .arg(path)
-            .stderr(Stdio::null());
-        mount
-            .status()
-            .ok()?
-            .success()
-            .then(|| Self(path.to_owned()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 /// R10: sends fail retryably, readiness goes red, sessions stay; with room again everything goes on, and
 /// what was answered is there.
@@ -38,11 +12,11 @@ impl Drop for SmallDisk {
 #[allow(clippy::print_stderr, reason = "a test that did not run says so")]
 async fn r10_a_full_disk_is_survived() {
     let directory = tempfile::tempdir().expect("a directory");
-    let Some(disk) = SmallDisk::mount(directory.path()) else {
+    let Some(disk) = SmallDisk::mount(directory.path(), 6).expect("a directory") else {
         eprintln!("skipped: not allowed to mount a small disk");
         return;
     };
-    let edge = Edge::start_on(&disk.0, None, "", &[]);
+    let edge = Edge::start_on(disk.path(), None, "", &[]);
     Client::login(&edge, 2, 22).await.leave().await;
     let mut one = Client::login(&edge, 1, 11).await;
     let payload = vec![7; 16 * 1024];
@@ -64,7 +38,7 @@ async fn r10_a_full_disk_is_survived() {
     becomes_ready(&edge, 503).await;
     assert_eq!(edge.get("/healthz").await.0, 200, "alive, though not ready");
 
-    enlarge(&disk);
+    disk.remount("size=256m").expect("it is allowed");
     becomes_ready(&edge, 200).await;
     let again = async {
         loop {
@@ -83,14 +57,6 @@ async fn r10_a_full_disk_is_survived() {
         let deliver = two.deliver().await;
         two.ack(deliver.cursor).await;
     }
-}
-
-fn enlarge(disk: &SmallDisk) {
-    let status = Command::new("mount")
-        .args(["-o", "remount,size=256m"])
-        .arg(&disk.0)
-        .status();
-    assert!(status.expect("mount runs").success());
 }
 
 async fn becomes_ready(edge: &Edge, status: u16) {

@@ -8,14 +8,12 @@
 //! Everything stays on this machine: loopback, folders and network namespaces of its own, and processes
 //! that it started itself.
 
-mod disk;
 mod edge;
 mod flood;
 mod load;
 mod network;
 mod report;
 mod scenario;
-mod shim;
 mod slow;
 mod soak;
 

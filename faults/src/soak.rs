@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use roadstead_faulty_disk::{EIO, FailingDisk};
 use rustix::process::Signal;
 
 use crate::edge::{Edge, Setup, until};
@@ -10,7 +11,6 @@ use crate::flood::Flood;
 use crate::load::Load;
 use crate::report::{End, say};
 use crate::scenario::Bench;
-use crate::shim::{EIO, Shim};
 use crate::slow::SlowReaders;
 
 /// A round of load and faults.
@@ -28,12 +28,12 @@ pub(crate) fn run(bench: &Bench, minutes: f64) -> Result<End> {
     let scratch = tempfile::tempdir()?;
     let data = scratch.path().join("data");
     std::fs::create_dir_all(&data)?;
-    let shim = Shim::build(scratch.path())?;
+    let disk = FailingDisk::build(scratch.path())?;
     let setup = Setup {
         config: "[sessions]\nslow_consumer_s = 4\nheartbeat_s = 30\n".into(),
-        environment: shim
+        environment: disk
             .as_ref()
-            .map(|shim| shim.environment(&data))
+            .map(|disk| disk.environment(&data))
             .unwrap_or_default(),
         group: None,
     };
@@ -46,7 +46,7 @@ pub(crate) fn run(bench: &Bench, minutes: f64) -> Result<End> {
         };
         let load = load.start(bench, &edge, scratch.path())?;
         edge.metric_reaches("roadstead_sends_committed_total", messages + 50)?;
-        fault(round, &edge, shim.as_ref())?;
+        fault(round, &edge, disk.as_ref())?;
         messages += load.verify()?.number("messages", "acknowledged");
         let level = quiet(&edge)?;
         say(&format!(
@@ -77,12 +77,12 @@ pub(crate) fn run(bench: &Bench, minutes: f64) -> Result<End> {
 }
 
 /// One fault in each round, in turn.
-fn fault(round: u32, edge: &Edge, shim: Option<&Shim>) -> Result<()> {
-    match (round % 4, shim) {
-        (0, Some(shim)) => {
-            shim.fail("sync", EIO)?;
+fn fault(round: u32, edge: &Edge, disk: Option<&FailingDisk>) -> Result<()> {
+    match (round % 4, disk) {
+        (0, Some(disk)) => {
+            disk.fail("sync", EIO)?;
             edge.store_fails()?;
-            shim.mend()?;
+            disk.mend()?;
             edge.becomes_ready(200)
         }
         (1, _) => {

@@ -10,11 +10,9 @@ use std::sync::mpsc::{Receiver, channel};
 
 use rig::ask::Ask;
 use rig::writer::{self, Answered};
-use rig::{PATIENCE, Rig, device, item, shim, user};
+use rig::{PATIENCE, Rig, device, item, user};
 use roadstead::store::{Command as Ask_, Outcome, Sends, StoreError};
-
-/// Input/output error (Linux).
-const EIO: i32 = 5;
+use roadstead_faulty_disk::{EIO, FailingDisk};
 
 /// Not a test of its own: the process whose disk fails. It sends, and sends again what was refused.
 #[test]
@@ -67,13 +65,11 @@ struct Writer {
 }
 
 impl Writer {
-    fn start(shim: &Path, disk: &Path, order: &Path) -> Self {
+    fn start(failing: &FailingDisk, disk: &Path) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this test"))
             .args(["--exact", "child", "--ignored", "--nocapture"])
             .env(writer::PATH, disk)
-            .env("LD_PRELOAD", shim)
-            .env("FAILING_DISK_ROOT", disk)
-            .env("FAILING_DISK_ORDER", order)
+            .envs(failing.environment(disk))
             .stdout(Stdio::piped())
             .spawn()
             .expect("the child starts");
@@ -128,23 +124,22 @@ impl Drop for Writer {
 
 fn survives(calls: &str) {
     let folder = tempfile::tempdir().expect("a folder");
-    let Some(shim) = shim::build("failing_disk", folder.path()) else {
+    let failing = FailingDisk::build(folder.path()).expect("it compiles");
+    let Some(failing) = failing else {
         return skipped();
     };
-    let (disk, order) = (folder.path().join("store"), folder.path().join("order"));
+    let disk = folder.path().join("store");
     fs::create_dir(&disk).expect("a folder");
     let mut answered = Answered::default();
-    let writer = Writer::start(&shim, &disk, &order);
+    let writer = Writer::start(&failing, &disk);
     writer.until("sent", 20, &mut answered);
     for _ in 0..3 {
-        let next = folder.path().join("next");
-        fs::write(&next, format!("{calls} {EIO}")).expect("writes");
-        fs::rename(&next, &order).expect("renames");
+        failing.fail(calls, EIO).expect("writes");
         // What was under way before the order may still be answered; then nothing is.
         writer.until("refused", 1, &mut answered);
         let served = writer.until("refused", 3, &mut answered);
         assert_eq!(served, 0, "something is served while every {calls} fails");
-        fs::remove_file(&order).expect("removes");
+        failing.mend().expect("removes");
         writer.until("sent", 20, &mut answered);
     }
     writer.kill(&mut answered);

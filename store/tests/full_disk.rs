@@ -4,36 +4,14 @@
 
 mod rig;
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rig::ask::Ask;
 use rig::{PATIENCE, Rig, config, device, item, user};
 use roadstead::store::{Command as Ask_, Outcome, Sends, StoreError};
+use roadstead_faulty_disk::SmallDisk;
 use roadstead_store::Health;
-
-/// A disk of 4 MiB.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn mount(path: &Path) -> Option<Self> {
-        let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"])
-            .arg(path)
-            .stderr(std::process::Stdio::null())
-            .status();
-        mounted.ok()?.success().then(|| Self(path.to_path_buf()))
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Left over only if the test has failed before the store was closed.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 /// Asks until the answer is as wanted.
 fn until(what: &str, mut done: impl FnMut() -> bool) {
@@ -49,16 +27,16 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
 #[allow(clippy::print_stderr, reason = "a test that did not run says so")]
 fn r10_a_full_disk_refuses_and_recovers() {
     let folder = tempfile::tempdir().expect("a folder");
-    let Some(disk) = SmallDisk::mount(folder.path()) else {
+    let Some(disk) = SmallDisk::mount(folder.path(), 4).expect("a folder") else {
         eprintln!("skipped: not allowed to mount a small disk");
         return;
     };
     let clock = Arc::default();
-    let mut rig = Rig::with(config(&disk.0.join("store"), &clock), clock);
+    let mut rig = Rig::with(config(&disk.path().join("store"), &clock), clock);
     let (alice, bob) = ((user(1), device(1)), (user(2), device(2)));
     rig.open(alice);
     rig.open(bob);
-    let ballast = disk.0.join("ballast");
+    let ballast = disk.path().join("ballast");
     std::fs::write(&ballast, vec![0; 2 << 20]).expect("fits");
 
     let mut answered = Vec::new();

@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 
 use rig::ask::Ask;
 use rig::writer::{self, Answered};
-use rig::{Rig, device, shim, user};
+use rig::{Rig, device, user};
+use roadstead_faulty_disk::{PRELOAD, power_cut};
 
 /// Not a test of its own: the process whose power is cut.
 #[test]
@@ -58,7 +59,7 @@ fn run_and_cut(shim: &Path, young: usize, disk: &Path, sends: usize, answered: &
         .args(["--exact", "child", "--ignored", "--nocapture"])
         .env(writer::PATH, disk.join("store"))
         .env(writer::YOUNG, young.to_string())
-        .env("LD_PRELOAD", shim)
+        .env(PRELOAD, shim)
         .env("POWERCUT_ROOT", disk)
         .env("POWERCUT_SHADOW", shadow.path())
         .stdout(Stdio::piped())
@@ -114,7 +115,7 @@ fn seed(root: &Path, folder: &Path, shadow: &Path) {
 #[test]
 fn r11_nothing_answered_is_lost_by_a_power_cut() {
     let tools = tempfile::tempdir().expect("a folder");
-    let Some(shim) = shim::build("powercut", tools.path()) else {
+    let Some(shim) = power_cut(tools.path()).expect("it compiles") else {
         eprint_skipped();
         return;
     };
@@ -134,7 +135,7 @@ fn r11_nothing_answered_is_lost_by_a_power_cut() {
 fn the_shim_forgets_what_was_not_synced() {
     // The canary: a test whose disk keeps everything would pass whatever the store did.
     let tools = tempfile::tempdir().expect("a folder");
-    let Some(shim) = shim::build("powercut", tools.path()) else {
+    let Some(shim) = power_cut(tools.path()).expect("it compiles") else {
         eprint_skipped();
         return;
     };
@@ -145,7 +146,7 @@ fn the_shim_forgets_what_was_not_synced() {
     let script = "cd $POWERCUT_ROOT && printf kept > a && sync a && sync . && printf lost >> a && printf lost > b";
     let status = Command::new("sh")
         .args(["-c", script])
-        .env("LD_PRELOAD", &shim)
+        .env(PRELOAD, &shim)
         .env("POWERCUT_ROOT", disk.path())
         .env("POWERCUT_SHADOW", shadow.path())
         .status();

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use roadstead_faulty_disk::{EIO, EROFS, FailingDisk, SmallDisk};
+
 use super::{Bench, Stage};
-use crate::disk::SmallDisk;
 use crate::edge::Setup;
 use crate::report::End;
-use crate::shim::{EIO, EROFS, Shim};
 
 /// How long a disk stays broken once the server has noticed.
 const BROKEN: Duration = Duration::from_secs(2);
@@ -39,20 +39,20 @@ pub(super) fn read_only(bench: &Bench) -> Result<End> {
     let Some(disk) = SmallDisk::mount(&data, 512)? else {
         return Ok(End::Skip("mounting is not allowed here".into()));
     };
-    let Some(shim) = Shim::build(scratch.path())? else {
-        return Ok(End::Skip("no rustc to build the shim with".into()));
+    let Some(failing) = FailingDisk::build(scratch.path())? else {
+        return Ok(End::Skip("no rustc to compile a failing disk with".into()));
     };
     let setup = Setup {
-        environment: shim.environment(disk.path()),
+        environment: failing.environment(disk.path()),
         ..Setup::default()
     };
     let mut stage = Stage::with(bench, scratch, Some(disk.path()), setup)?;
     // Under the server: the kernel remounts no file system with files open for writing, but it turns one
     // read-only after an error. From then on every write is refused like this.
-    shim.fail("write sync open", EROFS)?;
+    failing.fail("write sync open", EROFS)?;
     stage.edge.becomes_ready(503)?;
     std::thread::sleep(BROKEN);
-    shim.mend()?;
+    failing.mend()?;
     stage.edge.becomes_ready(200)?;
     // At its start.
     stage.edge.kill()?;
@@ -81,20 +81,21 @@ pub(super) fn failed_write(bench: &Bench) -> Result<End> {
 
 fn failing(bench: &Bench, calls: &str) -> Result<End> {
     let scratch = tempfile::tempdir()?;
-    let Some(shim) = Shim::build(scratch.path())? else {
-        return Ok(End::Skip("no rustc to build the shim with".into()));
+    let Some(failing) = FailingDisk::build(scratch.path())? else {
+        return Ok(End::Skip("no rustc to compile a failing disk with".into()));
     };
+    // The whole folder: the server's log is on the disk that fails, as it often is.
     let setup = Setup {
-        environment: shim.environment(scratch.path()),
+        environment: failing.environment(scratch.path()),
         ..Setup::default()
     };
     let stage = Stage::with(bench, scratch, None, setup)?;
     let mut failures = 0;
     for _ in 0..(bench.seconds / 8).max(1) {
-        shim.fail(calls, EIO)?;
+        failing.fail(calls, EIO)?;
         stage.edge.store_fails()?;
         std::thread::sleep(BROKEN / 2);
-        shim.mend()?;
+        failing.mend()?;
         stage.edge.becomes_ready(200)?;
         failures += 1;
     }

@@ -10,7 +10,6 @@
 pub(crate) mod ask;
 pub(crate) mod cluster;
 pub(crate) mod rules;
-pub(crate) mod shim;
 pub(crate) mod writer;
 
 use std::path::Path;
