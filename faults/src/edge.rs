@@ -9,7 +9,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process, prlimit, waitid,
+};
 
 use crate::scenario::Bench;
 
@@ -89,12 +91,7 @@ impl Edge {
 
     /// It never ended by itself, and now it ends orderly.
     pub(crate) fn finish(mut self) -> Result<()> {
-        if let Some(status) = self.ended()? {
-            bail!(
-                "the server ended by itself: {status}\n{}",
-                self.last_words()
-            );
-        }
+        self.lives()?;
         self.signal(Signal::TERM)?;
         let status = self.child.wait()?;
         ensure!(
@@ -103,6 +100,27 @@ impl Edge {
             self.last_words()
         );
         Ok(())
+    }
+
+    /// It still runs.
+    fn lives(&self) -> Result<()> {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        if let Some(status) = waitid(WaitId::Pid(self.pid()), look)? {
+            let how = match status.terminating_signal() {
+                Some(signal) => format!("signal {signal}"),
+                None => format!("code {}", status.exit_status().unwrap_or(0)),
+            };
+            bail!("the server ended by itself: {how}: {}", self.last_words());
+        }
+        Ok(())
+    }
+
+    /// Looks until it is so, as long as the server runs.
+    fn until(&self, what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+        until(what, || {
+            self.lives()?;
+            done()
+        })
     }
 
     fn last_words(&self) -> String {
@@ -149,6 +167,15 @@ impl Edge {
         Ok(kib * 1024)
     }
 
+    /// Bytes that the store has in memory and not yet in its tables, as it says itself.
+    pub(crate) fn young(&self) -> Result<u64> {
+        let (_, page) = self.get("/debug/memory")?;
+        let line = page.lines().find(|line| line.starts_with("store, not yet"));
+        let number =
+            line.and_then(|line| line.split_whitespace().find_map(|word| word.parse().ok()));
+        number.context("the account of memory names the store")
+    }
+
     /// Status and body of an admin page.
     pub(crate) fn get(&self, path: &str) -> Result<(u16, String)> {
         let mut stream = TcpStream::connect_timeout(&self.admin, Duration::from_secs(2))?;
@@ -178,14 +205,14 @@ impl Edge {
 
     /// Waits until a metric has at least this value.
     pub(crate) fn metric_reaches(&self, name: &str, value: u64) -> Result<()> {
-        until(&format!("{name} reaching {value}"), || {
+        self.until(&format!("{name} reaching {value}"), || {
             Ok(self.metric(name).is_ok_and(|now| now >= value))
         })
     }
 
     /// Waits until so many sessions were closed with this code.
     pub(crate) fn closed_with(&self, code: &str, count: u64) -> Result<()> {
-        until(
+        self.until(
             &format!("{count} sessions being closed with {code}"),
             || {
                 let (_, page) = self.get("/metrics")?;
@@ -199,17 +226,18 @@ impl Edge {
         )
     }
 
-    /// Waits until the store has failed once more. Readiness may be red for a moment only: an engine whose
-    /// syncs fail opens again, and fails at the next commit.
-    pub(crate) fn store_fails(&self) -> Result<()> {
+    /// Breaks something, and waits until the store has failed of it. Readiness may be red for a moment
+    /// only: an engine whose syncs fail opens again, and fails at the next commit.
+    pub(crate) fn store_fails(&self, break_it: impl FnOnce() -> std::io::Result<()>) -> Result<()> {
         let name = "roadstead_store_failures_total";
         let before = self.metric(name)?;
+        break_it()?;
         self.metric_reaches(name, before + 1)
     }
 
     /// Waits until readiness answers so.
     pub(crate) fn becomes_ready(&self, status: u16) -> Result<()> {
-        until(&format!("/readyz answering {status}"), || {
+        self.until(&format!("/readyz answering {status}"), || {
             Ok(self.get("/readyz").is_ok_and(|(now, _)| now == status))
         })
     }

@@ -37,6 +37,9 @@ struct Cli {
     /// Seconds of load in each scenario.
     #[arg(long, value_name = "SECS", default_value_t = 20)]
     seconds: u64,
+    /// Scenarios that run at the same time, each with processes and folders of its own.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    at_once: usize,
     /// Also soak: so many minutes of faults against one process, with a leak check at the end.
     #[arg(long, value_name = "M")]
     minutes: Option<f64>,
@@ -76,11 +79,15 @@ fn run(cli: &Cli) -> anyhow::Result<bool> {
     let bench = Bench::new(cli.binaries.clone(), cli.seconds, &cli.quic_engine)?;
     let mut report = Report::default();
     let wanted = |name: &str| cli.only.is_empty() || cli.only.iter().any(|one| name.contains(one));
-    for one in scenario::ALL.iter().filter(|one| wanted(one.name)) {
-        report.add(one.name, || (one.run)(&bench));
-    }
+    let bench = &bench;
+    let wanted: Vec<_> = scenario::ALL
+        .iter()
+        .filter(|one| wanted(one.name))
+        .map(|one| (one.name, move || (one.run)(bench)))
+        .collect();
+    report.add_all(&wanted, cli.at_once);
     if let Some(minutes) = cli.minutes {
-        report.add("soak", || soak::run(&bench, minutes));
+        report.add("soak", || soak::run(bench, minutes));
     }
     report::say(&report.table());
     if let Some(file) = &cli.json {

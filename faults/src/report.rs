@@ -1,6 +1,7 @@
 //! What came of the scenarios, for people and for programs. The one place that prints.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -22,15 +23,8 @@ struct Line {
     seen: String,
 }
 
-/// See the [module](self).
-#[derive(Debug, Default)]
-pub(crate) struct Report {
-    lines: Vec<Line>,
-}
-
-impl Report {
-    /// Runs a scenario and takes down what came of it.
-    pub(crate) fn add(&mut self, name: &'static str, run: impl FnOnce() -> anyhow::Result<End>) {
+impl Line {
+    fn of(name: &'static str, run: impl FnOnce() -> anyhow::Result<End>) -> Self {
         say(&format!("{name} …"));
         let began = Instant::now();
         let (verdict, seen) = match run() {
@@ -43,12 +37,48 @@ impl Report {
             "{name}: {verdict} after {:.1} s: {seen}",
             took.as_secs_f64()
         ));
-        self.lines.push(Line {
+        Self {
             name,
             verdict,
             took,
             seen,
+        }
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    lines: Vec<Line>,
+}
+
+impl Report {
+    /// Runs a scenario and takes down what came of it.
+    pub(crate) fn add(&mut self, name: &'static str, run: impl Fn() -> anyhow::Result<End> + Sync) {
+        self.add_all(&[(name, run)], 1);
+    }
+
+    /// Runs so many scenarios at once, and takes down what came of them in the order given.
+    pub(crate) fn add_all<F>(&mut self, scenarios: &[(&'static str, F)], at_once: usize)
+    where
+        F: Fn() -> anyhow::Result<End> + Sync,
+    {
+        let next = AtomicUsize::new(0);
+        let run_some = || {
+            let mine = || scenarios.get(next.fetch_add(1, Ordering::Relaxed));
+            let lines = std::iter::from_fn(mine).map(|(name, run)| Line::of(name, run));
+            lines.collect::<Vec<_>>()
+        };
+        let mut lines: Vec<Line> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..at_once.max(1)).map(|_| scope.spawn(run_some)).collect();
+            let ended = threads.into_iter().map(|thread| thread.join());
+            ended
+                .flat_map(|lines| lines.expect("scenarios do not panic"))
+                .collect()
         });
+        let place = |line: &Line| scenarios.iter().position(|(name, _)| *name == line.name);
+        lines.sort_by_key(place);
+        self.lines.extend(lines);
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -116,5 +146,18 @@ mod tests {
         assert!(!report.passed());
         assert_eq!(report.json()["verdict"], "fail");
         assert!(report.table().contains("FAIL"));
+    }
+
+    #[test]
+    fn scenarios_at_once_are_told_in_their_order() {
+        let both = std::sync::Barrier::new(2);
+        let run = || {
+            both.wait();
+            Ok(End::Pass("met the other".into()))
+        };
+        let mut report = Report::default();
+        report.add_all(&[("one", run), ("two", run)], 2);
+        let names: Vec<_> = report.lines.iter().map(|line| line.name).collect();
+        assert_eq!(names, ["one", "two"]);
     }
 }

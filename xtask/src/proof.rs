@@ -7,10 +7,13 @@ use crate::steps::{binary, build, cargo, run};
 /// How long CI explores with seeds that were never run before.
 const EXPLORE: [&str; 2] = ["--minutes", "0.5"];
 
-/// Faults that take a few seconds each and need nothing but a compiler.
-const QUICK: [&str; 10] = [
+/// Faults that take a few seconds each and need nothing but a compiler. They mostly wait, so they do it
+/// together.
+const QUICK: [&str; 16] = [
     "--seconds",
     "8",
+    "--at-once",
+    "3",
     "--only",
     "kill-loop",
     "--only",
@@ -19,6 +22,10 @@ const QUICK: [&str; 10] = [
     "freeze",
     "--only",
     "packet-loss",
+    "--only",
+    "failed-sync",
+    "--only",
+    "failed-write",
 ];
 
 /// Explores with the simulator; it prints its seeds.

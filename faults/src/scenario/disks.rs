@@ -92,8 +92,7 @@ fn failing(bench: &Bench, calls: &str) -> Result<End> {
     let stage = Stage::with(bench, scratch, None, setup)?;
     let mut failures = 0;
     for _ in 0..(bench.seconds / 8).max(1) {
-        failing.fail(calls, EIO)?;
-        stage.edge.store_fails()?;
+        stage.edge.store_fails(|| failing.fail(calls, EIO))?;
         std::thread::sleep(BROKEN / 2);
         failing.mend()?;
         stage.edge.becomes_ready(200)?;
