@@ -85,6 +85,14 @@ pub(crate) struct OwnEdge {
     /// Shards of the edge that this end starts [default: its own].
     #[arg(long, value_name = "N")]
     pub(crate) shards: Option<u16>,
+    /// An option of `roadstead serve` for that edge, as in --edge-option=--store=foundationdb; also more
+    /// than once.
+    #[arg(
+        long = "edge-option",
+        value_name = "OPTION",
+        allow_hyphen_values = true
+    )]
+    pub(crate) edge_options: Vec<String>,
 }
 
 #[derive(Debug, Clone, Args)]

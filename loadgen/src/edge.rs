@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::cli::QuicEngine;
+use crate::cli::{OwnEdge, QuicEngine};
 use crate::clock::Micros;
 
 /// A start makes keys and opens a store; on a busy machine that takes a second.
@@ -57,20 +57,17 @@ struct Ready {
 
 impl Edge {
     /// Starts the binary given, or the one beside this one, and waits until it is ready.
-    pub(crate) fn start(
-        binary: Option<&Path>,
-        shards: Option<u16>,
-        engine: QuicEngine,
-    ) -> Result<Self> {
-        let binary = match binary {
-            Some(binary) => binary.to_path_buf(),
+    pub(crate) fn start(own: &OwnEdge, engine: QuicEngine) -> Result<Self> {
+        let binary = match &own.edge {
+            Some(binary) => binary.clone(),
             None => beside_this()?,
         };
         let data = TempDir::with_prefix("roadstead-demo-")?;
         let mut arguments = vec!["--quic-engine".to_owned(), engine.name().to_owned()];
-        if let Some(shards) = shards {
+        if let Some(shards) = own.shards {
             arguments.extend(["--shards".to_owned(), shards.to_string()]);
         }
+        arguments.extend(own.edge_options.iter().cloned());
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let addresses = Ready {
             listen: any,

@@ -172,8 +172,7 @@ impl Scene {
         if !server.start_edge {
             return Ok(None);
         }
-        let (binary, shards) = (server.own.edge.as_deref(), server.own.shards);
-        let edge = Edge::start(binary, shards, load.quic_engine)?;
+        let edge = Edge::start(&server.own, load.quic_engine)?;
         if !load.quiet {
             out::note(format_args!("edge {} at {}", edge.pid(), edge.listen()));
         }

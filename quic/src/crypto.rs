@@ -57,7 +57,8 @@ impl Suite {
     }
 }
 
-/// Primitives of the crypto provider. Stateless: keys come as bytes with every call.
+/// Primitives of the crypto provider. Keys come as bytes with every call; an implementation may keep
+/// what it made of some of them, until it is told to [`forget`](Aead::forget) them.
 pub trait Aead {
     /// A header-protection key of AES-128 made ready for use: the permutation behind connection ids
     /// runs four times for each packet, so it must not expand its key each time (T2).
@@ -85,6 +86,9 @@ pub trait Aead {
 
     /// The mask of header protection for a sample (RFC 9001 5.4.3, 5.4.4).
     fn header_mask(&self, suite: Suite, key: &[u8], sample: &[u8; 16]) -> [u8; 5];
+
+    /// A key, for packets or for headers, is not used any more: nothing made of it may be kept.
+    fn forget(&self, _key: &[u8]) {}
 
     /// HKDF-Extract with SHA-256.
     fn hkdf_extract(&self, salt: &[u8], secret: &[u8]) -> [u8; 32];

@@ -84,12 +84,14 @@ impl<const K: usize, const S: usize> KeySet<K, S> {
 
     /// The peer's next keys become current; returns the ones they replace.
     fn rotate_remote<A: Aead>(&mut self, aead: &A, suite: Suite) -> PacketKey<K> {
+        aead.forget(&self.remote.key);
         let old = std::mem::replace(&mut self.remote, self.remote_next.clone());
         self.advance_remote(aead, suite);
         old
     }
 
     fn rotate_local<A: Aead>(&mut self, aead: &A, suite: Suite) {
+        aead.forget(&self.local.key);
         step(aead, suite, &mut self.local_secret);
         self.local = PacketKey::derive(aead, suite, &self.local_secret[..suite.secret_len()]);
     }
@@ -221,6 +223,15 @@ impl OneRttKeys {
                     hp: &s.remote_hp,
                 })
             }
+        }
+    }
+
+    /// The connection ends: nothing made of its keys may stay.
+    pub(crate) fn forget<A: Aead>(&self, aead: &A) {
+        let remote = [Generation::Current, Generation::Next].map(|of| self.remote(of));
+        for keys in remote.into_iter().chain([self.local()]).flatten() {
+            aead.forget(keys.key);
+            aead.forget(keys.hp);
         }
     }
 

@@ -195,9 +195,13 @@ impl<E: End> Pair<E> {
             self.hop(&mut to_server, &mut to_client);
             self.server_turn(&mut to_server);
             self.client_turn(&mut to_client);
-            // The arenas go back to their owners.
-            give_back(&mut self.client.out, to_server);
-            give_back(&mut self.server.out, to_client);
+            // The arenas go back to their owners, or are freed by them.
+            owned_by(Owner::Client, || {
+                give_back(&mut self.client.out, to_server);
+            });
+            owned_by(Owner::Server, || {
+                give_back(&mut self.server.out, to_client);
+            });
         }
     }
 

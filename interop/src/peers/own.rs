@@ -88,7 +88,7 @@ impl Engine {
         address: SocketAddr,
     ) -> Self {
         Self {
-            node: Own::new(config.clone(), server.clone(), AwsLc, address),
+            node: Own::new(config.clone(), server.clone(), AwsLc::default(), address),
             config,
             server,
             client,
@@ -131,7 +131,7 @@ impl Peer for Engine {
     fn forget(&mut self, _: Time) -> Result<()> {
         self.config.epoch += 1;
         let (config, server) = (self.config.clone(), self.server.clone());
-        self.node = Own::new(config, server, AwsLc, self.address);
+        self.node = Own::new(config, server, AwsLc::default(), self.address);
         Ok(())
     }
 

@@ -200,6 +200,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         self.count_in_flight(index);
         self.wheel.disarm(&mut self.slab, index);
         let conn = &mut self.slab[index];
+        conn.keys.forget(&self.aead);
         if let Some(token) = conn.peer_ids.as_ref().and_then(|p| p.token) {
             self.resets.remove(&token);
         }

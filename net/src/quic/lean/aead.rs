@@ -1,14 +1,27 @@
 //! aws-lc-rs behind the engine's `Aead` seam: primitives on raw keys (T3, T4).
 //!
-//! A key is expanded for each packet, which costs a fraction of the packet's encryption, and spares an
-//! idle session the half kilobyte of an expanded key.
+//! A key is expanded for each packet, which spares an idle session the half kilobyte of an expanded key,
+//! but for the keys of the connections that speak often, which are kept ready.
+
+use std::{cell::RefCell, fmt};
 
 use aws_lc_rs::{aead, hkdf, hmac};
 use roadstead_quic::crypto::{Aead, Suite};
 
-/// The provider's primitives.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct AwsLc;
+use super::ready_keys::ReadyKeys;
+
+/// The provider's primitives, and the expanded keys of one shard's busiest connections.
+#[derive(Default)]
+pub struct AwsLc {
+    packet: RefCell<ReadyKeys<aead::LessSafeKey>>,
+    header: RefCell<ReadyKeys<aead::quic::HeaderProtectionKey>>,
+}
+
+impl fmt::Debug for AwsLc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AwsLc(..)")
+    }
+}
 
 /// How long an output of HKDF is to be.
 struct Length(usize);
@@ -67,9 +80,12 @@ impl Aead for AwsLc {
         data: &mut [u8],
     ) -> [u8; 16] {
         let nonce = aead::Nonce::assume_unique_for_key(*nonce);
-        let tag = packet_key(suite, key)
-            .seal_in_place_separate_tag(nonce, aead::Aad::from(aad), data)
-            .expect("a packet is shorter than any limit of the cipher");
+        let seal = |key: &aead::LessSafeKey| {
+            key.seal_in_place_separate_tag(nonce, aead::Aad::from(aad), data)
+                .expect("a packet is shorter than any limit of the cipher")
+        };
+        let mut ready = self.packet.borrow_mut();
+        let tag = ready.with(suite, key, || packet_key(suite, key), seal);
         array(tag.as_ref())
     }
 
@@ -82,13 +98,23 @@ impl Aead for AwsLc {
         data: &mut [u8],
     ) -> bool {
         let nonce = aead::Nonce::assume_unique_for_key(*nonce);
-        packet_key(suite, key)
-            .open_in_place(nonce, aead::Aad::from(aad), data)
-            .is_ok()
+        let open = |key: &aead::LessSafeKey| {
+            let aad = aead::Aad::from(aad);
+            key.open_in_place(nonce, aad, data).is_ok()
+        };
+        let mut ready = self.packet.borrow_mut();
+        ready.with(suite, key, || packet_key(suite, key), open)
     }
 
     fn header_mask(&self, suite: Suite, key: &[u8], sample: &[u8; 16]) -> [u8; 5] {
-        mask_of(&header_key(suite, key), sample)
+        let mut ready = self.header.borrow_mut();
+        let expand = || header_key(suite, key);
+        ready.with(suite, key, expand, |key| mask_of(key, sample))
+    }
+
+    fn forget(&self, key: &[u8]) {
+        self.packet.borrow_mut().forget(key);
+        self.header.borrow_mut().forget(key);
     }
 
     fn hkdf_extract(&self, salt: &[u8], secret: &[u8]) -> [u8; 32] {

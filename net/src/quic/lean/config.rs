@@ -40,7 +40,7 @@ pub(super) fn endpoint(config: &EngineConfig) -> Result<Endpoint<RustlsTls, AwsL
         }
     }
     let server = config.server.as_ref().map(|side| side.tls.lean.clone());
-    Ok(Endpoint::new(lean, server, AwsLc, Time::ZERO))
+    Ok(Endpoint::new(lean, server, AwsLc::default(), Time::ZERO))
 }
 
 fn secrets(lean: &mut Config, side: &ServerSide) {

@@ -15,6 +15,7 @@ mod config;
 mod departures;
 mod events;
 mod marks;
+mod ready_keys;
 mod share;
 #[cfg(test)]
 mod tests;
