@@ -53,3 +53,10 @@ pub fn regressions() -> impl Iterator<Item = u64> {
         .filter_map(|line| line.split_whitespace().next());
     seeds.filter_map(|seed| seed.parse().ok())
 }
+
+/// One seed for each finding of [`REGRESSIONS`]: those beside it are more of the same.
+pub fn findings() -> impl Iterator<Item = u64> {
+    let first = |line: &&str| !line.ends_with("the same");
+    let seeds = REGRESSIONS.lines().filter(first);
+    seeds.filter_map(|line| line.split_whitespace().next()?.parse().ok())
+}

@@ -12,7 +12,7 @@ roadstead-sim [OPTIONS]
 
   --seed N         run this seed; give it twice or more for several
   --seeds N        run so many seeds, from --seed on or fresh ones
-  --minutes M      run fresh seeds for so long
+  --minutes M      run the regression seeds and then fresh ones, or from --seed on, for so long
   --canary NAME    plant a bug (r3 r4 r5 r8 r9 r12 r13 r14 r16 r18 r19 r20 r21)
   --json FILE      write {verdict, seeds, steps, faults, violations, failing_seeds}
   --plan           print what each seed draws
@@ -84,11 +84,11 @@ impl Options {
     }
 
     /// The seeds to run, endless if only time ends them.
-    fn seeds(&self) -> Box<dyn Iterator<Item = u64>> {
-        let first = self.seeds.first().copied().unwrap_or_else(fresh);
+    fn seeds(&self, first: u64) -> Box<dyn Iterator<Item = u64>> {
         match (self.count, self.lasts, self.seeds.is_empty()) {
             (Some(count), _, _) => Box::new(first..first.saturating_add(count)),
-            (None, Some(_), _) => Box::new(first..),
+            (None, Some(_), true) => Box::new(explore::regressions().chain(first..)),
+            (None, Some(_), false) => Box::new(first..),
             (None, None, false) => Box::new(self.seeds.clone().into_iter()),
             (None, None, true) => Box::new(explore::regressions().chain(first..first + 20)),
         }
@@ -106,12 +106,11 @@ fn fresh() -> u64 {
 fn explore_all(options: &Options) -> ExitCode {
     let began = Instant::now();
     let mut report = Report::default();
-    for seed in options.seeds() {
+    let first = options.seeds.first().copied().unwrap_or_else(fresh);
+    say(&format!("from seed {first}"));
+    for seed in options.seeds(first) {
         if options.lasts.is_some_and(|lasts| began.elapsed() >= lasts) {
             break;
-        }
-        if report.seeds() == 0 {
-            say(&format!("from seed {seed}"));
         }
         if options.plan {
             say(&format!("{:#?}", Plan::draw(seed, options.canary)));

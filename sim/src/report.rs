@@ -49,12 +49,6 @@ impl Report {
         self.failing_seeds.is_empty()
     }
 
-    /// How many runs were added.
-    #[must_use]
-    pub fn seeds(&self) -> u64 {
-        self.seeds
-    }
-
     /// The whole report.
     #[must_use]
     pub fn to_json(&self) -> Value {

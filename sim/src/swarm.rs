@@ -14,6 +14,9 @@ const ACTIONS_MAX: u32 = 600;
 /// The same where there are thousands of clients.
 const ACTIONS_MAX_LARGE: u32 = 3_000;
 
+/// With more users a run is a large one.
+const USERS_LARGE: u64 = 200;
+
 /// How the store commits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
@@ -91,6 +94,8 @@ pub struct Faults {
     pub drains: u64,
     /// Starts of a node behind which the store was moved to another engine (R3), in a million.
     pub imports: u64,
+    /// Starts of a node behind which the store is what it was at an earlier start (R3), in a million.
+    pub restores: u64,
     /// Commits that fail and were made or not, in a million.
     pub unknown_commits: u64,
     /// Requests refused because the store's queue is full, in a million.
@@ -117,7 +122,7 @@ impl Plan {
             1..=5 => rng.between(40, 150),
             _ => rng.between(2, 16),
         };
-        let large = users > 200;
+        let large = users > USERS_LARGE;
         let lasts = Duration::from_secs(if large { 12 } else { rng.between(10, 90) });
         let mut plan = Self {
             seed,
@@ -150,10 +155,16 @@ impl Plan {
         plan
     }
 
+    /// Whether the run has hundreds of users and takes as long as fifty others.
+    #[must_use]
+    pub fn is_large(&self) -> bool {
+        self.users > USERS_LARGE
+    }
+
     /// So that a run has a bounded number of actions.
     fn act_every_min(&self) -> Duration {
         let actors = u32::try_from(self.users * 2).expect("a few thousand");
-        let actions = if self.users > 200 {
+        let actions = if self.is_large() {
             ACTIONS_MAX_LARGE
         } else {
             ACTIONS_MAX
@@ -239,6 +250,7 @@ impl Faults {
             // What is added later is drawn last, so that a seed goes on to mean what it meant.
             imports: on(1_000_000),
             overflows: on(100_000),
+            restores: on(1_000_000),
         }
     }
 }

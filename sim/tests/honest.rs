@@ -1,13 +1,15 @@
-//! Runs without a planted bug break no rule: the seeds that once did, and fresh ones, which are printed.
+//! Runs without a planted bug break no rule: seeds that once did, and fresh ones, which are printed. The
+//! rest, and worlds of hundreds of users, are for a release build: `cargo xtask sim`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use roadstead_sim::explore::regressions;
+use roadstead_sim::explore::findings;
 use roadstead_sim::report::{describe, say};
 use roadstead_sim::run;
+use roadstead_sim::swarm::Plan;
 
 /// Fresh seeds in one run of the tests: some seconds' worth.
-const FRESH: u64 = 8;
+const FRESH: usize = 8;
 
 fn assert_clean(seed: u64) {
     let run = run(seed, None);
@@ -16,7 +18,7 @@ fn assert_clean(seed: u64) {
 
 #[test]
 fn seeds_that_once_failed_pass() {
-    regressions().for_each(assert_clean);
+    findings().for_each(assert_clean);
 }
 
 #[test]
@@ -25,6 +27,9 @@ fn fresh_seeds_pass() {
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
     let first = since.as_secs() % 1_000_000_000 * 1_000;
-    say(&format!("seeds {first} to {}", first + FRESH - 1));
-    (first..first + FRESH).for_each(assert_clean);
+    let is_small = |seed: &u64| !Plan::draw(*seed, None).is_large();
+    for seed in (first..).filter(is_small).take(FRESH) {
+        say(&format!("seed {seed}"));
+        assert_clean(seed);
+    }
 }

@@ -2,7 +2,7 @@
 
 use roadstead_proto::{ChatId, ErrorCode, Position, UserId};
 
-use super::{Checker, Device, Expected, Message};
+use super::{Checker, Device, Expected, Message, Progress};
 use crate::client::Arrived;
 
 impl Checker {
@@ -101,10 +101,14 @@ impl Checker {
             Expected::Receipt(_) | Expected::Gap => false,
         });
         let missing = missing.map(|(at, expected)| (*at, expected.clone()));
-        let stale = model
-            .told
-            .iter()
-            .find(|(key, (_, told))| model.seen.get(key) != Some(told));
+        let knows = |seen: &Progress, told: &Progress| {
+            let further = seen.delivered >= told.delivered && seen.read >= told.read;
+            seen == told || (model.restored && further)
+        };
+        let stale = model.told.iter().find(|(key, (_, told))| {
+            let seen = model.seen.get(key);
+            !seen.is_some_and(|seen| knows(seen, told))
+        });
         let stale = stale.map(|(key, told)| (*told, model.seen.get(key).copied()));
         let (cursor, furthest, flushed) = (model.cursor, model.furthest, model.flushed);
         self.require(missing.is_none(), "R4", || {

@@ -9,6 +9,7 @@ pub mod audit;
 pub mod clients;
 pub mod commits;
 pub mod frames;
+pub mod restore;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -62,7 +63,7 @@ pub(crate) struct Progress {
 }
 
 /// What is known of a device.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct DeviceModel {
     pub(crate) registered: bool,
     pub(crate) removed: bool,
@@ -94,6 +95,8 @@ pub(crate) struct DeviceModel {
     pub(crate) furthest: Position,
     /// It was told to forget its cursor: messages may come again (R3).
     pub(crate) resynced: bool,
+    /// An older export took the store's place: the client may know more than the store.
+    pub(crate) restored: bool,
     /// Tokens of the messages that the client has stored.
     pub(crate) stored: BTreeSet<u64>,
     /// Receipts that the client has stored.

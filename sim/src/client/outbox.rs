@@ -139,6 +139,11 @@ impl Outbox {
         self.confirmed
     }
 
+    /// What was committed may not be any more.
+    pub fn forget_confirmed(&mut self) {
+        self.confirmed = None;
+    }
+
     /// Takes a message out; its token, if it was there.
     pub(super) fn drop_number(&mut self, number: u64) -> Option<u64> {
         let index = self.pending.iter().position(|one| one.number == number)?;

@@ -16,7 +16,7 @@ use roadstead_store::txn::{
 };
 
 /// Everything that a power cut leaves.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Image {
     pairs: BTreeMap<Bytes, Bytes>,
 }
@@ -130,6 +130,16 @@ impl Image {
     /// Leaves out one key, as an import does with what belongs to an engine alone.
     pub fn forget(&mut self, key: &[u8]) {
         self.pairs.remove(key);
+    }
+
+    /// Goes back to an older image, but for the leases, which only grow (R24).
+    pub fn restore(&mut self, older: &Self) {
+        let leases: Vec<_> = self
+            .space(b'n')
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect();
+        self.pairs.clone_from(&older.pairs);
+        self.pairs.extend(leases);
     }
 
     fn apply_one(&mut self, op: &Op, stamp: &Stamp) -> Span {

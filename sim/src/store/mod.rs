@@ -387,6 +387,15 @@ impl Store {
         self.base().generation
     }
 
+    /// The same with an older image: what was committed since is lost.
+    pub fn restore(&mut self, older: &Image) -> u32 {
+        match self {
+            Self::Sole(sole) => sole.base.image.restore(older),
+            Self::Many(many) => many.base.image.restore(older),
+        }
+        self.import()
+    }
+
     /// Removes a device for good (R13); `false` if the store can not now.
     pub fn remove(&mut self, step: &mut Step<'_>, user: UserId, id: DeviceId) -> bool {
         let removed = self.admin(|scope, work| ready(device::remove(scope, work, (user, id))));

@@ -7,6 +7,8 @@ use roadstead_proto::{DeviceId, MessageId, UserId};
 
 use super::World;
 use super::events::Event;
+use crate::check::DEVICES_MAX;
+use crate::client::Client;
 use crate::node::Node;
 
 /// How often chance has its turn.
@@ -15,6 +17,10 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 /// How far ahead message ids are reserved, and how often.
 const RESERVE_AHEAD_MS: u64 = 120_000;
 const RESERVE_EVERY: Duration = Duration::from_secs(5);
+
+/// Clients of a user that live at once: more than there may be devices, so that some are refused, and not
+/// so many that each brings more of them without end.
+const INSTALLATIONS_MAX: usize = DEVICES_MAX + 2;
 
 /// A drained node is gone after this time, whoever is still there.
 const DRAIN_LASTS: Duration = Duration::from_secs(6);
@@ -78,7 +84,7 @@ impl World {
             self.clients[index].crash(forgets);
             self.reconnect_later(index);
         }
-        if self.happens(faults.new_devices, every) {
+        if self.happens(faults.new_devices, every) && self.installations(user) < INSTALLATIONS_MAX {
             self.count("new device");
             self.add_client(user);
         }
@@ -86,6 +92,12 @@ impl World {
             self.count("device removed");
             self.after(Duration::ZERO, Event::Remove(user, device));
         }
+    }
+
+    /// Clients of a user that still do something.
+    fn installations(&self, user: UserId) -> usize {
+        let lives = |client: &&Client| client.device.0 == user && !client.retired;
+        self.clients.iter().filter(lives).count()
     }
 
     pub(super) fn remove_device(&mut self, user: UserId, device: DeviceId) {
@@ -131,16 +143,40 @@ impl World {
         if self.node.lease.is_some() {
             self.crash_node();
         }
-        if self.hostile && self.node.life > 1 && self.rng.ppm(self.plan.faults.imports) {
-            self.count("store imported");
-            let generation = self.store.import();
-            self.checker.imported(generation);
+        if self.hostile && self.node.life > 1 {
+            self.move_store();
         }
         self.node.lease = self.store.take_lease();
         if self.node.lease.is_none() {
             return self.after(Duration::from_millis(20), Event::Start);
         }
         self.reserve_ids(self.node.life);
+    }
+
+    /// While no process has it open, the store may be moved to another engine, exported, or replaced by
+    /// what was exported before (R3).
+    fn move_store(&mut self) {
+        if self.rng.ppm(self.plan.faults.imports) {
+            self.count("store imported");
+            let generation = self.store.import();
+            self.checker.imported(generation);
+        }
+        let restores = self.plan.faults.restores;
+        if restores == 0 {
+            return;
+        }
+        if let Some((image, model)) = &self.export
+            && self.rng.ppm(restores)
+        {
+            let generation = self.store.restore(image);
+            self.checker.restored(model, generation);
+            for client in &mut self.clients {
+                client.disk.outbox.forget_confirmed();
+            }
+            self.count("older store restored");
+        } else if self.rng.one_in(2) {
+            self.export = Some((self.store.base().image.clone(), self.checker.export()));
+        }
     }
 
     /// R24: message ids come from blocks that are reserved before they are used.

@@ -21,11 +21,13 @@ use roadstead_proto::{DeviceId, Position, UserId};
 use siphasher::sip::SipHasher13;
 
 use crate::canary::Canary;
+use crate::check::restore::Export;
 use crate::check::{Checker, Device};
 use crate::client::Client;
 use crate::net::{Conn, ConnId};
 use crate::node::Node;
 use crate::rng::Rng;
+use crate::store::image::Image;
 use crate::store::{Effect, Origin, Step, Store, StoreEvent};
 use crate::swarm::Plan;
 use events::{Event, Events, Wake};
@@ -93,6 +95,8 @@ pub struct World {
     /// R4's planted bug: what the hand-overs that were dropped had proved.
     dropped: BTreeMap<Device, Option<Position>>,
     checker: Checker,
+    /// The store at an earlier start of the node, and what the checker knew of it.
+    export: Option<(Image, Export)>,
     trace: SipHasher13,
     tally: Tally,
 }
@@ -125,6 +129,7 @@ impl World {
             answers: BTreeMap::new(),
             dropped: BTreeMap::new(),
             checker: Checker::default(),
+            export: None,
             trace: SipHasher13::new(),
             tally: Tally::default(),
             plan,
