@@ -14,6 +14,7 @@ use std::hash::Hasher;
 use std::time::Duration;
 
 use prost::Message;
+use roadstead::limits::SLOW_CONSUMER_AFTER;
 use roadstead::store::Outcome;
 use roadstead::time::{Now, Time};
 use roadstead::{Placement, ShardId};
@@ -42,8 +43,9 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(180);
 /// Steps of the longest run there should be, several times over.
 const STEPS_MAX: u64 = 5_000_000;
 
-/// How long silence lasts before it is looked at: longer than every interval of a shard.
-const SILENCE: Duration = Duration::from_secs(12);
+/// How long silence lasts before it is looked at: longer than every interval of a shard. A timer that is
+/// needed no more stays until it is due, and the longest is that of a client that does not acknowledge.
+const SILENCE: Duration = SLOW_CONSUMER_AFTER.saturating_add(Duration::from_secs(2));
 
 /// How often the node looks whether the engine was reopened.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
@@ -328,7 +330,9 @@ impl World {
         if self.hostile {
             return self.end_faults();
         }
-        self.checker.audit_image(&self.store.base().image);
+        if self.quiet_since.is_none() {
+            self.checker.audit_image(&self.store.base().image);
+        }
         for index in 0..self.clients.len() {
             // Its device may have been removed since the faults ended.
             if let Some(conn) = self.clients[index]
@@ -356,7 +360,7 @@ impl World {
 
     fn end_faults(&mut self) {
         self.hostile = false;
-        self.settles_until = self.now + SETTLES_WITHIN;
+        self.settles_until = self.now + SETTLES_WITHIN + SILENCE;
         self.checker.audit_image(&self.store.base().image);
         for index in 0..self.clients.len() {
             let client = &mut self.clients[index];
@@ -399,6 +403,7 @@ impl World {
 
     fn finish(&mut self) {
         self.over = true;
+        self.checker.audit_image(&self.store.base().image);
         for client in self.clients.iter().filter(|client| !client.retired) {
             self.checker.final_client(client.device);
         }
