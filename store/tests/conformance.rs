@@ -5,10 +5,11 @@ mod rig;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use bytes::Bytes;
 use roadstead_store::conformance;
 use roadstead_store::embedded::SerialEngine;
 use roadstead_store::memory::{Fault, MemoryEngine};
-use roadstead_store::txn::{Txn, ready};
+use roadstead_store::txn::{Engine, Read, Txn, TxnError, VALUE_BYTES_MAX, ready};
 
 #[test]
 fn the_engine_in_memory_conforms() {
@@ -59,4 +60,17 @@ fn a_transaction_that_is_too_old_is_refused() {
             ready(txn.commit()).expect("commits");
         }
     }));
+}
+
+/// As in the embedded engine: a transaction that will be refused does not read back what it is refused for.
+#[test]
+fn a_write_that_is_too_large_is_not_read_back() {
+    let engine = MemoryEngine::new();
+    let body = async |txn: &mut <MemoryEngine as Engine>::Txn<'_>| {
+        txn.set(b"large", Bytes::from(vec![0; VALUE_BYTES_MAX + 1]));
+        txn.get(b"large", Read::Snapshot).await
+    };
+    let (seen, refused) = ready(engine.transact(body));
+    assert_eq!(seen, Ok(None));
+    assert_eq!(refused, Err(TxnError::TooLarge));
 }
