@@ -243,12 +243,12 @@ fn meta_is_new(txn: &BatchTxn<'_>) -> bool {
 
 /// Brings the database up to the log, and removes the log. Tells whether there was any.
 fn replay(disk: &Disk, folder: &std::path::Path) -> Result<(Tables, bool), OpenError> {
-    let (paths, records) = log::read_all(folder)?;
-    let was_written = !records.is_empty();
     let mut tables = Tables::new(disk.view(), 0);
-    for record in records {
+    let mut was_written = false;
+    let paths = log::read_all(folder, |record| {
         tables.publish(record.stamp, record.writes);
-    }
+        was_written = true;
+    })?;
     if tables.young_bytes() > 0 {
         disk.ingest(&tables.freeze())?;
     }

@@ -11,10 +11,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::hash::Hasher;
-use std::io::{self, Write as _};
+use std::io::{self, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
-use bytes::{Buf, Bytes};
+use bytes::Buf;
 use siphasher::sip::SipHasher13;
 
 use super::small_key::SmallKey;
@@ -84,8 +84,9 @@ impl Log {
     }
 }
 
-/// Reads all log files of a folder in order; makes the folder if it is not there.
-pub(crate) fn read_all(folder: &Path) -> io::Result<(Vec<PathBuf>, Vec<Record>)> {
+/// Reads all log files of a folder in order, one record at a time: a log is many times as large as what it
+/// leaves. Makes the folder if it is not there; answers the files.
+pub(crate) fn read_all(folder: &Path, mut take: impl FnMut(Record)) -> io::Result<Vec<PathBuf>> {
     std::fs::create_dir_all(folder)?;
     sync_parent(folder)?;
     let mut paths = Vec::new();
@@ -96,12 +97,13 @@ pub(crate) fn read_all(folder: &Path) -> io::Result<(Vec<PathBuf>, Vec<Record>)>
         }
     }
     paths.sort();
-    let mut records = Vec::new();
+    let mut last = None;
     for path in &paths {
-        read(Bytes::from(std::fs::read(path)?), &mut records)
-            .map_err(|damage| io::Error::new(io::ErrorKind::InvalidData, damage))?;
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        read(BufReader::new(file), length, &mut last, &mut take)?;
     }
-    Ok((paths, records))
+    Ok(paths)
 }
 
 /// Removes files whose commits are in the database.
@@ -140,38 +142,52 @@ fn checksum(stamp: u64, writes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Reads the records of one file, up to a torn end.
-pub(crate) fn read(mut bytes: Bytes, records: &mut Vec<Record>) -> Result<(), &'static str> {
-    while bytes.len() >= HEADER {
-        let mut header = bytes.slice(..HEADER);
-        let length =
-            usize::try_from(header.get_u32()).map_err(|_| "a record of impossible size")?;
+/// Reads the records of one file of `left` bytes, up to a torn end. `last` is the stamp of the record before.
+pub(crate) fn read(
+    mut file: impl io::Read,
+    mut left: u64,
+    last: &mut Option<u64>,
+    mut take: impl FnMut(Record),
+) -> io::Result<()> {
+    let mut writes = Vec::new();
+    while left >= HEADER as u64 {
+        let mut header = [0; HEADER];
+        file.read_exact(&mut header)?;
+        left -= HEADER as u64;
+        let mut header = &header[..];
+        let length = header.get_u32();
         let (sum, stamp) = (header.get_u64(), header.get_u64());
-        if length == 0 || bytes.len() < HEADER + length {
+        if length == 0 || left < u64::from(length) {
             return Ok(());
         }
-        let writes = bytes.slice(HEADER..HEADER + length);
+        left -= u64::from(length);
+        let length = usize::try_from(length).map_err(|_| damage("a record of impossible size"))?;
+        writes.resize(length, 0);
+        file.read_exact(&mut writes)?;
         if checksum(stamp, &writes) != sum {
-            return match bytes.len() == HEADER + length {
-                true => Ok(()),
-                false => Err("a record is damaged that is not the last one"),
+            return match left {
+                0 => Ok(()),
+                _ => Err(damage("a record is damaged that is not the last one")),
             };
         }
-        if records
-            .last()
-            .is_some_and(|last: &Record| last.stamp >= stamp)
-        {
-            return Err("records are out of order");
+        if last.is_some_and(|last| last >= stamp) {
+            return Err(damage("records are out of order"));
         }
-        let writes = write::decode(writes).ok_or("a record cannot be read")?;
-        records.push(Record { stamp, writes });
-        bytes.advance(HEADER + length);
+        *last = Some(stamp);
+        let writes = write::decode(&writes).ok_or_else(|| damage("a record cannot be read"))?;
+        take(Record { stamp, writes });
     }
     Ok(())
 }
 
+fn damage(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn writes(key: u8) -> Writes {
@@ -182,11 +198,9 @@ mod tests {
     }
 
     fn stamps(folder: &Path) -> io::Result<Vec<u64>> {
-        Ok(read_all(folder)?
-            .1
-            .iter()
-            .map(|record| record.stamp)
-            .collect())
+        let mut stamps = Vec::new();
+        read_all(folder, |record| stamps.push(record.stamp))?;
+        Ok(stamps)
     }
 
     #[test]
@@ -226,5 +240,29 @@ mod tests {
         assert_eq!(stamps(folder.path()).expect("reads"), [1, 2]);
         remove(folder.path(), &[first]).expect("removes");
         assert_eq!(stamps(folder.path()).expect("reads"), [2]);
+    }
+
+    /// A replay takes the memory of what the log leaves, not of the log.
+    #[test]
+    fn what_is_read_back_keeps_nothing_else_in_memory() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut log = Log::start(folder.path(), 0).expect("starts");
+        for stamp in 1..4 {
+            let mut both = writes(1);
+            both.extend(writes(2));
+            log.append(stamp, &both).expect("appends");
+        }
+        let mut values = 0;
+        let take = |record: Record| {
+            for (_, write) in record.writes {
+                let Write::Set(value) = write else {
+                    panic!("{write:?}");
+                };
+                assert!(value.is_unique(), "it shares its memory with others");
+                values += 1;
+            }
+        };
+        read_all(folder.path(), take).expect("reads");
+        assert_eq!(values, 6);
     }
 }

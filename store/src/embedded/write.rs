@@ -59,8 +59,9 @@ pub(crate) fn encode(writes: &Writes, record: &mut Vec<u8>) {
     }
 }
 
-/// Reads back what [`encode`] wrote; `None` if it is something else. Values share the record.
-pub(crate) fn decode(mut record: Bytes) -> Option<Vec<(SmallKey, Write)>> {
+/// Reads back what [`encode`] wrote; `None` if it is something else. Values are copies: one that shared the
+/// record would keep all of it in memory.
+pub(crate) fn decode(mut record: &[u8]) -> Option<Vec<(SmallKey, Write)>> {
     let mut writes = Vec::new();
     while record.has_remaining() {
         let tag = record.try_get_u8().ok()?;
@@ -73,10 +74,10 @@ pub(crate) fn decode(mut record: Bytes) -> Option<Vec<(SmallKey, Write)>> {
         if record.remaining() < key_length.checked_add(value_length)? {
             return None;
         }
-        let key = SmallKey::from(&record.split_to(key_length)[..]);
-        let value = record.split_to(value_length);
+        let key = SmallKey::from(record.split_off(..key_length)?);
+        let value = record.split_off(..value_length)?;
         let write = match tag {
-            SET => Write::Set(value),
+            SET => Write::Set(Bytes::copy_from_slice(value)),
             CLEAR => Write::Clear,
             _ => Write::ClearOnce,
         };
@@ -102,10 +103,9 @@ mod tests {
         ]);
         let mut record = Vec::new();
         encode(&writes, &mut record);
-        let record = Bytes::from(record);
-        let read = decode(record.clone()).expect("what was written");
+        let read = decode(&record).expect("what was written");
         assert_eq!(read, writes.into_iter().collect::<Vec<_>>());
-        assert_eq!(decode(record.slice(..record.len() - 1)), None);
-        assert_eq!(decode(Bytes::from_static(&[9, 0, 0])), None);
+        assert_eq!(decode(&record[..record.len() - 1]), None);
+        assert_eq!(decode(&[9, 0, 0]), None);
     }
 }

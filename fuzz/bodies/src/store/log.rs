@@ -1,7 +1,6 @@
 //! The log of the embedded engine read back (R8, R11): damage is refused in words, and what was whole
 //! is read.
 
-use bytes::Bytes;
 use roadstead_store::fuzzing::{log_record, read_log};
 
 /// First byte: 0 for a file as it lies on a damaged disk, else the writes of a record whose checksum
@@ -11,14 +10,14 @@ pub fn run(data: &[u8]) {
         return;
     };
     if *first == 0 {
-        let records = read_log(Bytes::copy_from_slice(rest)).unwrap_or_default();
+        let records = read_log(rest).unwrap_or_default();
         assert!(records.is_sorted_by(|a, b| a.0 < b.0), "stamps grow");
         return;
     }
     let good = u64::from(first % 4);
     let mut file: Vec<u8> = (1..=good).flat_map(|n| log_record(n, &write())).collect();
     file.extend(log_record(9, rest));
-    if let Ok(records) = read_log(Bytes::from(file)) {
+    if let Ok(records) = read_log(&file) {
         let stamps: Vec<u64> = records.iter().map(|(stamp, _)| *stamp).collect();
         let whole = stamps.len() as u64 == good + u64::from(!rest.is_empty());
         assert!(whole, "what was synced is read: {stamps:?}");
