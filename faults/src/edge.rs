@@ -103,7 +103,7 @@ impl Edge {
     }
 
     /// It still runs.
-    fn lives(&self) -> Result<()> {
+    pub(crate) fn lives(&self) -> Result<()> {
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         if let Some(status) = waitid(WaitId::Pid(self.pid()), look)? {
             let how = match status.terminating_signal() {

@@ -147,7 +147,10 @@ impl Stage {
 
     /// The load's account, which must be complete, and the server's orderly end.
     fn verify(self) -> Result<Account> {
-        let account = self.load.verify()?;
+        let account = self.load.verify();
+        // A server that has ended explains everything that the load complains of.
+        self.edge.lives()?;
+        let account = account?;
         self.edge.finish()?;
         drop(self.scratch);
         Ok(account)
