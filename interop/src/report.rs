@@ -106,15 +106,20 @@ fn weathered(doc: &mut String, pairs: &[Weathered]) {
          duplication, delay, corruption, a small MTU and a NAT that rebinds, drawn from the seed. Each life\n\
          is a handshake, echoes with key updates between, datagrams and a close: everything arrives once and\n\
          in order or the connection closes with a reason, and Roadstead's end returns to its idle size.\n\n\
-         | | seeds | connected | all arrived | closed with a reason |\n|---|---|---|---|---|\n",
+         | | seeds | connected | all arrived | closed with a reason | failing seeds |\n|---|---|---|---|---|---|\n",
     );
     for pair in pairs {
         line(
             doc,
             format_args!(
-                "| {} | {} | {} | {} | {} |",
-                pair.name, pair.seeds, pair.connected, pair.arrived, pair.closed
+                "| {} | {} | {} | {} | {} | {:?} |",
+                pair.name, pair.seeds, pair.connected, pair.arrived, pair.closed, pair.failed
             ),
         );
     }
+    doc.push_str(
+        "\nMost of the closings are quiche's: after a rebind it sometimes takes a packet that holds one ACK for an\n\
+         invalid state (PROTOCOL_VIOLATION), and sometimes goes on sending to the address that is gone. A seed\n\
+         fixes the network, not the keys, so a life may differ from run to run.\n",
+    );
 }

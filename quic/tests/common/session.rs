@@ -68,11 +68,13 @@ pub fn session<C: Node, S: Node>(net: &mut Net<C, S>, own_is_client: bool, calm:
         net.run_for(10_000_000);
     }
     if net.closed().is_none() {
-        let idle = if own_is_client {
-            net.client.is_idle()
-        } else {
-            net.server.is_idle()
-        };
+        // A PTO that was backed off in bad weather is long, and so is what is kept for three of them.
+        let patience = if calm { 0 } else { 60_000_000 };
+        let idle = net.run_until(patience, |n| match own_is_client {
+            true => n.client.is_idle(),
+            false => n.server.is_idle(),
+        });
+        let idle = idle || net.closed().is_some();
         assert!(idle, "memory returns to the idle size");
         net.client.close(net.now);
         net.run_for(20_000_000);

@@ -274,8 +274,9 @@ impl Node for QuicheNode {
         if self.is_server && self.welcome(&mut packet).is_some() {
             return;
         }
+        // A client's socket has no other connection, and what it does not know may be a stateless reset.
         if let Some(conn) = &mut self.conn
-            && routes(conn, &mut packet.data)
+            && (!self.is_server || routes(conn, &mut packet.data))
         {
             let info = RecvInfo {
                 from: packet.from,
