@@ -156,6 +156,13 @@ fn the_same_seed_gives_the_same_trace() {
     assert_ne!(life(1).0, life(2).0);
 }
 
+/// T18: a rebind told by a lone PING, with so many ranges to acknowledge that no challenge fitted beside
+/// them: the server went back to the address that was gone.
+#[test]
+fn a_challenge_fits_beside_an_acknowledgement_of_many_ranges() {
+    life(9_079);
+}
+
 #[test]
 fn everything_arrives_or_closes_with_a_reason() {
     let mut up = 0;

@@ -51,13 +51,17 @@ impl<T: Tls> Connection<T> {
         full: bool,
     ) -> Wrote {
         let mut wrote = Wrote::default();
-        self.write_data_ack(cx.now, w);
         let path = self.path();
         let datagram_max = self.datagram_max(cx.transport);
         let mut probes = 0;
+        // Before the acknowledgement, whose ranges would take all that a new path allows (three times the
+        // 33 bytes of a PING): without a challenge the path is given up, and with it the peer (T18).
+        if let Some(active) = self.active.as_mut() {
+            active.write_path_frames(w, path, full, may_send, &mut wrote);
+        }
+        self.write_data_ack(cx.now, w);
         if let Some(active) = self.active.as_mut() {
             probes = active.data.probes;
-            active.write_path_frames(w, path, full, may_send, &mut wrote);
             if may_send || probes > 0 {
                 let before = w.len();
                 self.write_control(cx, w);
