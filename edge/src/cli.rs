@@ -44,6 +44,21 @@ pub(crate) enum Store {
     Import(Transfer),
 }
 
+/// Where the store is, for every command that opens one.
+#[cfg(feature = "foundationdb")]
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct StorePlace {
+    /// Where messages are kept. Default: in the data directory.
+    #[arg(long, value_name = "ENGINE")]
+    pub(crate) store: Option<config::Engine>,
+    /// Cluster file of FoundationDB. Default: the client library's.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) cluster_file: Option<PathBuf>,
+    /// Name of the deployment in the cluster; several may share it.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) deployment: Option<String>,
+}
+
 /// Options of `store export` and `store import`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Transfer {
@@ -55,18 +70,9 @@ pub(crate) struct Transfer {
     /// Data directory, as for `serve`.
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<PathBuf>,
-    /// Which store: that of the data directory, or the one in the cluster.
     #[cfg(feature = "foundationdb")]
-    #[arg(long, value_name = "ENGINE")]
-    pub(crate) store: Option<config::Engine>,
-    /// Cluster file of FoundationDB. Default: the client library's.
-    #[cfg(feature = "foundationdb")]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) cluster_file: Option<PathBuf>,
-    /// Name of the deployment in the cluster.
-    #[cfg(feature = "foundationdb")]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) deployment: Option<String>,
+    #[command(flatten)]
+    pub(crate) place: StorePlace,
     /// With `import` into a cluster: first remove what the deployment holds.
     #[cfg(feature = "foundationdb")]
     #[arg(long)]
@@ -80,11 +86,7 @@ impl Transfer {
             config: self.config.clone(),
             data: self.data.clone(),
             #[cfg(feature = "foundationdb")]
-            store: self.store,
-            #[cfg(feature = "foundationdb")]
-            cluster_file: self.cluster_file.clone(),
-            #[cfg(feature = "foundationdb")]
-            deployment: self.deployment.clone(),
+            place: self.place.clone(),
             ..Serve::default()
         }
     }
@@ -111,18 +113,9 @@ pub(crate) struct Serve {
     /// QUIC engine of the sessions. Default: quinn.
     #[arg(long, value_enum, value_name = "ENGINE")]
     pub(crate) quic_engine: Option<config::QuicEngine>,
-    /// Where messages are kept. Default: in the data directory.
     #[cfg(feature = "foundationdb")]
-    #[arg(long, value_name = "ENGINE")]
-    pub(crate) store: Option<config::Engine>,
-    /// Cluster file of FoundationDB. Default: the client library's.
-    #[cfg(feature = "foundationdb")]
-    #[arg(long, value_name = "FILE")]
-    pub(crate) cluster_file: Option<PathBuf>,
-    /// Name of this deployment in the cluster; several may share it.
-    #[cfg(feature = "foundationdb")]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) deployment: Option<String>,
+    #[command(flatten)]
+    pub(crate) place: StorePlace,
 }
 
 /// Options of `token`.

@@ -165,7 +165,7 @@ impl Default for Store {
 
 #[cfg(feature = "foundationdb")]
 impl Store {
-    fn take_arguments(&mut self, arguments: &cli::Serve) {
+    fn take_arguments(&mut self, arguments: &cli::StorePlace) {
         self.engine = arguments.store.unwrap_or(self.engine);
         if let Some(file) = &arguments.cluster_file {
             self.cluster_file = Some(file.clone());
@@ -193,7 +193,7 @@ impl Config {
         config.admin = arguments.admin.unwrap_or(config.admin);
         config.quic_engine = arguments.quic_engine.unwrap_or(config.quic_engine);
         #[cfg(feature = "foundationdb")]
-        config.store.take_arguments(arguments);
+        config.store.take_arguments(&arguments.place);
         config.check()?;
         Ok(config)
     }

@@ -102,7 +102,7 @@ pub trait Aead {
 }
 
 /// Writes zeroes over key material in a way that the optimiser keeps.
-pub(crate) fn wipe(bytes: &mut [u8]) {
+pub fn wipe(bytes: &mut [u8]) {
     bytes.fill(0);
     black_box(bytes);
 }

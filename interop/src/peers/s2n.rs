@@ -21,7 +21,7 @@ use s2n_quic::{
         stateless_reset_token::{self, Generator},
         tls::rustls as tls,
     },
-    stream::{PeerStream, ReceiveStream},
+    stream::{PeerStream, ReceiveStream, SendStream},
 };
 use tokio::{
     runtime::Builder,
@@ -210,11 +210,7 @@ async fn echo(
     let mut tasks = Vec::new();
     for n in 0..streams {
         let (mut receive, mut send) = connection.open_bidirectional_stream().await?.split();
-        let sending = tokio::spawn(async move {
-            send.send(payload(n, bytes).into()).await?;
-            send.finish()?;
-            anyhow::Ok(())
-        });
+        let sending = tokio::spawn(async move { send_all(&mut send, payload(n, bytes)).await });
         let receiving = tokio::spawn(async move { receive_all(&mut receive).await });
         tasks.push((sending, receiving));
     }
@@ -224,6 +220,12 @@ async fn echo(
         back.push(receiving.await??);
     }
     Ok(back)
+}
+
+async fn send_all(stream: &mut SendStream, data: Vec<u8>) -> Result<()> {
+    stream.send(data.into()).await?;
+    stream.finish()?;
+    Ok(())
 }
 
 async fn receive_all(stream: &mut ReceiveStream) -> Result<Vec<u8>> {
@@ -243,9 +245,7 @@ async fn echo_uni(
     for n in 0..streams {
         let mut send = connection.open_send_stream().await?;
         tasks.push(tokio::spawn(async move {
-            send.send(payload(n, bytes).into()).await?;
-            send.finish()?;
-            anyhow::Ok(())
+            send_all(&mut send, payload(n, bytes)).await
         }));
     }
     let mut back = Vec::new();
@@ -435,19 +435,10 @@ async fn back(stream: s2n_quic::stream::BidirectionalStream, facts: SharedFacts)
 }
 
 /// Sends a stream back on one of the server's own.
-async fn answer(
-    mut handle: Handle,
-    mut receive: s2n_quic::stream::ReceiveStream,
-    facts: SharedFacts,
-) -> Result<()> {
-    let mut data = Vec::new();
-    while let Some(chunk) = receive.receive().await? {
-        data.extend_from_slice(&chunk);
-    }
+async fn answer(mut handle: Handle, mut receive: ReceiveStream, facts: SharedFacts) -> Result<()> {
+    let data = receive_all(&mut receive).await?;
     let total = data.len() as u64;
-    let mut send = handle.open_send_stream().await?;
-    send.send(data.into()).await?;
-    send.finish()?;
+    send_all(&mut handle.open_send_stream().await?, data).await?;
     note(&facts, |facts| {
         facts.streams += 1;
         facts.bytes += total;

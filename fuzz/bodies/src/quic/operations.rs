@@ -1,7 +1,7 @@
 //! Own with own, the fake handshake, any operations, any weather (T15, T18).
 
 use arbitrary::{Arbitrary, Unstructured};
-use roadstead_quic::CloseReason;
+use roadstead_quic::{CloseReason, Config};
 
 use super::common::net::{Net, Node};
 use super::common::own::{FakeOwn, fake_client, fake_server, server_addr};
@@ -57,12 +57,15 @@ fn pair(setup: Setup) -> Net<FakeOwn, FakeOwn> {
     let window = [1_024, 8 << 10, 64 << 10][usize::from(setup.window % 3)];
     let flag = |bit: u8| setup.flags & (1 << bit) != 0;
     let streams = 1 + u32::from(setup.streams % 8);
-    let client = fake_client(seed, format(setup.format), |config, tls| {
+    let both = |config: &mut Config| {
         config.transport.streams_bidi = streams;
         config.transport.streams_uni = streams;
-        config.transport.resumption = flag(0);
         config.transport.stream_window = window;
         config.transport.connection_window = 2 * window;
+    };
+    let client = fake_client(seed, format(setup.format), |config, tls| {
+        both(config);
+        config.transport.resumption = flag(0);
         config.transport.pacing = flag(1);
         if flag(2) {
             tls.hello_padding = 1_700;
@@ -72,11 +75,8 @@ fn pair(setup: Setup) -> Net<FakeOwn, FakeOwn> {
         }
     });
     let server = fake_server(seed, |config, tls| {
-        config.transport.streams_bidi = streams;
-        config.transport.streams_uni = streams;
+        both(config);
         config.transport.new_tokens = flag(0);
-        config.transport.stream_window = window;
-        config.transport.connection_window = 2 * window;
         config.transport.pacing = flag(4);
         if flag(5) {
             tls.chain = 5_000;

@@ -6,7 +6,7 @@
 //! handshakes washes away: a key takes a place when it is seen twice without another between, and gives
 //! it up after as many strangers as it had uses.
 
-use roadstead_quic::crypto::Suite;
+use roadstead_quic::crypto::{Suite, wipe};
 
 /// Places in the table. Full, it takes about 0.7 MiB with packet keys.
 const PLACES: usize = 1 << 10;
@@ -35,8 +35,7 @@ struct Resident<K> {
 
 impl<K> Drop for Resident<K> {
     fn drop(&mut self) {
-        self.raw.fill(0);
-        std::hint::black_box(&mut self.raw);
+        wipe(&mut self.raw);
     }
 }
 
@@ -83,13 +82,9 @@ impl<K> ReadyKeys<K> {
             place.credit = (place.credit + 1).min(CREDIT_MAX);
             return run(&resident.expanded);
         }
-        if place.candidate != mark {
-            place.candidate = mark;
+        let is_repeated = std::mem::replace(&mut place.candidate, mark) == mark;
+        if !is_repeated || place.credit > 0 {
             place.credit = place.credit.saturating_sub(1);
-            return run(&expand());
-        }
-        if place.credit > 0 {
-            place.credit -= 1;
             return run(&expand());
         }
         let resident = place.resident.insert(Resident {
