@@ -4,6 +4,7 @@ mod store;
 mod tickets;
 
 pub(crate) mod carriers;
+pub(crate) mod hkdf;
 
 use std::{fmt, sync::Arc};
 

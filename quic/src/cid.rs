@@ -293,7 +293,7 @@ mod tests {
         fn hkdf_extract(&self, _: &[u8], _: &[u8]) -> [u8; 32] {
             unreachable!()
         }
-        fn hkdf_expand_label(&self, _: Suite, _: &[u8], _: &[u8], _: &mut [u8]) {
+        fn hkdf_expand_labels(&self, _: Suite, _: &[u8], _: &mut [crate::crypto::Labelled<'_>]) {
             unreachable!()
         }
         fn hmac(&self, _: &[u8; 32], _: &[&[u8]]) -> [u8; 32] {

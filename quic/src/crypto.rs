@@ -57,6 +57,9 @@ impl Suite {
     }
 }
 
+/// A label of HKDF-Expand-Label, and where its output goes.
+pub type Labelled<'a> = (&'static [u8], &'a mut [u8]);
+
 /// Primitives of the crypto provider. Keys come as bytes with every call; an implementation may keep
 /// what it made of some of them, until it is told to [`forget`](Aead::forget) them.
 pub trait Aead {
@@ -93,9 +96,10 @@ pub trait Aead {
     /// HKDF-Extract with SHA-256.
     fn hkdf_extract(&self, salt: &[u8], secret: &[u8]) -> [u8; 32];
 
-    /// HKDF-Expand-Label of TLS 1.3 with an empty context and the hash of `suite`. The label comes
-    /// without the prefix `tls13 `.
-    fn hkdf_expand_label(&self, suite: Suite, secret: &[u8], label: &[u8], out: &mut [u8]);
+    /// HKDF-Expand-Label of TLS 1.3 with an empty context and the hash of `suite`, for some labels
+    /// with their outputs: what a secret needs to be made ready is done once for all of them. Labels
+    /// come without the prefix `tls13 `.
+    fn hkdf_expand_labels(&self, suite: Suite, secret: &[u8], outputs: &mut [Labelled<'_>]);
 
     /// HMAC with SHA-256 over the parts in order.
     fn hmac(&self, key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32];
@@ -127,9 +131,12 @@ impl DirectionKeys {
             hp: [0; 32],
         };
         let len = suite.key_len();
-        aead.hkdf_expand_label(suite, secret, b"quic key", &mut keys.key[..len]);
-        aead.hkdf_expand_label(suite, secret, b"quic iv", &mut keys.iv);
-        aead.hkdf_expand_label(suite, secret, b"quic hp", &mut keys.hp[..len]);
+        let outputs: &mut [Labelled<'_>] = &mut [
+            (b"quic key", &mut keys.key[..len]),
+            (b"quic iv", &mut keys.iv),
+            (b"quic hp", &mut keys.hp[..len]),
+        ];
+        aead.hkdf_expand_labels(suite, secret, outputs);
         keys
     }
 }
@@ -288,15 +295,15 @@ const RETRY_NONCE: [u8; 12] = [
 /// and server directions.
 pub fn initial_keys<A: Aead>(aead: &A, dcid: &ConnectionId) -> (DirectionKeys, DirectionKeys) {
     let mut initial = aead.hkdf_extract(&INITIAL_SALT, dcid.as_slice());
-    let direction = |label: &[u8]| {
-        let mut secret = [0; 32];
-        aead.hkdf_expand_label(Suite::Aes128Gcm, &initial, label, &mut secret);
-        let keys = DirectionKeys::derive(aead, Suite::Aes128Gcm, &secret);
-        wipe(&mut secret);
-        keys
-    };
-    let keys = (direction(b"client in"), direction(b"server in"));
-    wipe(&mut initial);
+    let [mut client, mut server] = [[0; 32]; 2];
+    let outputs: &mut [Labelled<'_>] =
+        &mut [(b"client in", &mut client), (b"server in", &mut server)];
+    aead.hkdf_expand_labels(Suite::Aes128Gcm, &initial, outputs);
+    let direction = |secret: &[u8; 32]| DirectionKeys::derive(aead, Suite::Aes128Gcm, secret);
+    let keys = (direction(&client), direction(&server));
+    for secret in [&mut initial, &mut client, &mut server] {
+        wipe(secret);
+    }
     keys
 }
 
@@ -311,7 +318,7 @@ pub fn retry_tag<A: Aead>(aead: &A, odcid: &ConnectionId, packet: &[u8]) -> [u8;
 
 /// The next generation's traffic secret (RFC 9001 6.1). `secret` has the suite's length.
 pub fn next_secret<A: Aead>(aead: &A, suite: Suite, secret: &[u8], out: &mut [u8]) {
-    aead.hkdf_expand_label(suite, secret, b"quic ku", out);
+    aead.hkdf_expand_labels(suite, secret, &mut [(b"quic ku", out)]);
 }
 
 /// Borrowed keys of one direction.

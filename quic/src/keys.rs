@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::crypto::{Aead, KeyRef, LevelKeys, Secret, Suite, next_secret, wipe};
+use crate::crypto::{Aead, KeyRef, Labelled, LevelKeys, Secret, Suite, next_secret, wipe};
 
 /// Keys and secrets of both directions with key length `K` and room for secrets of `S` bytes.
 pub(crate) struct KeySet<const K: usize, const S: usize> {
@@ -31,8 +31,9 @@ impl<const K: usize> PacketKey<K> {
             key: [0; K],
             iv: [0; 12],
         };
-        aead.hkdf_expand_label(suite, secret, b"quic key", &mut out.key);
-        aead.hkdf_expand_label(suite, secret, b"quic iv", &mut out.iv);
+        let outputs: &mut [Labelled<'_>] =
+            &mut [(b"quic key", &mut out.key), (b"quic iv", &mut out.iv)];
+        aead.hkdf_expand_labels(suite, secret, outputs);
         out
     }
 }

@@ -16,6 +16,8 @@ use rustls::{
     quic,
 };
 
+use super::hkdf;
+
 /// Bytes of the longest key.
 const KEY_BYTES: usize = 32;
 
@@ -163,10 +165,17 @@ fn carrying(suite: &SupportedCipherSuite) -> SupportedCipherSuite {
             hash_provider: suite.common.hash_provider,
             confidentiality_limit: suite.common.confidentiality_limit,
         },
-        hkdf_provider: suite.hkdf_provider,
+        hkdf_provider: ready_hkdf(suite.common.suite),
         aead_alg: suite.aead_alg,
         quic: Some(if short { &SHORT } else { &LONG }),
     })))
+}
+
+fn ready_hkdf(suite: CipherSuite) -> &'static hkdf::ReadyHkdf {
+    match suite {
+        CipherSuite::TLS13_AES_256_GCM_SHA384 => &hkdf::SHA384,
+        _ => &hkdf::SHA256,
+    }
 }
 
 /// The two 1-RTT secrets of a handshake.

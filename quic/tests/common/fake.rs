@@ -4,7 +4,7 @@
 use std::cell::Cell;
 
 use roadstead_quic::crypto::{
-    Aead, DirectionKeys, KeyChange, LevelKeys, Secret, Suite, Tls, TlsError,
+    Aead, DirectionKeys, KeyChange, Labelled, LevelKeys, Secret, Suite, Tls, TlsError,
 };
 
 /// A keyed 256-bit checksum.
@@ -108,10 +108,12 @@ impl Aead for FakeAead {
         bytes(mix(&[b"extract", salt, secret]))
     }
 
-    fn hkdf_expand_label(&self, suite: Suite, secret: &[u8], label: &[u8], out: &mut [u8]) {
-        let wide = [0, 1].map(|n| bytes(mix(&[b"expand", &[suite as u8, n], secret, label])));
-        let len = out.len();
-        out.copy_from_slice(&wide.concat()[..len]);
+    fn hkdf_expand_labels(&self, suite: Suite, secret: &[u8], outputs: &mut [Labelled<'_>]) {
+        for (label, out) in outputs {
+            let wide = [0, 1].map(|n| bytes(mix(&[b"expand", &[suite as u8, n], secret, label])));
+            let len = out.len();
+            out.copy_from_slice(&wide.concat()[..len]);
+        }
     }
 
     fn hmac(&self, key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {

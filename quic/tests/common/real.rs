@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::{aead, hkdf, hmac};
 use roadstead_quic::crypto::{
-    Aead, DirectionKeys, KeyChange, LevelKeys, Secret, Suite, Tls, TlsError,
+    Aead, DirectionKeys, KeyChange, Labelled, LevelKeys, Secret, Suite, Tls, TlsError,
 };
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::cipher::{AeadKey, Iv};
@@ -95,19 +95,19 @@ impl Aead for AwsAead {
         hmac::sign(&key, secret).as_ref().try_into().unwrap()
     }
 
-    fn hkdf_expand_label(&self, suite: Suite, secret: &[u8], label: &[u8], out: &mut [u8]) {
+    fn hkdf_expand_labels(&self, suite: Suite, secret: &[u8], outputs: &mut [Labelled<'_>]) {
         let hash = match suite {
             Suite::Aes256Gcm => hkdf::HKDF_SHA384,
             _ => hkdf::HKDF_SHA256,
         };
-        let len = u16::try_from(out.len()).unwrap().to_be_bytes();
-        let label_len = [u8::try_from(6 + label.len()).unwrap()];
-        let info: [&[u8]; 5] = [&len, &label_len, b"tls13 ", label, &[0]];
         let prk = hkdf::Prk::new_less_safe(hash, secret);
-        prk.expand(&info, Len(out.len()))
-            .unwrap()
-            .fill(out)
-            .unwrap();
+        for (label, out) in outputs {
+            let len = u16::try_from(out.len()).unwrap().to_be_bytes();
+            let label_len = [u8::try_from(6 + label.len()).unwrap()];
+            let info: [&[u8]; 5] = [&len, &label_len, b"tls13 ", label, &[0]];
+            let okm = prk.expand(&info, Len(out.len())).unwrap();
+            okm.fill(out).unwrap();
+        }
     }
 
     fn hmac(&self, key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {

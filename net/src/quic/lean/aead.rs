@@ -5,10 +5,11 @@
 
 use std::{cell::RefCell, fmt};
 
-use aws_lc_rs::{aead, hkdf, hmac};
-use roadstead_quic::crypto::{Aead, Suite};
+use aws_lc_rs::{aead, hmac};
+use roadstead_quic::crypto::{Aead, Labelled, Suite};
 
 use super::ready_keys::ReadyKeys;
+use crate::tls::hkdf::expand;
 
 /// The provider's primitives, and the expanded keys of one shard's busiest connections.
 #[derive(Default)]
@@ -20,15 +21,6 @@ pub struct AwsLc {
 impl fmt::Debug for AwsLc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AwsLc(..)")
-    }
-}
-
-/// How long an output of HKDF is to be.
-struct Length(usize);
-
-impl hkdf::KeyType for Length {
-    fn len(&self) -> usize {
-        self.0
     }
 }
 
@@ -123,25 +115,20 @@ impl Aead for AwsLc {
         array(hmac::sign(&key, secret).as_ref())
     }
 
-    fn hkdf_expand_label(&self, suite: Suite, secret: &[u8], label: &[u8], out: &mut [u8]) {
+    fn hkdf_expand_labels(&self, suite: Suite, secret: &[u8], outputs: &mut [Labelled<'_>]) {
         let hash = match suite {
-            Suite::Aes256Gcm => hkdf::HKDF_SHA384,
-            Suite::Aes128Gcm | Suite::ChaCha20Poly1305 => hkdf::HKDF_SHA256,
+            Suite::Aes256Gcm => hmac::HMAC_SHA384,
+            Suite::Aes128Gcm | Suite::ChaCha20Poly1305 => hmac::HMAC_SHA256,
         };
-        // RFC 8446 section 7.1.
-        let length = u16::try_from(out.len()).expect("some dozen bytes");
-        let label_length = u8::try_from(6 + label.len()).expect("a short label");
-        let info: [&[u8]; 5] = [
-            &length.to_be_bytes(),
-            &[label_length],
-            b"tls13 ",
-            label,
-            &[0],
-        ];
-        hkdf::Prk::new_less_safe(hash, secret)
-            .expand(&info, Length(out.len()))
-            .and_then(|okm| okm.fill(out))
-            .expect("some dozen bytes");
+        let key = hmac::Key::new(hash, secret);
+        for (label, out) in outputs {
+            // RFC 8446 section 7.1.
+            let length = u16::try_from(out.len()).expect("some dozen bytes");
+            let label_length = u8::try_from(6 + label.len()).expect("a short label");
+            let length = length.to_be_bytes();
+            let info: [&[u8]; 5] = [&length, &[label_length], b"tls13 ", label, &[0]];
+            assert!(expand(&key, &info, out), "some dozen bytes");
+        }
     }
 
     fn hmac(&self, key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
