@@ -15,16 +15,22 @@ const PLACES: usize = 1 << 10;
 const CREDIT_MAX: u8 = 32;
 
 /// A direct-mapped table from raw keys to expanded ones.
+///
+/// What tells who lives in a place lies apart from the keys: nearly every look-up is that of a key
+/// which comes once, and must touch no more than a table that stays in the first cache.
 pub(super) struct ReadyKeys<K> {
-    places: Box<[Place<K>]>,
+    places: Box<[Place]>,
+    residents: Box<[Option<Resident<K>>]>,
 }
 
-struct Place<K> {
-    /// Of the last key that was looked for here in vain. Keys are uniform: a part tells them apart
-    /// well enough to choose whom to keep.
-    candidate: u64,
+/// Keys are uniform: a part tells them apart well enough to choose whom to keep. Zero is nobody.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    /// Of the last key that was looked for here in vain.
+    candidate: u32,
+    /// Of the key that lives here.
+    resident: u32,
     credit: u8,
-    resident: Option<Resident<K>>,
 }
 
 struct Resident<K> {
@@ -41,27 +47,25 @@ impl<K> Drop for Resident<K> {
 
 impl<K> Default for ReadyKeys<K> {
     fn default() -> Self {
-        let empty = || Place {
-            candidate: 0,
-            credit: 0,
-            resident: None,
-        };
         Self {
-            places: std::iter::repeat_with(empty).take(PLACES).collect(),
+            places: vec![Place::default(); PLACES].into(),
+            residents: std::iter::repeat_with(|| None).take(PLACES).collect(),
         }
     }
 }
 
-/// A key padded to the longest, and the part of it that tells it apart.
-fn padded(key: &[u8]) -> ([u8; 32], u64) {
-    let mut raw = [0; 32];
-    raw[..key.len()].copy_from_slice(key);
-    let first = raw.first_chunk().expect("32 bytes");
-    (raw, u64::from_le_bytes(*first))
+/// The place of a key, and the part of it that tells it apart there.
+fn place_of(key: &[u8]) -> (usize, u32) {
+    let first = *key.first_chunk::<8>().expect("a key has 16 bytes or more");
+    let [a, b, c, d, place @ ..] = first;
+    let place = usize::try_from(u32::from_le_bytes(place)).expect("32 bits") % PLACES;
+    (place, u32::from_le_bytes([a, b, c, d]).max(1))
 }
 
-fn place_of(mark: u64) -> usize {
-    usize::try_from(mark).unwrap_or(usize::MAX) % PLACES
+impl<K> Resident<K> {
+    fn is(&self, suite: Suite, key: &[u8]) -> bool {
+        self.suite == suite && self.raw[..key.len()] == *key
+    }
 }
 
 impl<K> ReadyKeys<K> {
@@ -73,11 +77,11 @@ impl<K> ReadyKeys<K> {
         expand: impl FnOnce() -> K,
         run: impl FnOnce(&K) -> R,
     ) -> R {
-        let (raw, mark) = padded(key);
-        let place = &mut self.places[place_of(mark)];
-        if let Some(resident) = &place.resident
-            && resident.raw == raw
-            && resident.suite == suite
+        let (index, mark) = place_of(key);
+        let place = &mut self.places[index];
+        if place.resident == mark
+            && let Some(resident) = &self.residents[index]
+            && resident.is(suite, key)
         {
             place.credit = (place.credit + 1).min(CREDIT_MAX);
             return run(&resident.expanded);
@@ -87,25 +91,27 @@ impl<K> ReadyKeys<K> {
             place.credit = place.credit.saturating_sub(1);
             return run(&expand());
         }
-        let resident = place.resident.insert(Resident {
+        (place.resident, place.credit) = (mark, 1);
+        let mut raw = [0; 32];
+        raw[..key.len()].copy_from_slice(key);
+        let resident = self.residents[index].insert(Resident {
             suite,
             raw,
             expanded: expand(),
         });
-        place.credit = 1;
         run(&resident.expanded)
     }
 
     /// Drops a key whose connection is gone or has updated it.
     pub(super) fn forget(&mut self, key: &[u8]) {
-        let (raw, mark) = padded(key);
-        let place = &mut self.places[place_of(mark)];
+        let (index, mark) = place_of(key);
+        let place = &mut self.places[index];
         if place.candidate == mark {
             place.candidate = 0;
         }
-        if place.resident.as_ref().is_some_and(|r| r.raw == raw) {
-            place.resident = None;
-            place.credit = 0;
+        if place.resident == mark {
+            (place.resident, place.credit) = (0, 0);
+            self.residents[index] = None;
         }
     }
 }
@@ -130,7 +136,7 @@ mod tests {
     /// Keys of one place.
     fn key(n: u8) -> [u8; 16] {
         let mut key = [n; 16];
-        key[..2].fill(0);
+        key[4..8].fill(0);
         key
     }
 
