@@ -30,6 +30,7 @@ pub mod wheel;
 
 mod address;
 mod looper;
+mod pace;
 mod receive;
 mod ring;
 mod send;

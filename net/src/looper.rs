@@ -4,12 +4,7 @@
 //! kernel once: all packets, wake-ups and re-armed receives go in with the same call that waits for the
 //! next event. A loop with nothing to do sleeps until the next timer.
 
-use std::{
-    net::SocketAddr,
-    os::fd::AsRawFd,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, os::fd::AsRawFd, sync::Arc, time::Instant};
 
 use io_uring::{opcode, squeue, types::Fd};
 
@@ -17,6 +12,7 @@ use crate::{
     counters::Counters,
     driver::{App, Control, Io},
     error::Error,
+    pace::Pace,
     queue::{self, Queue, Waker},
     quic::{Datagram, Engine},
     receive::Receiver,
@@ -29,9 +25,6 @@ use crate::{
 
 /// Messages and strays taken per turn, so that neither starves the sockets.
 const MESSAGES_PER_TURN: usize = 1024;
-
-/// Longest sleep. Nothing depends on it; should a wake-up ever be lost, this bounds what that costs.
-const SLEEP_MAX: Duration = Duration::from_secs(1);
 
 /// What an entry was, in the high half of its user data; the low half is the socket's place.
 const RECEIVE: u64 = 1 << 32;
@@ -71,6 +64,7 @@ struct Sockets {
     slots: Slots,
     completed: Vec<Completion>,
     waker: Arc<Waker>,
+    pace: Pace,
     counters: Arc<Counters>,
     shards: Shards,
     own: u16,
@@ -203,6 +197,7 @@ impl Sockets {
             slots: Slots::new(),
             completed: Vec::new(),
             waker,
+            pace: Pace::default(),
             counters,
             shards,
             own,
@@ -295,11 +290,10 @@ impl Sockets {
 
     fn wait(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
         self.counters.sleeps.add(1);
-        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = left
-            .unwrap_or(SLEEP_MAX)
-            .clamp(Duration::from_micros(1), SLEEP_MAX);
-        self.ring.wait(timeout)?;
+        let begun = Instant::now();
+        let left = deadline.map(|at| at.saturating_duration_since(begun));
+        self.ring.wait(self.pace.sleep(left))?;
+        self.pace.slept(begun.elapsed(), self.ring.has_completed());
         self.sent();
         Ok(())
     }

@@ -13,7 +13,7 @@ use io_uring::{
     types::{CancelBuilder, SubmitArgs, Timespec},
 };
 
-use crate::error::Error;
+use crate::{error::Error, pace::Sleep};
 
 /// Entries that may be queued between two submits. Sends beyond it are submitted in more batches.
 const SUBMISSIONS: u32 = 1024;
@@ -131,11 +131,11 @@ impl Ring {
         }
     }
 
-    /// Submits, then waits for a completion, at most for `timeout`.
-    pub(crate) fn wait(&mut self, timeout: Duration) -> Result<(), Error> {
-        let spec = Timespec::from(timeout);
+    /// Submits, then waits for so many completions, at most for a time.
+    pub(crate) fn wait(&mut self, sleep: Sleep) -> Result<(), Error> {
+        let spec = Timespec::from(sleep.at_most);
         let args = SubmitArgs::new().timespec(&spec);
-        let result = self.uring.submitter().submit_with_args(1, &args);
+        let result = self.uring.submitter().submit_with_args(sleep.events, &args);
         self.settle(result)?;
         if !self.uring.submission().is_empty() {
             self.submit()?;
@@ -342,7 +342,10 @@ mod tests {
     #[test]
     fn a_wait_ends_at_its_timeout() {
         let mut ring = Ring::new().unwrap();
-        ring.wait(Duration::from_millis(1)).unwrap();
-        assert!(!ring.has_completed());
+        let at_most = Duration::from_millis(1);
+        for events in [1, 32] {
+            ring.wait(Sleep { events, at_most }).unwrap();
+            assert!(!ring.has_completed());
+        }
     }
 }
