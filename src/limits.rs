@@ -59,7 +59,12 @@ pub const STORE_SEND_BYTES_CONGESTED: usize = 32 * 1024 * 1024;
 /// Bytes of a shard's sends waiting for the store above which further ones are refused.
 pub const STORE_SEND_BYTES_REFUSED_ABOVE: usize = 2 * STORE_SEND_BYTES_CONGESTED;
 
-/// What a client is told to wait after a retryable refusal of a send, in milliseconds.
+/// Users of one shard whose sends are counted at once, when their rate is limited: 16 bytes each. One is in
+/// the table only until its bucket is full again. When all places of a set are taken, the bucket nearest to
+/// full is forgotten ([`crate::rate`]).
+pub const SEND_RATES_MAX: usize = 64 * 1024;
+
+/// What a client is told to wait after a retryable refusal of a send, in milliseconds, at least.
 pub const RETRY_AFTER_MS: u32 = 250;
 
 /// GoAway asks the clients of a draining shard to come back within this time, each at its own moment.

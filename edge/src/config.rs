@@ -1,6 +1,9 @@
 //! The configuration file. `roadstead.toml` beside this crate documents every value; a test holds the
 //! two together.
 
+mod limits;
+mod network;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,6 +12,9 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use crate::cli;
+
+pub(crate) use limits::Limits;
+pub(crate) use network::Network;
 
 /// The documented file with every default.
 pub(crate) const DEFAULT_FILE: &str = include_str!("../roadstead.toml");
@@ -31,6 +37,7 @@ pub(crate) struct Config {
     pub(crate) tls: Tls,
     pub(crate) tokens: Tokens,
     pub(crate) sessions: Sessions,
+    pub(crate) limits: Limits,
     pub(crate) store: Store,
 }
 
@@ -110,6 +117,7 @@ impl Default for Config {
             tls: Tls::default(),
             tokens: Tokens::default(),
             sessions: Sessions::default(),
+            limits: Limits::default(),
             store: Store::default(),
         }
     }
@@ -216,6 +224,7 @@ impl Config {
             self.sessions.inbox_entries_max >= 1,
             "inbox_entries_max is at least 1"
         );
+        self.limits.check()?;
         let both =
             self.tls.certificate.as_os_str().is_empty() == self.tls.key.as_os_str().is_empty();
         anyhow::ensure!(both, "tls.certificate and tls.key go together");
@@ -252,6 +261,26 @@ mod tests {
     fn an_unknown_key_is_an_error_that_names_it() {
         let error = toml::from_str::<Config>("lisden = []").expect_err("a typing error");
         assert!(error.to_string().contains("lisden"), "{error}");
+    }
+
+    #[test]
+    fn a_limit_that_can_not_be_is_named() {
+        for (text, named) in [
+            ("sends_per_s = 2_000_000", "a second"),
+            ("sessions_burst = 0", "sessions_burst"),
+            ("address_bits_v4 = 0", "address_bits_v4"),
+        ] {
+            let config: Config = toml::from_str(&format!("[limits]\n{text}\n")).expect(text);
+            let error = config.check().expect_err(text).to_string();
+            assert!(error.contains(named), "{error}");
+        }
+        let error = toml::from_str::<Config>("[limits]\nunlimited = [\"10.0.0.1\"]\n");
+        assert!(
+            error
+                .expect_err("no network")
+                .to_string()
+                .contains("10.0.0.1")
+        );
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::metrics::ShardMetrics;
 use crate::resume::ResumeTokens;
 use crate::store::{Handle, Store};
 use crate::token::Verifier;
-use crate::worker::{Message, Parts, Report, ShardOutbox, Worker};
+use crate::worker::{Addresses, Message, Parts, Report, ShardOutbox, Worker};
 use crate::{cli, cores, reservation, worker};
 
 type WorkerThread = JoinHandle<Result<(), roadstead_net::Error>>;
@@ -159,6 +159,7 @@ fn start_shards<E: Engine + 'static>(
             resume: resume.clone(),
             metrics: metrics.clone(),
             ceiling: ceiling.clone(),
+            addresses: Addresses::new(&config.limits, config.shard_count(), random_key()),
             report: Box::new({
                 let report = report.clone();
                 move |what| drop(report.send(what))
@@ -173,16 +174,22 @@ fn start_shards<E: Engine + 'static>(
 }
 
 fn shard_config(config: &Config, id: ShardId, placement: Placement) -> ShardConfig {
-    let mut key = [0; 16];
-    aws_lc_rs::rand::fill(&mut key).expect("the system has randomness");
     ShardConfig {
         node: config.node,
         heartbeat_interval: config.heartbeat(),
         node_hints: config.sessions.node_hints.clone(),
         inbox_entries_max: config.sessions.inbox_entries_max,
         slow_consumer_after: Duration::from_secs(config.sessions.slow_consumer_s.into()),
-        ..ShardConfig::new(id, placement, key)
+        send_rate: config.limits.sends(),
+        ..ShardConfig::new(id, placement, random_key())
     }
+}
+
+/// For a hash table whose collisions nobody outside may choose.
+fn random_key() -> [u8; 16] {
+    let mut key = [0; 16];
+    aws_lc_rs::rand::fill(&mut key).expect("the system has randomness");
+    key
 }
 
 fn start_shard<E: Engine + 'static>(

@@ -5,6 +5,7 @@ mod support;
 use std::net::UdpSocket;
 
 use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use roadstead_proto::v1::{self, client_frame, hello};
 use roadstead_proto::{ErrorCode, Position, limits};
 use support::{Client, Edge, Expect, chat};
@@ -363,4 +364,77 @@ async fn a_client_that_never_reads() {
     let code = ErrorCode::from_close_code(close.error_code.into_inner());
     assert_eq!(code, Some(ErrorCode::SlowConsumer));
     bystanders.are_well().await;
+}
+
+/// A user sends faster than it may: refused for now, in order, and its number is good for the next attempt
+/// (R12, R16, R26).
+#[tokio::test]
+async fn r26_a_user_that_sends_too_much() {
+    let edge = Edge::start_with("[limits]\nsends_per_s = 2\nsends_burst = 3\n", &[]);
+    let mut bystanders = Bystanders::new(&edge).await;
+    let mut greedy = Client::login(&edge, 7, 7).await;
+    for _ in 0..100 {
+        greedy.message(chat(7, 901), b"again").await;
+    }
+    let error = greedy.error().await;
+    let limited = (ErrorCode::RateLimited, true);
+    assert_eq!((error.code(), error.retryable), limited);
+    assert!(error.number > 3 && error.retry_after_ms >= 250, "{error:?}");
+    let behind = greedy.error().await;
+    assert_eq!(behind.number, error.number + 1, "nothing overtakes it");
+    edge.metric_reaches("roadstead_sends_rate_limited_total", "", 1)
+        .await;
+    bystanders.are_well().await;
+
+    let number = error.number;
+    let committed = async {
+        loop {
+            greedy
+                .message_numbered(number, chat(7, 901), b"again")
+                .await;
+            match greedy.try_next().await.expect("the session goes on") {
+                Expect::SendResult(result) if result.number == number => return,
+                _ => {}
+            }
+        }
+    };
+    support::soon("the number that was refused", committed).await;
+}
+
+/// More sessions from one address than it may open: newcomers wait outside or are sent away, and nobody who is
+/// in notices.
+#[tokio::test]
+async fn t11_an_address_that_opens_too_many_sessions() {
+    let edge = Edge::start_with(
+        "[limits]\nsessions_per_s = 1\nsessions_burst = 4\nunlimited = []\n",
+        &["--shards", "1"],
+    );
+    let mut bystanders = Bystanders::new(&edge).await;
+    let refused = async {
+        loop {
+            let crowd = (0..16).map(|_| end_of_a_session(&edge));
+            let mut crowd: FuturesUnordered<_> = crowd.collect();
+            while let Some(end) = crowd.next().await {
+                if end == Some(ErrorCode::RateLimited) {
+                    return;
+                }
+            }
+        }
+    };
+    support::soon("a refusal", refused).await;
+    edge.metric_reaches("roadstead_refused_address_total", "", 1)
+        .await;
+    bystanders.are_well().await;
+}
+
+/// How the server ends a session that says nothing.
+async fn end_of_a_session(edge: &Edge) -> Option<ErrorCode> {
+    let error = match Client::try_connect(edge, roadstead_proto::ALPN).await {
+        Ok(client) => client.connection.closed().await,
+        Err(error) => error,
+    };
+    let quinn::ConnectionError::ApplicationClosed(close) = error else {
+        return None;
+    };
+    ErrorCode::from_close_code(close.error_code.into_inner())
 }

@@ -104,3 +104,28 @@ async fn a_crash_of_the_edge_is_only_a_pause() {
         assert_eq!(payload.await, expected);
     }
 }
+
+/// R16, R26: an application that writes faster than its user may is slowed down, and loses nothing.
+#[tokio::test]
+async fn an_application_above_its_rate_is_slowed_down() {
+    let edge = Edge::start_with("[limits]\nsends_per_s = 2\nsends_burst = 3\n", &[]);
+    let (one, _at_one) = connect(&edge, 1).await;
+    let (_two, mut at_two) = connect(&edge, 2).await;
+    let texts: Vec<String> = (0..9).map(|number| number.to_string()).collect();
+    for text in &texts {
+        let sent = one.send(chat(1, 2), Bytes::from(text.clone()));
+        sent.await.expect("accepted");
+    }
+    for expected in &texts {
+        let payload = next(&mut at_two, "the next message", |event| match event {
+            Event::Message(message) => Some(message.payload.clone()),
+            _ => None,
+        });
+        assert_eq!(payload.await, expected.as_bytes());
+    }
+    edge.metric_reaches("roadstead_sends_rate_limited_total", "", 1)
+        .await;
+    edge.metric_reaches("roadstead_sends_committed_total", "", 9)
+        .await;
+    assert_eq!(edge.metric("roadstead_sends_committed_total", "").await, 9);
+}

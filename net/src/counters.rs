@@ -80,6 +80,8 @@ counters! {
     drop_unroutable,
     /// Initials dropped because too many waited.
     drop_initial_backlog,
+    /// Initials dropped because the application admits no more from their address.
+    drop_not_admitted,
     /// Initials dropped because too many handshakes were half open.
     drop_half_open,
     /// Initials dropped because their Retry token had been used.

@@ -20,6 +20,13 @@ pub trait App<E: Engine> {
     /// What other threads send to it through its [`Mailbox`](crate::Mailbox).
     type Message: Send + 'static;
 
+    /// Whether a handshake from this address may begin or go on; without, its Initials are dropped. Asked
+    /// before anything of them is decrypted. Whoever sent one may have put down any address, so nothing
+    /// should be remembered of it: count in [`Event::Opened`], when the address is proven.
+    fn admits(&self, _now: Instant, _peer: SocketAddr) -> bool {
+        true
+    }
+
     /// Something happened to a connection.
     fn event(&mut self, io: &mut Io<'_, E>, event: Event);
 

@@ -45,6 +45,7 @@ impl Node {
         let host = |id| {
             let mut config = ShardConfig::new(ShardId(id), placement, [9; 16]);
             config.inbox_entries_max = plan.inbox_entries_max;
+            config.send_rate = plan.send_rate;
             Host {
                 shard: Shard::new(config),
                 timer: None,

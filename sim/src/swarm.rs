@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use roadstead::Rate;
+
 use crate::canary::Canary;
 use crate::rng::Rng;
 
@@ -55,6 +57,8 @@ pub struct Plan {
     pub batch_max: usize,
     /// What goes wrong.
     pub faults: Faults,
+    /// Sends that a user may make.
+    pub send_rate: Option<Rate>,
 }
 
 /// What goes wrong, and how strongly; zero is never. Rates are per second of simulated time.
@@ -149,7 +153,13 @@ impl Plan {
             payload_bytes_max: if rng.one_in(8) { 60_000 } else { 200 },
             batch_max: usize::try_from(rng.magnitude(2_048)).expect("small"),
             faults: Faults::draw(&mut rng),
+            send_rate: None,
         };
+        // What is added later is drawn last, so that a seed goes on to mean what it meant.
+        if rng.one_in(6) {
+            let small = |number| u32::try_from(number).expect("small");
+            plan.send_rate = Rate::new(small(rng.between(5, 50)), small(rng.between(1, 50)));
+        }
         plan.act_every = plan.act_every.max(plan.act_every_min());
         plan.suit_canary();
         plan

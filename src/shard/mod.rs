@@ -22,7 +22,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use roadstead_proto::v1::{self, client_frame, server_frame};
-use roadstead_proto::{ErrorCode, Position};
+use roadstead_proto::{ErrorCode, Position, UserId};
 use slab::Slab;
 
 use crate::directory::{Directory, InboxWatch};
@@ -31,6 +31,7 @@ use crate::limits;
 use crate::message_id::MessageIds;
 use crate::peer::{Holder, ShardMessage};
 use crate::placement::{Placement, ShardId};
+use crate::rate::{Rate, RateTable};
 use crate::session::{Session, State};
 use crate::slots::Slots;
 use crate::store::{Command, Completion, Outcome, Request, RequestId};
@@ -56,6 +57,9 @@ pub struct ShardConfig {
     pub inbox_entries_max: usize,
     /// See [`limits::SLOW_CONSUMER_AFTER`].
     pub slow_consumer_after: Duration,
+    /// Sends that a user may make, or `None` for as many as the store takes. Counted by each shard for the
+    /// sessions that it holds: a user's sessions are on one, unless a client goes elsewhere on purpose (T9).
+    pub send_rate: Option<Rate>,
 }
 
 impl ShardConfig {
@@ -71,6 +75,7 @@ impl ShardConfig {
             node_hints: Vec::new(),
             inbox_entries_max: limits::INBOX_ENTRIES_MAX,
             slow_consumer_after: limits::SLOW_CONSUMER_AFTER,
+            send_rate: None,
         }
     }
 
@@ -99,6 +104,10 @@ pub struct Counters {
     pub sends_repeated: u64,
     /// Sends refused, for any reason.
     pub sends_refused: u64,
+    /// Of those, because the user had made too many.
+    pub sends_rate_limited: u64,
+    /// Users whose sends were counted anew before their bucket was full, because the table of them was.
+    pub send_rates_forgotten: u64,
     /// Entries delivered.
     pub delivered: u64,
     /// Of those, delivered from a notify that was known to leave no gap.
@@ -167,6 +176,8 @@ pub struct Shard {
     pending: Slab<Pending>,
     sends_pending: usize,
     send_bytes_pending: usize,
+    /// By user.
+    send_rates: Option<RateTable<UserId>>,
     timers: BTreeSet<(Time, SessionId)>,
     /// No timer is looked at before this: the last slice of them fired just before it.
     timers_from: Time,
@@ -190,6 +201,9 @@ impl Shard {
             pending: Slab::new(),
             sends_pending: 0,
             send_bytes_pending: 0,
+            send_rates: config
+                .send_rate
+                .map(|rate| RateTable::new(rate, limits::SEND_RATES_MAX, config.hash_key)),
             timers: BTreeSet::new(),
             timers_from: Time::ZERO,
             sweeps: Vec::new(),
@@ -286,6 +300,7 @@ impl Shard {
             sends_pending: count(self.sends_pending),
             send_bytes_pending: count(self.send_bytes_pending),
             requests_pending: count(self.pending.len()),
+            send_rates_forgotten: self.send_rates.as_ref().map_or(0, RateTable::forgotten),
             users: count(self.directory.users()),
             session_bytes: count(self.sessions.bytes()),
             directory_bytes: count(self.directory.bytes()),

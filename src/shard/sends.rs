@@ -31,12 +31,12 @@ impl Shard {
                 self.send_bytes_pending += bytes;
                 self.submit(id);
             }
-            Err(code) => self.refuse_send(now, id, number, code),
+            Err(refusal) => self.refuse_send(now, id, number, refusal),
         }
     }
 
     /// Checks a Send and makes the item that the store commits.
-    fn admit(&mut self, now: Now, id: SessionId, send: v1::Send) -> Result<SendItem, ErrorCode> {
+    fn admit(&mut self, now: Now, id: SessionId, send: v1::Send) -> Result<SendItem, Refusal> {
         let store_full = self.sends_pending >= limits::STORE_SENDS_REFUSED_ABOVE
             || self.send_bytes_pending >= limits::STORE_SEND_BYTES_REFUSED_ABOVE;
         let session = self.session_mut(id).expect("it sent the frame");
@@ -44,17 +44,18 @@ impl Shard {
         let chat = ChatId::from_slice(&send.chat).map_err(|_| ErrorCode::ChatInvalid)?;
         let recipient = chat.peer_of(user).ok_or(ErrorCode::ChatInvalid)?;
         if send.payload.len() > wire::PAYLOAD_BYTES_MAX {
-            return Err(ErrorCode::PayloadTooLarge);
+            return Err(ErrorCode::PayloadTooLarge.into());
         }
         behind_a_failure(session, send.number)?;
         if session.sends_in_flight() >= wire::SENDS_IN_FLIGHT_MAX
             || session.send_bytes_in_flight() >= wire::SENDS_IN_FLIGHT_BYTES_MAX
         {
-            return Err(ErrorCode::InFlightLimit);
+            return Err(ErrorCode::InFlightLimit.into());
         }
         if store_full {
-            return Err(ErrorCode::Overloaded);
+            return Err(ErrorCode::Overloaded.into());
         }
+        self.count_send(now, user)?;
         let message_id = self
             .message_ids
             .next(now.unix_ms)
@@ -74,6 +75,19 @@ impl Shard {
                 payload: send.payload,
                 number: send.number,
             },
+        })
+    }
+
+    /// Counts a send against the user's rate, last of all checks: only one that goes to the store costs a
+    /// token. One sent again costs another, because it is as much work. A refusal is one for now, like any
+    /// other: the number is not used (R12), and what is behind it waits (R16).
+    fn count_send(&mut self, now: Now, user: UserId) -> Result<(), Refusal> {
+        let Some(rates) = &mut self.send_rates else {
+            return Ok(());
+        };
+        rates.take(now.at, user).map_err(|wait| {
+            self.counters.sends_rate_limited += 1;
+            Refusal::after(ErrorCode::RateLimited, wait)
         })
     }
 
@@ -143,7 +157,7 @@ impl Shard {
                         let session = self.session_mut(id).expect("checked above");
                         session.answer_by_store(*number);
                     }
-                    self.refuse_send(now, id, *number, error.code());
+                    self.refuse_send(now, id, *number, error.code().into());
                 }
             }
         }
@@ -167,22 +181,22 @@ impl Shard {
 
     /// Refuses one send. If the client may try it again, everything behind it waits for that (R16):
     /// otherwise a later message of the chat could be committed first.
-    fn refuse_send(&mut self, now: Now, id: SessionId, number: u64, code: ErrorCode) {
+    fn refuse_send(&mut self, now: Now, id: SessionId, number: u64, refusal: Refusal) {
         let session = self.session_mut(id).expect("checked by the caller");
-        if code.is_retryable() {
+        if refusal.code.is_retryable() {
             session.fail_send(now.at, number);
         } else {
             session.answer_send(number);
         }
-        self.answer_refused(id, number, code);
+        self.answer_refused(id, number, refusal);
     }
 
-    fn answer_refused(&mut self, id: SessionId, number: u64, code: ErrorCode) {
+    fn answer_refused(&mut self, id: SessionId, number: u64, refusal: Refusal) {
         self.counters.sends_refused += 1;
-        let mut error = code.frame(refusal(code));
+        let mut error = refusal.code.frame(explanation(refusal.code));
         error.number = number;
         if error.retryable {
-            error.retry_after_ms = limits::RETRY_AFTER_MS;
+            error.retry_after_ms = refusal.retry_after_ms;
         }
         self.send(id, server_frame::Body::Error(error));
     }
@@ -215,9 +229,9 @@ impl Shard {
         self.send_bytes_pending -= bytes;
         for number in behind {
             if again.is_none() {
-                self.refuse_send(now, id, number, ErrorCode::StoreUnavailable);
+                self.refuse_send(now, id, number, ErrorCode::StoreUnavailable.into());
             } else {
-                self.answer_refused(id, number, ErrorCode::StoreUnavailable);
+                self.answer_refused(id, number, ErrorCode::StoreUnavailable.into());
             }
         }
         if again.is_some() {
@@ -243,6 +257,34 @@ impl Shard {
             let bytes = std::mem::take(&mut active.outbox_bytes);
             self.sends_pending -= waiting;
             self.send_bytes_pending -= bytes;
+        }
+    }
+}
+
+/// Why a send is refused, and when to try again if that may help.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    code: ErrorCode,
+    retry_after_ms: u32,
+}
+
+impl Refusal {
+    /// Not before this time has passed, rounded up.
+    fn after(code: ErrorCode, wait: Duration) -> Self {
+        let wait = wait.as_micros().div_ceil(1_000);
+        let wait = u32::try_from(wait).unwrap_or(u32::MAX);
+        Self {
+            code,
+            retry_after_ms: wait.max(limits::RETRY_AFTER_MS),
+        }
+    }
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self {
+            code,
+            retry_after_ms: limits::RETRY_AFTER_MS,
         }
     }
 }
@@ -274,7 +316,7 @@ fn request_hash(chat: ChatId, payload: &[u8]) -> u64 {
     hasher.finish()
 }
 
-fn refusal(code: ErrorCode) -> &'static str {
+fn explanation(code: ErrorCode) -> &'static str {
     match code {
         ErrorCode::ChatInvalid => "no chat of this user",
         ErrorCode::PayloadTooLarge => "see Welcome.limits.payload_bytes_max",
@@ -286,6 +328,7 @@ fn refusal(code: ErrorCode) -> &'static str {
         ErrorCode::DeadlinePassed => "the store did not get to it in time",
         ErrorCode::StoreUnavailable => "not committed, or not known to be",
         ErrorCode::Overloaded => "the store has too much to do",
+        ErrorCode::RateLimited => "this user has sent too much",
         _ => "refused",
     }
 }

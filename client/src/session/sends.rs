@@ -279,6 +279,28 @@ mod tests {
     }
 
     #[test]
+    fn p53_a_user_above_its_rate_waits_as_long_as_it_is_told() {
+        let mut now = Instant::now();
+        let mut jitter = Jitter::new(1);
+        let mut sends = sends(1..=3);
+        transmitted(&mut sends);
+        sends.confirm(1);
+        for _ in 0..4 {
+            sends.refuse(now, &refusal(2, ErrorCode::RateLimited, 7_000), &mut jitter);
+            sends.refuse(
+                now,
+                &refusal(3, ErrorCode::StoreUnavailable, 250),
+                &mut jitter,
+            );
+            let at = sends.poll_timeout().expect("a retry is due");
+            assert!(at >= now + Duration::from_secs(7), "{:?}", at - now);
+            now = at;
+            sends.handle_timeout(now);
+            assert_eq!(transmitted(&mut sends), [2, 3]);
+        }
+    }
+
+    #[test]
     fn r26_one_round_costs_one_unit_however_many_are_refused() {
         let now = Instant::now();
         let mut jitter = Jitter::new(1);

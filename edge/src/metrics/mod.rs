@@ -62,6 +62,8 @@ pub(crate) struct ShardMetrics {
     held_bytes: Number,
     pub(crate) shed: Number,
     pub(crate) refused_memory: Number,
+    pub(crate) refused_address: Number,
+    pub(crate) addresses_forgotten: Number,
     /// From the request of a commit to its answer.
     pub(crate) send_latency: Histogram,
     /// The same of inbox reads.
@@ -107,6 +109,8 @@ core_metrics! {
     counter sends_committed "Messages committed.",
     counter sends_repeated "Sends answered with their first answer.",
     counter sends_refused "Sends refused.",
+    counter sends_rate_limited "Of these, because the user had sent too much.",
+    counter send_rates_forgotten "Users counted anew too early, because the table of their rates was full.",
     counter delivered "Inbox entries delivered.",
     counter delivered_without_read "Of these, without a read of the store.",
     counter inbox_reads "Inbox reads.",
@@ -201,7 +205,7 @@ pub(crate) fn write_shards(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
 
 fn write_worker(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
     type Pick = fn(&ShardMetrics) -> &Number;
-    let families: [(&str, &str, &str, Pick); 10] = [
+    let families: [(&str, &str, &str, Pick); 12] = [
         (
             "shed",
             "counter",
@@ -213,6 +217,18 @@ fn write_worker(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
             "counter",
             "Connections refused at the memory ceiling.",
             |m| &m.refused_memory,
+        ),
+        (
+            "refused_address",
+            "counter",
+            "Connections refused because their address opened too many.",
+            |m| &m.refused_address,
+        ),
+        (
+            "addresses_forgotten",
+            "counter",
+            "Addresses counted anew too early, because the table of their rates was full.",
+            |m| &m.addresses_forgotten,
         ),
         (
             "held_bytes",

@@ -4,11 +4,13 @@
 //! frames, requests to the store and messages to other shards. Requests and messages are collected
 //! during a turn of the loop and leave at its end, a batch for each destination.
 
+mod addresses;
 mod budget;
 mod connection;
 mod outbox;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -84,6 +86,7 @@ pub(crate) struct Worker {
     resume: Arc<ResumeTokens>,
     metrics: Arc<ShardMetrics>,
     ceiling: Arc<Ceiling>,
+    addresses: Addresses,
     requests: Vec<Request>,
     /// When each request under way was made, by its id.
     asked_at: Vec<(Instant, Kind)>,
@@ -115,9 +118,11 @@ pub(crate) struct Parts {
     pub(crate) resume: Arc<ResumeTokens>,
     pub(crate) metrics: Arc<ShardMetrics>,
     pub(crate) ceiling: Arc<Ceiling>,
+    pub(crate) addresses: Addresses,
     pub(crate) report: Box<dyn Fn(Report) + Send>,
 }
 
+pub(crate) use addresses::Addresses;
 pub(crate) use outbox::Outbox as ShardOutbox;
 
 impl Worker {
@@ -131,6 +136,7 @@ impl Worker {
             resume: parts.resume,
             metrics: parts.metrics,
             ceiling: parts.ceiling,
+            addresses: parts.addresses,
             requests: Vec::new(),
             asked_at: Vec::new(),
             waiting: VecDeque::new(),
@@ -295,6 +301,8 @@ impl Worker {
     fn publish_now(&self) {
         let (waiting, held) = (self.outbox.waiting(), self.connections.held());
         self.metrics.publish(&self.shard.counters(), waiting, held);
+        let forgotten = self.addresses.forgotten();
+        self.metrics.addresses_forgotten.set(forgotten);
     }
 
     fn publish(&mut self, now: Instant) {
@@ -339,6 +347,10 @@ impl Worker {
 impl<E: Engine> App<E> for Worker {
     type Message = Message;
 
+    fn admits(&self, now: Instant, peer: SocketAddr) -> bool {
+        self.addresses.has_room(now, peer)
+    }
+
     fn event(&mut self, io: &mut Io<'_, E>, event: Event) {
         self.unpublished = true;
         match event {
@@ -346,6 +358,11 @@ impl<E: Engine> App<E> for Worker {
                 self.metrics.refused_memory.add(1);
                 let code = ErrorCode::Overloaded.as_close_code();
                 io.close(conn, code, b"the server's memory is full");
+            }
+            Event::Opened { conn, peer, .. } if !self.addresses.count(io.now(), peer) => {
+                self.metrics.refused_address.add(1);
+                let code = ErrorCode::RateLimited.as_close_code();
+                io.close(conn, code, b"too many sessions from this address");
             }
             Event::Opened { conn, .. } => {
                 self.connections.open(conn);

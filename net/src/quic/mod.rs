@@ -13,7 +13,7 @@ pub mod quinn;
 
 pub(crate) mod ids;
 mod session;
-mod wire;
+pub(crate) mod wire;
 
 use std::{
     net::SocketAddr,

@@ -1,4 +1,4 @@
-//! Small pieces of the wire that the TLS side of a session needs: Retry tags, transport parameters.
+//! Small pieces of the wire: Initials, Retry tags, transport parameters.
 
 use aws_lc_rs::aead;
 
@@ -24,6 +24,12 @@ pub(super) fn retry_tag(orig_dst_cid: &[u8], packet: &[u8]) -> [u8; RETRY_TAG_BY
         )
         .expect("sealing nothing cannot fail");
     *tag.as_ref().first_chunk().expect("16 bytes")
+}
+
+/// RFC 9000 section 17.2.2: long header, type 0, version 1, with or without the fixed bit.
+pub(crate) fn is_initial(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first & 0xb0 == 0x80)
+        && packet.get(1..5) == Some(&[0, 0, 0, 1])
 }
 
 /// A sequence of transport parameters without one of them. What cannot be parsed stays as it is, for
@@ -67,6 +73,17 @@ fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_initials_of_version_1_are_initials() {
+        let initial = [0xc3, 0, 0, 0, 1, 8];
+        assert!(is_initial(&initial));
+        assert!(is_initial(&[0x83, 0, 0, 0, 1, 8]), "without the fixed bit");
+        assert!(!is_initial(&[0xe3, 0, 0, 0, 1, 8]), "a Handshake packet");
+        assert!(!is_initial(&[0xc3, 0, 0, 0, 2, 8]), "another version");
+        assert!(!is_initial(&[0x43, 0, 0, 0, 1, 8]), "a short header");
+        assert!(!is_initial(&[0xc3, 0, 0]) && !is_initial(&[]));
+    }
 
     /// RFC 9001 appendix A.4.
     #[test]

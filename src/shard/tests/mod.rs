@@ -13,6 +13,7 @@ mod opening;
 mod phone;
 mod pressure;
 mod random;
+mod rates;
 mod reading;
 mod receipts;
 mod sends;

@@ -12,6 +12,7 @@ use super::frames::{device, typing};
 use super::phone::{Line, Phone};
 use super::world::{Answered, Kind, World};
 use crate::limits;
+use crate::rate::Rate;
 use crate::store::StoreError;
 
 const USERS: u64 = 4;
@@ -50,7 +51,9 @@ struct Run {
 impl Run {
     fn new(seed: u64) -> Self {
         let mut dice = Dice(seed);
-        let mut world = World::new(3);
+        // In some worlds users may send less than the phones would.
+        let send_rate = Rate::new(20, 3).filter(|_| seed % 4 == 3);
+        let mut world = World::with(3, |config| config.send_rate = send_rate);
         world.store.knows_previous = dice.one_in(2);
         let devices = (1..=USERS).flat_map(|user| (1..=DEVICES).map(move |n| device(user, n)));
         let mut phones: Vec<Phone> = devices.map(Phone::new).collect();

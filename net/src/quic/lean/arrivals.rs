@@ -8,7 +8,7 @@ use roadstead_quic::Stats;
 use crate::{
     config::{INITIAL_BACKLOG_MAX, INITIALS_PER_TURN},
     counters::Counters,
-    quic::{Datagram, ServerSide},
+    quic::{Datagram, ServerSide, wire::is_initial},
     steer,
 };
 
@@ -140,26 +140,4 @@ impl Lean {
 /// RFC 9000 section 17.2: a packet of a handshake.
 fn is_long(packet: &[u8]) -> bool {
     packet.first().is_some_and(|first| first & 0x80 != 0)
-}
-
-/// RFC 9000 section 17.2.2: long header, type 0, version 1.
-fn is_initial(packet: &[u8]) -> bool {
-    packet.first().is_some_and(|first| first & 0xb0 == 0x80)
-        && packet.get(1..5) == Some(&[0, 0, 0, 1])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_initials_of_version_1_wait() {
-        let initial = [0xc3, 0, 0, 0, 1, 8];
-        assert!(is_initial(&initial));
-        assert!(is_initial(&[0x83, 0, 0, 0, 1, 8]), "without the fixed bit");
-        assert!(!is_initial(&[0xe3, 0, 0, 0, 1, 8]), "a Handshake packet");
-        assert!(!is_initial(&[0xc3, 0, 0, 0, 2, 8]), "another version");
-        assert!(!is_initial(&[0x43, 0, 0, 0, 1, 8]), "a short header");
-        assert!(!is_initial(&[0xc3, 0, 0]) && !is_initial(&[]));
-    }
 }
