@@ -14,6 +14,7 @@ use roadstead_store::embedded::{Count, ReadCounters};
 use serde_json::json;
 use tokio::sync::oneshot;
 
+use crate::log::Log;
 use crate::memory::{Ceiling, account};
 use crate::metrics::{self, ShardMetrics, Text};
 use crate::store::Handle;
@@ -27,6 +28,7 @@ pub(crate) struct Admin {
     pub(crate) store: Handle,
     pub(crate) draining: AtomicBool,
     pub(crate) mailboxes: Vec<Mailbox<Message>>,
+    pub(crate) log: Log,
     pub(crate) udp_port: u16,
 }
 
@@ -103,6 +105,9 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     metrics::write_shards(&mut text, &admin.shards);
     write_net(&mut text, &admin.net);
     write_memory(&mut text, &admin.ceiling);
+    let help = "Lines of the log dropped because standard error was not read.";
+    text.family("roadstead_log_dropped", "counter", help);
+    text.sample(&[], admin.log.dropped());
     write_store(&mut text, &admin.store);
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],

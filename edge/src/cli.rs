@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -159,7 +161,17 @@ pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{text}").context("standard output")
 }
 
-/// The last word of a command that failed; the exit code says it too.
+/// How long a command that failed waits for somebody to read why.
+const LAST_WORD_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The last word of a command that failed; the exit code says it too. Written by a thread that is left behind
+/// where standard error is not read: the process ends all the same.
 pub(crate) fn print_error(error: &anyhow::Error) {
-    let _ = writeln!(std::io::stderr(), "roadstead: {error:#}");
+    let text = format!("roadstead: {error:#}\n");
+    let (done, written) = mpsc::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::stderr().write_all(text.as_bytes());
+        let _ = done.send(());
+    });
+    let _ = written.recv_timeout(LAST_WORD_PATIENCE);
 }

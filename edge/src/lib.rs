@@ -10,6 +10,7 @@ mod doctor;
 mod files;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+mod log;
 mod memory;
 mod metrics;
 mod numbers;

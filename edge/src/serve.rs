@@ -19,6 +19,7 @@ use tokio::sync::mpsc as async_mpsc;
 use crate::admin::{self, Admin};
 use crate::config::{Config, QuicEngine};
 use crate::files::{self, Files};
+use crate::log::{self, Log};
 use crate::memory::{self, Ceiling};
 use crate::metrics::ShardMetrics;
 use crate::resume::ResumeTokens;
@@ -38,24 +39,34 @@ const FENCE_WATCH_EVERY: Duration = Duration::from_millis(250);
 
 pub(crate) fn serve(arguments: &cli::Serve) -> anyhow::Result<()> {
     let config = Config::load(arguments)?;
-    start_log(&config.log)?;
+    let log = log::start(&config.log)?;
+    let result = serve_logged(&config, &log);
+    log.flush();
+    result
+}
+
+fn serve_logged(config: &Config, log: &Log) -> anyhow::Result<()> {
     forbid_core_dumps();
-    let files = files::load(&config)?;
+    let files = files::load(config)?;
     for (name, path) in &files.paths {
         tracing::info!(path = %path.display(), "{name}");
     }
     match config.quic_engine {
-        QuicEngine::Quinn => serve_with::<Quinn>(&config, &files),
-        QuicEngine::Lean => serve_with::<Lean>(&config, &files),
+        QuicEngine::Quinn => serve_with::<Quinn>(config, &files, log),
+        QuicEngine::Lean => serve_with::<Lean>(config, &files, log),
     }
 }
 
 /// The one place where the engine is chosen: from here on it is a type.
-fn serve_with<E: Engine + 'static>(config: &Config, files: &Files) -> anyhow::Result<()> {
+fn serve_with<E: Engine + 'static>(
+    config: &Config,
+    files: &Files,
+    log: &Log,
+) -> anyhow::Result<()> {
     let mut server = bind::<E>(&server_config(config, files)?)?;
     let store = open_store(config, server.mailboxes())?;
     let shards = start_shards(config, files, &mut server, &store)?;
-    let result = run(config, &server, &store, shards);
+    let result = run(config, &server, &store, shards, log);
     store.stop();
     tracing::info!("stopped");
     result
@@ -220,6 +231,7 @@ fn run<E: Engine>(
     server: &Server<Message, E>,
     store: &Store,
     mut shards: Shards,
+    log: &Log,
 ) -> anyhow::Result<()> {
     let mailboxes = server.mailboxes();
     let _watching_memory = memory::watch(shards.ceiling.clone())?;
@@ -231,6 +243,7 @@ fn run<E: Engine>(
         store: store.handle(),
         draining: AtomicBool::new(false),
         mailboxes: mailboxes.clone(),
+        log: log.clone(),
         udp_port: server.addresses()[0].port(),
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -358,20 +371,6 @@ fn join(threads: Vec<WorkerThread>) -> anyhow::Result<()> {
         result = result.and(ended);
     }
     result
-}
-
-fn start_log(filter: &str) -> anyhow::Result<()> {
-    let level: tracing::metadata::LevelFilter = filter
-        .parse()
-        .with_context(|| format!("log = {filter:?}"))?;
-    tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        // A line that can not be written is lost. Its complaint would go to the same standard error, and
-        // panic: a full disk under the log would end the process.
-        .log_internal_errors(false)
-        .init();
-    Ok(())
 }
 
 /// Keys and traffic secrets live in this process's memory: none of it goes to a core file (T4).

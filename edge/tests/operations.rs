@@ -11,7 +11,7 @@ use std::process::Stdio;
 use roadstead_proto::ErrorCode;
 use rustix::process::{Pid, Signal, kill_process};
 use support::edge::roadstead;
-use support::{Client, Edge, Expect, chat};
+use support::{Client, Edge, Expect, chat, soon};
 
 #[tokio::test]
 async fn health_readiness_and_metrics_answer() {
@@ -110,6 +110,31 @@ fn a_log_that_can_not_be_written_ends_nothing() {
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(error.contains("standard output"), "{error}");
+}
+
+/// A log into a pipe that nobody reads: its lines are dropped and counted, and no shard waits for it.
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_nothing() {
+    let mut edge = Edge::start_unread("log = \"trace\"\n");
+    let mut one = Client::login(&edge, 1, 11).await;
+    let mut two = Client::login(&edge, 2, 22).await;
+    let until_dropped = async {
+        while edge.metric("roadstead_log_dropped_total", "").await == 0 {
+            pass_a_message(&mut one, &mut two).await;
+        }
+    };
+    soon("a dropped line", until_dropped).await;
+    for _ in 0..20 {
+        pass_a_message(&mut one, &mut two).await;
+    }
+    assert_eq!(edge.terminate().code(), Some(0));
+}
+
+async fn pass_a_message(one: &mut Client, two: &mut Client) {
+    one.message(chat(1, 2), b"anything").await;
+    one.result().await;
+    let deliver = two.deliver().await;
+    two.ack(deliver.cursor).await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -21,6 +21,8 @@ pub(crate) struct Edge {
     options: Vec<String>,
     /// What it has written to standard error.
     log: Log,
+    /// Standard error, if nobody reads it.
+    unread: Option<ChildStderr>,
     /// Keeps the data directory until the test ends.
     _directory: Option<tempfile::TempDir>,
 }
@@ -45,6 +47,30 @@ impl Edge {
         config: &str,
         options: &[&str],
     ) -> Self {
+        let mut edge = Self::spawn_on(data, directory, config, options);
+        edge.read_log();
+        edge
+    }
+
+    /// An edge whose standard error is a pipe that nobody reads.
+    pub(crate) fn start_unread(config: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let data = directory.path().to_owned();
+        Self::spawn_on(&data, Some(directory), config, &[])
+    }
+
+    fn read_log(&mut self) {
+        if let Some(stderr) = self.unread.take() {
+            self.log.collect(stderr);
+        }
+    }
+
+    fn spawn_on(
+        data: &Path,
+        directory: Option<tempfile::TempDir>,
+        config: &str,
+        options: &[&str],
+    ) -> Self {
         let file = data.join("roadstead.toml");
         std::fs::write(&file, config).expect("a configuration file");
         let mut all = vec!["--config".to_owned(), file.display().to_string()];
@@ -52,8 +78,9 @@ impl Edge {
         all.extend(options.iter().map(|option| (*option).to_owned()));
         let any = "127.0.0.1:0".parse().expect("an address");
         let log = Log::default();
-        let (child, listen, admin) = spawn(&all, any, &log);
+        let (mut child, listen, admin) = spawn(&all, any, &log);
         Self {
+            unread: child.stderr.take(),
             child,
             log,
             listen,
@@ -74,6 +101,8 @@ impl Edge {
     pub(crate) fn restart(&mut self) {
         let (child, listen, admin) = spawn(&self.options, self.listen, &self.log);
         (self.child, self.listen, self.admin) = (child, listen, admin);
+        self.unread = self.child.stderr.take();
+        self.read_log();
     }
 
     /// Asks it to drain, and waits for its end.
@@ -211,9 +240,9 @@ fn spawn(options: &[String], listen: SocketAddr, log: &Log) -> (Child, SocketAdd
     stdout
         .read_line(&mut line)
         .expect("the edge says something");
-    let mut stderr = child.stderr.take().expect("piped");
     if !line.starts_with("roadstead ready") {
         let mut log = String::new();
+        let mut stderr = child.stderr.take().expect("piped");
         let _ = stderr.read_to_string(&mut log);
         panic!("the edge is not ready: {line:?}\n{log}");
     }
@@ -221,7 +250,6 @@ fn spawn(options: &[String], listen: SocketAddr, log: &Log) -> (Child, SocketAdd
         std::io::Cursor::new(line.clone().into_bytes()),
         stdout,
     ));
-    log.collect(stderr);
     let field = |name: &str| {
         let value = line
             .split_whitespace()
