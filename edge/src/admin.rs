@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 use crate::log::Log;
 use crate::memory::{Ceiling, account};
 use crate::metrics::{self, ShardMetrics, Text};
+use crate::reload;
 use crate::store::Handle;
 use crate::worker::Message;
 
@@ -28,6 +29,7 @@ pub(crate) struct Admin {
     pub(crate) store: Handle,
     pub(crate) draining: AtomicBool,
     pub(crate) mailboxes: Vec<Mailbox<Message>>,
+    pub(crate) reloads: Arc<reload::Counts>,
     pub(crate) log: Log,
     pub(crate) udp_port: u16,
 }
@@ -105,6 +107,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     metrics::write_shards(&mut text, &admin.shards);
     write_net(&mut text, &admin.net);
     write_memory(&mut text, &admin.ceiling);
+    admin.reloads.write(&mut text);
     let help = "Lines of the log dropped because standard error was not read.";
     text.family("roadstead_log_dropped", "counter", help);
     text.sample(&[], admin.log.dropped());

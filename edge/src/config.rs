@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use roadstead_net::tls::TicketKeys;
 use serde::Deserialize;
 
 use crate::cli;
@@ -57,6 +58,15 @@ pub(crate) struct Tls {
     pub(crate) certificate: PathBuf,
     pub(crate) key: PathBuf,
     pub(crate) names: Vec<String>,
+    pub(crate) tickets_rotate_h: u32,
+}
+
+impl Tls {
+    /// How long a ticket key seals, or `None` if somebody else rotates them.
+    pub(crate) fn tickets_rotate_every(&self) -> Option<Duration> {
+        let hours = u64::from(self.tickets_rotate_h);
+        (hours > 0).then(|| Duration::from_secs(hours * 3_600))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -130,6 +140,7 @@ impl Default for Tls {
             certificate: PathBuf::new(),
             key: PathBuf::new(),
             names,
+            tickets_rotate_h: 24,
         }
     }
 }
@@ -224,6 +235,12 @@ impl Config {
             self.sessions.inbox_entries_max >= 1,
             "inbox_entries_max is at least 1"
         );
+        let every = self.tls.tickets_rotate_every();
+        anyhow::ensure!(
+            every.is_none_or(|every| every >= TicketKeys::ROTATE_EVERY_MIN),
+            "tls.tickets_rotate_h is at least {}, or 0: tickets are good for longer than their key seals",
+            TicketKeys::ROTATE_EVERY_MIN.as_secs() / 3_600
+        );
         self.limits.check()?;
         let both =
             self.tls.certificate.as_os_str().is_empty() == self.tls.key.as_os_str().is_empty();
@@ -274,6 +291,9 @@ mod tests {
             let error = config.check().expect_err(text).to_string();
             assert!(error.contains(named), "{error}");
         }
+        let config: Config = toml::from_str("[tls]\ntickets_rotate_h = 15\n").expect("it parses");
+        let error = config.check().expect_err("too often").to_string();
+        assert!(error.contains("at least 16"), "{error}");
         let error = toml::from_str::<Config>("[limits]\nunlimited = [\"10.0.0.1\"]\n");
         assert!(
             error

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use jsonwebtoken::jwk::{Jwk, JwkSet};
@@ -14,6 +15,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use roadstead_net::tls::TicketKeys;
 
 use crate::config::Config;
+use crate::resume::ResumeKeys;
 
 /// What the server reads at start, and where it found it.
 pub(crate) struct Files {
@@ -25,7 +27,7 @@ pub(crate) struct Files {
     pub(crate) retry: [u8; 32],
     /// How often a server started with this data directory: connection ids never recur (T2).
     pub(crate) epoch: u16,
-    pub(crate) resume: [u8; 32],
+    pub(crate) resume: ResumeKeys,
     /// Name and path of each, for the operator.
     pub(crate) paths: Vec<(&'static str, PathBuf)>,
 }
@@ -36,16 +38,16 @@ pub(crate) fn load(config: &Config) -> anyhow::Result<Files> {
     fs::create_dir_all(data).with_context(|| format!("data directory {}", data.display()))?;
     let (certificate, key) = certificate_paths(config)?;
     let jwks = jwks_path(config)?;
-    let tickets = data.join("tickets.key");
+    let (tickets, resume) = (tickets_path(config), resume_path(config));
     ensure(&tickets, || Ok(TicketKeys::random().to_bytes()))?;
+    ensure(&resume, random_key)?;
     Ok(Files {
-        jwks: serde_json::from_slice(&read(&jwks)?)
-            .with_context(|| format!("{} is no JWKS", jwks.display()))?,
-        tickets: TicketKeys::from_bytes(&read(&tickets)?)?,
+        jwks: read_jwks(&jwks)?,
+        tickets: ticket_keys(config)?,
         reset: secret(&data.join("reset.key"))?,
         retry: secret(&data.join("retry.key"))?,
         epoch: next_epoch(&data.join("epoch"))?,
-        resume: secret(&data.join("resume.key"))?,
+        resume: resume_keys(config)?,
         certificate: read(&certificate)?,
         key: read(&key)?,
         paths: vec![
@@ -55,10 +57,59 @@ pub(crate) fn load(config: &Config) -> anyhow::Result<Files> {
             ("token verification keys", jwks),
             ("reset key", data.join("reset.key")),
             ("retry key", data.join("retry.key")),
-            ("resume key", data.join("resume.key")),
+            ("resume keys", resume),
             ("ticket keys", tickets),
         ],
     })
+}
+
+/// Certificate chain and key, PEM.
+pub(crate) fn certificate(config: &Config) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
+    let (certificate, key) = certificate_paths(config)?;
+    Ok((read(&certificate)?, read(&key)?))
+}
+
+/// The keys that seal and open TLS tickets (T14).
+pub(crate) fn ticket_keys(config: &Config) -> anyhow::Result<TicketKeys> {
+    let path = tickets_path(config);
+    TicketKeys::from_bytes(&read(&path)?).with_context(|| damaged(&path))
+}
+
+/// How long ago they were written. A file from the future is new.
+pub(crate) fn age_of_ticket_keys(config: &Config) -> Duration {
+    let written = fs::metadata(tickets_path(config)).and_then(|file| file.modified());
+    let age = written.ok().and_then(|at| at.elapsed().ok());
+    age.unwrap_or_default()
+}
+
+/// Puts a new key before those of the file, and returns them all.
+pub(crate) fn rotate_ticket_keys(config: &Config) -> anyhow::Result<TicketKeys> {
+    let rotated = ticket_keys(config)?.rotated();
+    write_secret(&tickets_path(config), &rotated.to_bytes())?;
+    Ok(rotated)
+}
+
+/// Public keys that may sign tokens.
+pub(crate) fn token_keys(config: &Config) -> anyhow::Result<JwkSet> {
+    read_jwks(&jwks_path(config)?)
+}
+
+/// The keys of resume tokens (T14).
+pub(crate) fn resume_keys(config: &Config) -> anyhow::Result<ResumeKeys> {
+    let path = resume_path(config);
+    ResumeKeys::from_bytes(&read(&path)?).with_context(|| damaged(&path))
+}
+
+fn tickets_path(config: &Config) -> PathBuf {
+    config.data.join("tickets.key")
+}
+
+fn resume_path(config: &Config) -> PathBuf {
+    config.data.join("resume.key")
+}
+
+fn read_jwks(path: &Path) -> anyhow::Result<JwkSet> {
+    serde_json::from_slice(&read(path)?).with_context(|| format!("{} is no JWKS", path.display()))
 }
 
 /// The key that signs development tokens.
@@ -108,11 +159,7 @@ fn jwks_path(config: &Config) -> anyhow::Result<PathBuf> {
 }
 
 fn secret(path: &Path) -> anyhow::Result<[u8; 32]> {
-    ensure(path, || {
-        let mut key = vec![0; 32];
-        aws_lc_rs::rand::fill(&mut key).map_err(|_| anyhow::anyhow!("no randomness"))?;
-        Ok(key)
-    })?;
+    ensure(path, random_key)?;
     let bytes = read(path)?;
     let length = bytes.len();
     bytes.try_into().map_err(|_| {
@@ -121,6 +168,16 @@ fn secret(path: &Path) -> anyhow::Result<[u8; 32]> {
             path.display()
         )
     })
+}
+
+fn random_key() -> anyhow::Result<Vec<u8>> {
+    let mut key = vec![0; 32];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| anyhow::anyhow!("no randomness"))?;
+    Ok(key)
+}
+
+fn damaged(path: &Path) -> String {
+    format!("{} is damaged", path.display())
 }
 
 /// Counts the file up before the number is used, so that a crash skips numbers and repeats none. After
@@ -190,7 +247,7 @@ mod tests {
         assert_eq!(first.reset, second.reset);
         assert_eq!((first.epoch, second.epoch), (1, 2), "T2");
         assert_eq!(first.certificate, second.certificate);
-        assert_ne!(first.reset, first.resume);
+        assert_ne!(first.reset, first.retry);
         for (name, path) in first.paths {
             let mode = fs::metadata(&path)
                 .expect("it is there")

@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use roadstead_proto::{DeviceId, ErrorCode, UserId};
 
 use crate::config::{Config, Tokens};
-use crate::resume::ResumeTokens;
+use crate::resume::{ResumeKeys, ResumeTokens};
 use crate::token::Verifier;
 
 /// Checks credentials as a worker does.
@@ -33,9 +33,10 @@ impl Credentials {
         let key = DecodingKey::from_ed_der(public);
         let jwk = Jwk::from_decoding_key(&key, Some(Algorithm::EdDSA)).expect("a public key");
         let jwks = JwkSet { keys: vec![jwk] };
+        let keys = ResumeKeys::from_bytes(&resume).expect("one key");
         Self {
             verifier: Verifier::new(&jwks, &Tokens::default()).expect("a key that was made here"),
-            resume: ResumeTokens::new(resume, 100),
+            resume: ResumeTokens::new(&keys, 100),
         }
     }
 

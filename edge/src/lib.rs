@@ -6,6 +6,7 @@ mod cli;
 mod clock;
 mod config;
 mod cores;
+mod credentials;
 mod doctor;
 mod files;
 #[cfg(feature = "fuzzing")]
@@ -15,6 +16,7 @@ mod memory;
 mod metrics;
 mod numbers;
 mod plan;
+mod reload;
 mod reservation;
 mod resume;
 mod serve;

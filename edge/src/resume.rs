@@ -11,16 +11,42 @@ use roadstead_proto::{DeviceId, ErrorCode, UserId};
 const LEN: usize = 8 + 4 + 8 + MAC_LEN;
 const MAC_LEN: usize = 16;
 
+/// Keys that are good at once: the one that issues, and some whose tokens have not expired.
+const KEYS_MAX: usize = 4;
+
+/// Keys of resume tokens: the first issues, all are accepted.
+pub(crate) struct ResumeKeys(Vec<[u8; 32]>);
+
+impl ResumeKeys {
+    /// Reads a key file: 32 bytes per key, the issuing one first.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> anyhow::Result<Self> {
+        let (keys, rest) = bytes.as_chunks();
+        anyhow::ensure!(
+            (1..=KEYS_MAX).contains(&keys.len()) && rest.is_empty(),
+            "resume keys are 1 to {KEYS_MAX} times 32 bytes, not {} bytes",
+            bytes.len()
+        );
+        Ok(Self(keys.to_vec()))
+    }
+}
+
 /// Issues and checks resume tokens.
 pub(crate) struct ResumeTokens {
-    key: hmac::Key,
+    keys: Vec<hmac::Key>,
     valid_for_s: u64,
 }
 
+impl std::fmt::Debug for ResumeTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResumeTokens").finish_non_exhaustive()
+    }
+}
+
 impl ResumeTokens {
-    pub(crate) fn new(key: [u8; 32], valid_for_s: u64) -> Self {
+    pub(crate) fn new(keys: &ResumeKeys, valid_for_s: u64) -> Self {
+        let key = |bytes: &[u8; 32]| hmac::Key::new(hmac::HMAC_SHA256, bytes);
         Self {
-            key: hmac::Key::new(hmac::HMAC_SHA256, &key),
+            keys: keys.0.iter().map(key).collect(),
             valid_for_s,
         }
     }
@@ -30,7 +56,7 @@ impl ResumeTokens {
         token.put_u64(user.get());
         token.put_u32(device.get());
         token.put_u64(unix_s + self.valid_for_s);
-        let mac = hmac::sign(&self.key, &token);
+        let mac = hmac::sign(&self.keys[0], &token);
         token.put_slice(&mac.as_ref()[..MAC_LEN]);
         token.freeze()
     }
@@ -44,9 +70,9 @@ impl ResumeTokens {
         let (claims, mac) = token
             .split_at_checked(LEN - MAC_LEN)
             .ok_or(ErrorCode::TokenInvalid)?;
-        let expected = hmac::sign(&self.key, claims);
-        aws_lc_rs::constant_time::verify_slices_are_equal(&expected.as_ref()[..MAC_LEN], mac)
-            .map_err(|_| ErrorCode::TokenInvalid)?;
+        if !self.keys.iter().any(|key| is_signed(key, claims, mac)) {
+            return Err(ErrorCode::TokenInvalid);
+        }
         let user = u64::from_be_bytes(claims[..8].try_into().expect("8 bytes"));
         let of_device = u32::from_be_bytes(claims[8..12].try_into().expect("4 bytes"));
         let expires = u64::from_be_bytes(claims[12..].try_into().expect("8 bytes"));
@@ -60,13 +86,49 @@ impl ResumeTokens {
     }
 }
 
+fn is_signed(key: &hmac::Key, claims: &[u8], mac: &[u8]) -> bool {
+    let expected = hmac::sign(key, claims);
+    let expected = &expected.as_ref()[..MAC_LEN];
+    aws_lc_rs::constant_time::verify_slices_are_equal(expected, mac).is_ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn tokens(keys: &[[u8; 32]]) -> ResumeTokens {
+        let keys = ResumeKeys::from_bytes(&keys.concat()).expect("keys");
+        ResumeTokens::new(&keys, 100)
+    }
+
+    #[test]
+    fn t14_an_old_key_is_accepted_as_long_as_it_is_in_the_file() {
+        let user = UserId::new(7).expect("not 0");
+        let device = DeviceId::new(9).expect("not 0");
+        let (old, new) = ([1; 32], [2; 32]);
+        let token = tokens(&[old]).issue(user, device, 1_000);
+        let both = tokens(&[new, old]);
+        assert_eq!(both.verify(&token, device, 1_000), Ok(user));
+        let fresh = both.issue(user, device, 1_000);
+        let only_new = tokens(&[new]);
+        assert_eq!(only_new.verify(&fresh, device, 1_000), Ok(user));
+        let refused = Err(ErrorCode::TokenInvalid);
+        assert_eq!(only_new.verify(&token, device, 1_000), refused);
+    }
+
+    #[test]
+    fn a_key_file_of_the_wrong_size_is_refused() {
+        for length in [0, 31, 33, 32 * (KEYS_MAX + 1)] {
+            assert!(
+                ResumeKeys::from_bytes(&vec![0; length]).is_err(),
+                "{length}"
+            );
+        }
+    }
+
     #[test]
     fn t14_a_token_is_bound_to_user_device_and_time() {
-        let tokens = ResumeTokens::new([1; 32], 100);
+        let tokens = tokens(&[[1; 32]]);
         let (user, device) = (
             UserId::new(7).expect("not 0"),
             DeviceId::new(9).expect("not 0"),
@@ -82,7 +144,7 @@ mod tests {
             tokens.verify(&token, other, 1_000),
             Err(ErrorCode::TokenInvalid)
         );
-        let stranger = ResumeTokens::new([2; 32], 100);
+        let stranger = self::tokens(&[[2; 32]]);
         assert_eq!(
             stranger.verify(&token, device, 1_000),
             Err(ErrorCode::TokenInvalid)
@@ -91,7 +153,7 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_and_every_cut_is_noticed() {
-        let tokens = ResumeTokens::new([1; 32], 100);
+        let tokens = tokens(&[[1; 32]]);
         let (user, device) = (
             UserId::new(7).expect("not 0"),
             DeviceId::new(9).expect("not 0"),

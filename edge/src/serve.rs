@@ -18,13 +18,13 @@ use tokio::sync::mpsc as async_mpsc;
 
 use crate::admin::{self, Admin};
 use crate::config::{Config, QuicEngine};
+use crate::credentials::Credentials;
 use crate::files::{self, Files};
 use crate::log::{self, Log};
 use crate::memory::{self, Ceiling};
 use crate::metrics::ShardMetrics;
-use crate::resume::ResumeTokens;
+use crate::reload::Reload;
 use crate::store::{Handle, Store};
-use crate::token::Verifier;
 use crate::worker::{Addresses, Message, Parts, Report, ShardOutbox, Worker};
 use crate::{cli, cores, reservation, worker};
 
@@ -63,10 +63,14 @@ fn serve_with<E: Engine + 'static>(
     files: &Files,
     log: &Log,
 ) -> anyhow::Result<()> {
-    let mut server = bind::<E>(&server_config(config, files)?)?;
+    let server_config = server_config(config, files)?;
+    let credentials = Credentials::new(config, files)?;
+    let mut server = bind::<E>(&server_config)?;
     let store = open_store(config, server.mailboxes())?;
-    let shards = start_shards(config, files, &mut server, &store)?;
-    let result = run(config, &server, &store, shards, log);
+    let shards = start_shards(config, &credentials, &mut server, &store)?;
+    let (tls, mailboxes) = (server_config.tls, server.mailboxes());
+    let reload = Reload::new(config.clone(), tls, credentials, mailboxes);
+    let result = run(config, &server, &store, shards, reload, log);
     store.stop();
     tracing::info!("stopped");
     result
@@ -114,7 +118,7 @@ fn bind<E: Engine>(config: &ServerConfig) -> Result<Server<Message, E>, roadstea
 
 fn open_store(config: &Config, mailboxes: Vec<Mailbox<Message>>) -> anyhow::Result<Store> {
     let deliver = move |shard: ShardId, completions| {
-        deliver(
+        worker::deliver(
             &mailboxes[usize::from(shard.0)],
             Message::Store(completions),
         );
@@ -122,26 +126,12 @@ fn open_store(config: &Config, mailboxes: Vec<Mailbox<Message>>) -> anyhow::Resu
     Store::open(config, Arc::new(deliver))
 }
 
-/// Hands an answer of the store to its shard. Answers are bounded by what shards ask, and a shard never
-/// waits for the store, so its mailbox has room soon.
-fn deliver(mailbox: &Mailbox<Message>, mut message: Message) {
-    while let Err(kept) = mailbox.send(message) {
-        message = kept;
-        std::thread::sleep(Duration::from_micros(100));
-    }
-}
-
 fn start_shards<E: Engine + 'static>(
     config: &Config,
-    files: &Files,
+    credentials: &Credentials,
     server: &mut Server<Message, E>,
     store: &Store,
 ) -> anyhow::Result<Shards> {
-    let verifier = Arc::new(Verifier::new(&files.jwks, &config.tokens)?);
-    let resume = Arc::new(ResumeTokens::new(
-        files.resume,
-        config.tokens.resume_valid_for_s,
-    ));
     let ceiling = Arc::new(Ceiling::configured(config.memory_max_mib)?);
     let placement = Placement::new(store.placement_key(), config.shard_count());
     let mailboxes = server.mailboxes();
@@ -166,8 +156,7 @@ fn start_shards<E: Engine + 'static>(
             shard: Shard::new(shard_config(config, id, placement)),
             outbox: ShardOutbox::new(id, mailboxes.clone()),
             submit: Box::new(move |requests| handle.submit(id, requests)),
-            verifier: verifier.clone(),
-            resume: resume.clone(),
+            credentials: credentials.clone(),
             metrics: metrics.clone(),
             ceiling: ceiling.clone(),
             addresses: Addresses::new(&config.limits, config.shard_count(), random_key()),
@@ -231,6 +220,7 @@ fn run<E: Engine>(
     server: &Server<Message, E>,
     store: &Store,
     mut shards: Shards,
+    reload: Reload,
     log: &Log,
 ) -> anyhow::Result<()> {
     let mailboxes = server.mailboxes();
@@ -243,6 +233,7 @@ fn run<E: Engine>(
         store: store.handle(),
         draining: AtomicBool::new(false),
         mailboxes: mailboxes.clone(),
+        reloads: reload.counts(),
         log: log.clone(),
         udp_port: server.addresses()[0].port(),
     });
@@ -256,12 +247,14 @@ fn run<E: Engine>(
         let address = listener.local_addr()?;
         let router = admin::router(admin.clone());
         let http = tokio::spawn(async move { axum::serve(listener, router).await });
+        let reloading = tokio::spawn(reload.run(signal(SignalKind::hangup())?));
         let served = serve_until_told(config, server, address, &mut shards, &admin.store).await;
         admin.draining.store(true, Ordering::Relaxed);
         let most = shards.metrics.iter().map(|shard| shard.sessions()).max();
         let patience = worker::drain_patience(most.unwrap_or(0)) + PORT_PATIENCE;
         drain(&mailboxes, &mut shards.reports, patience).await;
         http.abort();
+        reloading.abort();
         served
     });
     let joined = join(shards.threads);
@@ -281,7 +274,7 @@ async fn drain(
     tracing::info!("draining");
     mailboxes
         .iter()
-        .for_each(|mailbox| deliver(mailbox, Message::Drain));
+        .for_each(|mailbox| worker::deliver(mailbox, Message::Drain));
     let all = async {
         for _ in mailboxes {
             reports.recv().await;
@@ -290,7 +283,7 @@ async fn drain(
     let _ = tokio::time::timeout(patience, all).await;
     mailboxes
         .iter()
-        .for_each(|mailbox| deliver(mailbox, Message::Stop));
+        .for_each(|mailbox| worker::deliver(mailbox, Message::Stop));
 }
 
 async fn serve_until_told<E: Engine>(

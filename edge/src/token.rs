@@ -29,6 +29,12 @@ pub(crate) struct Verifier {
     validation: Validation,
 }
 
+impl std::fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier").finish_non_exhaustive()
+    }
+}
+
 impl Verifier {
     pub(crate) fn new(jwks: &JwkSet, tokens: &config::Tokens) -> anyhow::Result<Self> {
         let mut validation = Validation::new(Algorithm::EdDSA);

@@ -1,5 +1,6 @@
 //! TLS 1.3 for both ends: certificates, protocol names, tickets that survive a restart.
 
+mod certificate;
 mod store;
 mod tickets;
 
@@ -15,10 +16,12 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
 
 use crate::error::Error;
+
+use certificate::Certificate;
 
 pub use tickets::TicketKeys;
 #[cfg(feature = "fuzzing")]
@@ -33,6 +36,7 @@ pub struct ServerTls {
     pub(crate) config: Arc<rustls::ServerConfig>,
     /// The same for the engine that takes raw keys (T4).
     pub(crate) lean: Arc<rustls::ServerConfig>,
+    certificate: Arc<Certificate>,
     tickets: Option<Arc<tickets::Ticketer>>,
 }
 
@@ -45,15 +49,13 @@ impl ServerTls {
         alpn: &[&[u8]],
         tickets: Option<TicketKeys>,
     ) -> Result<Self, Error> {
-        let chain = certificates(chain)?;
-        let key = PrivateKeyDer::from_pem_slice(key)
-            .map_err(|e| Error::Tls(format!("private key: {e}")))?;
+        let certificate = Arc::new(Certificate::from_pem(chain, key)?);
         let tickets = tickets.map(|keys| Arc::new(tickets::Ticketer::new(&keys)));
         let config = |provider| -> Result<rustls::ServerConfig, Error> {
             let mut config = rustls::ServerConfig::builder_with_provider(provider)
                 .with_protocol_versions(&[&rustls::version::TLS13])?
                 .with_no_client_auth()
-                .with_single_cert(chain.clone(), key.clone_key())?;
+                .with_cert_resolver(certificate.clone());
             config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
             config.max_early_data_size = 0;
             // One is enough for one connection at a time (T6).
@@ -68,8 +70,18 @@ impl ServerTls {
         Ok(Self {
             config: Arc::new(config(provider())?),
             lean: Arc::new(lean),
+            certificate,
             tickets,
         })
+    }
+
+    /// Shows another certificate, given as PEM with its key, from the next handshake on. Sessions that are
+    /// open, and those resumed by a ticket, do not notice.
+    ///
+    /// # Errors
+    /// What is given is no certificate with its key: then the old one is still shown.
+    pub fn replace_certificate(&self, chain: &[u8], key: &[u8]) -> Result<(), Error> {
+        self.certificate.replace(chain, key)
     }
 
     /// The configuration for [`RustlsTls`](crate::quic::lean::RustlsTls): its keys come raw (T4).

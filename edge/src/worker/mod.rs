@@ -17,15 +17,14 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use roadstead::store::{Command, Completion, Request};
 use roadstead::{Credential, Identity, Input, Output, SessionId, Shard, ShardId, ShardMessage};
-use roadstead_net::{App, ConnId, Engine, Event, Io};
+use roadstead_net::{App, ConnId, Engine, Event, Io, Mailbox};
 use roadstead_proto::{DeviceId, ErrorCode};
 use tokio::sync::oneshot;
 
+use crate::credentials::Credentials;
 use crate::memory::Ceiling;
 use crate::memory::account::ShardMemory;
 use crate::metrics::ShardMetrics;
-use crate::resume::ResumeTokens;
-use crate::token::Verifier;
 use crate::{clock, worker::connection::Connections, worker::outbox::Outbox};
 
 /// What other threads send to a worker.
@@ -39,6 +38,8 @@ pub(crate) enum Message {
     Reserved { from_ms: u64, until_ms: u64 },
     /// The store was reopened after a failure.
     StoreReopened,
+    /// From here on these check credentials.
+    Credentials(Credentials),
     /// Answer with what the shard holds.
     Memory(oneshot::Sender<ShardMemory>),
     /// Send every session away; [`Report::Drained`] follows.
@@ -62,6 +63,15 @@ pub(crate) enum Report {
 /// Takes a shard's requests to the store; returns the answers that are known at once.
 pub(crate) type Submit = Box<dyn FnMut(Vec<Request>) -> Vec<Completion> + Send>;
 
+/// Hands a message to a shard. What comes from outside of the shards is bounded (the store's answers by what shards
+/// ask), and a shard never waits for anybody, so its mailbox has room soon.
+pub(crate) fn deliver(mailbox: &Mailbox<Message>, mut message: Message) {
+    while let Err(kept) = mailbox.send(message) {
+        message = kept;
+        std::thread::sleep(Duration::from_micros(100));
+    }
+}
+
 /// How often a busy worker publishes its counters.
 const PUBLISH_EVERY: Duration = Duration::from_millis(100);
 
@@ -82,8 +92,7 @@ pub(crate) struct Worker {
     connections: Connections,
     outbox: Outbox,
     submit: Submit,
-    verifier: Arc<Verifier>,
-    resume: Arc<ResumeTokens>,
+    credentials: Credentials,
     metrics: Arc<ShardMetrics>,
     ceiling: Arc<Ceiling>,
     addresses: Addresses,
@@ -114,8 +123,7 @@ pub(crate) struct Parts {
     pub(crate) shard: Shard,
     pub(crate) outbox: Outbox,
     pub(crate) submit: Submit,
-    pub(crate) verifier: Arc<Verifier>,
-    pub(crate) resume: Arc<ResumeTokens>,
+    pub(crate) credentials: Credentials,
     pub(crate) metrics: Arc<ShardMetrics>,
     pub(crate) ceiling: Arc<Ceiling>,
     pub(crate) addresses: Addresses,
@@ -132,8 +140,7 @@ impl Worker {
             connections: Connections::default(),
             outbox: parts.outbox,
             submit: parts.submit,
-            verifier: parts.verifier,
-            resume: parts.resume,
+            credentials: parts.credentials,
             metrics: parts.metrics,
             ceiling: parts.ceiling,
             addresses: parts.addresses,
@@ -189,8 +196,8 @@ impl Worker {
         let unix_s = clock::unix_ms() / 1_000;
         let started = Instant::now();
         let user = match credential {
-            Credential::Token(token) => self.verifier.verify(token),
-            Credential::Resume(token) => self.resume.verify(token, device, unix_s),
+            Credential::Token(token) => self.credentials.verifier.verify(token),
+            Credential::Resume(token) => self.credentials.resume.verify(token, device, unix_s),
         };
         self.metrics.login(
             matches!(credential, Credential::Token(_)),
@@ -198,7 +205,7 @@ impl Worker {
         );
         let result = user.map(|user| Identity {
             user,
-            resume_token: self.resume.issue(user, device, unix_s),
+            resume_token: self.credentials.resume.issue(user, device, unix_s),
         });
         self.connections.authenticated.push_back((session, result));
     }
@@ -399,6 +406,7 @@ impl<E: Engine> App<E> for Worker {
                 self.input(io, Input::MessageIdsReserved { from_ms, until_ms });
             }
             Message::StoreReopened => self.input(io, Input::StoreReopened),
+            Message::Credentials(credentials) => self.credentials = credentials,
             // Whoever asked may have gone.
             Message::Memory(answer) => drop(answer.send(self.memory(io))),
             Message::Drain => {

@@ -4,7 +4,7 @@
 //! the key, so that nodes that share a key file agree on it. Nonces are random: 2^32 tickets per key
 //! are safe, which a rotation per day never reaches.
 
-use std::{fmt, sync::RwLock};
+use std::{fmt, sync::RwLock, time::Duration};
 
 use aws_lc_rs::{aead, hmac};
 use rustls::server::ProducesTickets;
@@ -28,6 +28,11 @@ const LIFETIME_SECONDS: u32 = 2 * 24 * 3600;
 pub struct TicketKeys(Vec<[u8; KEY_BYTES]>);
 
 impl TicketKeys {
+    /// The least time from one rotation to the next: a key opens for as long as the last ticket that it sealed
+    /// is good.
+    pub const ROTATE_EVERY_MIN: Duration =
+        Duration::from_secs(LIFETIME_SECONDS as u64 / (KEYS_MAX as u64 - 1));
+
     /// One new key.
     pub fn random() -> Self {
         Self(vec![random_bytes()])
