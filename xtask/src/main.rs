@@ -4,6 +4,7 @@ mod foundationdb;
 mod fuzz;
 mod proof;
 mod purity;
+mod sanitize;
 mod steps;
 
 use std::process::ExitCode;
@@ -28,6 +29,9 @@ cargo xtask <task>
                   packets, floods; a table, and the report in target/faults.json (OPTIONS go to `faults`:
                   --minutes M soaks with a leak check, --only NAME, --list)
   model           the wake-up of the loops over every interleaving (loom)
+  sanitize [address | thread | miri]
+                  net/ under the sanitizers, and what miri can run, with a nightly compiler; skipped where it lacks
+                  them
   foundationdb    type-checks the engine on FoundationDB, and runs its tests if a server is at hand
   ci              lint, test, sim, smoke, the quick faults, model, foundationdb, a few seconds of every fuzz
                   target: what .ci/run does";
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
         "sim" => proof::sim(rest),
         "faults" => proof::faults(rest),
         "model" => proof::model(),
+        "sanitize" => sanitize::sanitize(rest),
         "foundationdb" => foundationdb::check(),
         "ci" => steps::ci(),
         _ => {
