@@ -31,6 +31,14 @@ pub(crate) fn lint() -> anyhow::Result<()> {
     deny()
 }
 
+/// Every workspace of the repository.
+const WORKSPACES: [&str; 4] = [
+    "Cargo.toml",
+    "fuzz/Cargo.toml",
+    "interop/Cargo.toml",
+    "net/loom/Cargo.toml",
+];
+
 /// Licences, bans and sources; advisories need a database from outside. Skipped, in words, without the
 /// tool: installing it costs more than everything else here.
 fn deny() -> anyhow::Result<()> {
@@ -40,9 +48,13 @@ fn deny() -> anyhow::Result<()> {
         return Ok(());
     }
     let checks = ["licenses", "bans", "sources"];
-    run(cargo()
-        .args(["deny", "--workspace", "--log-level", "error", "check"])
-        .args(checks))
+    WORKSPACES.into_iter().try_for_each(|manifest| {
+        run(cargo()
+            .args(["deny", "--workspace", "--log-level", "error"])
+            .args(["--manifest-path", manifest, "--config", "deny.toml"])
+            .arg("check")
+            .args(checks))
+    })
 }
 
 /// Fewer sessions than the demo, the same checks.
