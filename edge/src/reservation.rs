@@ -82,7 +82,7 @@ fn reserve(store: &Handle, mailboxes: &[Mailbox<Message>]) {
 }
 
 fn expire(store: &Handle) {
-    match store.expire(clock::unix_ms()) {
+    match store.expire() {
         Ok(0) => {}
         Ok(removed) => tracing::info!(removed, "entries were removed by age"),
         Err(error) => tracing::warn!(?error, "old entries could not be removed"),

@@ -160,7 +160,7 @@ impl Handle {
         on!(self, handle => handle.stamp_minute(unix_ms))
     }
 
-    pub(crate) fn expire(&self, now_unix_ms: u64) -> Result<u64, StoreError> {
-        on!(self, handle => handle.expire(now_unix_ms))
+    pub(crate) fn expire(&self) -> Result<u64, StoreError> {
+        on!(self, handle => handle.expire())
     }
 }

@@ -35,11 +35,15 @@ pub enum Canary {
     R20,
     /// A suspended device goes on getting entries.
     R21,
+    /// The notes of which devices got entries are lost.
+    R25,
+    /// Every minute's stamp is taken for the newest one's.
+    R25Early,
 }
 
 impl Canary {
     /// Every one.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::R3,
         Self::R4,
         Self::R5,
@@ -53,6 +57,8 @@ impl Canary {
         Self::R19,
         Self::R20,
         Self::R21,
+        Self::R25,
+        Self::R25Early,
     ];
 
     /// By name, as `r4` or `R4`.

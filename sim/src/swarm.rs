@@ -114,6 +114,9 @@ pub struct Faults {
     pub clock_jumps: u64,
     /// How far at most.
     pub clock_jump: Duration,
+    /// Days pass in a moment, so often per thousand seconds; without, no minute is stamped and nothing
+    /// expires (R25).
+    pub days: u64,
 }
 
 impl Plan {
@@ -218,6 +221,11 @@ impl Plan {
                 self.faults.slow_clients = 700;
                 self.faults.slow_by = Duration::from_secs(20);
             }
+            Some(Canary::R25 | Canary::R25Early) => {
+                self.faults.days = self.faults.days.max(500);
+                self.faults.slow_clients = self.faults.slow_clients.max(500);
+                self.faults.slow_by = Duration::from_secs(20);
+            }
             Some(Canary::R21) => self.inbox_entries_max = self.inbox_entries_max.min(16),
             _ => {}
         }
@@ -261,6 +269,11 @@ impl Faults {
             imports: on(1_000_000),
             overflows: on(100_000),
             restores: on(1_000_000),
+            days: match on(1_000) {
+                0 => 0,
+                // Less often, nothing in a run grows old.
+                rate => rate.max(100),
+            },
         }
     }
 }

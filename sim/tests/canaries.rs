@@ -42,4 +42,6 @@ canaries! {
     r19_more_is_acknowledged_than_the_client_has: R19,
     r20_receipts_go_back: R20,
     r21_a_suspended_device_gets_entries: R21,
+    r25_notes_are_lost: R25,
+    r25_entries_go_too_early: R25Early,
 }

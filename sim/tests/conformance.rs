@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use roadstead_proto::position::Stamp;
 use roadstead_sim::store::image::{Image, Lies, Work};
 use roadstead_store::conformance;
-use roadstead_store::txn::{Engine, TxnError, ready};
+use roadstead_store::txn::{Engine, Shared, TxnError, ready};
 
 /// One transaction after the other, each committed at once.
 struct Serial {

@@ -14,8 +14,8 @@ pub(crate) enum Admin {
     ReserveMessageIds(u64, Answer<(u64, u64)>),
     /// At this Unix time in ms.
     StampMinute(u64, Answer<bool>),
-    /// As of this Unix time in ms.
-    Expire(u64, Answer<u64>),
+    /// By the store's own time.
+    Expire(Answer<u64>),
     /// For good.
     RemoveDevice(UserId, DeviceId, Answer<bool>),
 }
@@ -29,7 +29,7 @@ impl Admin {
             Self::StampMinute(_, answer) | Self::RemoveDevice(_, _, answer) => {
                 tell(&answer, Err(error));
             }
-            Self::Expire(_, answer) => tell(&answer, Err(error)),
+            Self::Expire(answer) => tell(&answer, Err(error)),
         }
     }
 }

@@ -19,7 +19,6 @@ mod health;
 pub(crate) mod log;
 mod reader;
 mod reopen;
-mod sends;
 mod serial;
 mod small_key;
 mod tables;
@@ -268,13 +267,13 @@ impl Handle {
             .unwrap_or(Err(StoreError::Unavailable))
     }
 
-    /// Removes entries older than the retention time, step by step between commits, and tells how many
-    /// (R25). To be called every hour or so, by a thread that may wait.
+    /// Removes entries that are older than the retention time by the minutes stamped, step by step between
+    /// commits, and tells how many (R25). To be called every hour or so, by a thread that may wait.
     ///
     /// # Errors
     /// If the store can not commit.
-    pub fn expire(&self, now_unix_ms: u64) -> Result<u64, StoreError> {
-        self.ask(|answer| Admin::Expire(now_unix_ms, answer))
+    pub fn expire(&self) -> Result<u64, StoreError> {
+        self.ask(Admin::Expire)
             .unwrap_or(Err(StoreError::Unavailable))
     }
 

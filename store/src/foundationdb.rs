@@ -246,13 +246,13 @@ impl Handle {
         self.ask(|answer| Admin::StampMinute(unix_ms, answer))
     }
 
-    /// Removes entries older than the retention time, step by step, and tells how many (R25). To be
-    /// called every hour or so, by a thread that may wait.
+    /// Removes entries that are older than the retention time by the minutes stamped, step by step, and
+    /// tells how many (R25). To be called every hour or so, by a thread that may wait.
     ///
     /// # Errors
     /// If the store can not commit.
-    pub fn expire(&self, now_unix_ms: u64) -> Result<u64, StoreError> {
-        self.ask(|answer| Admin::Expire(now_unix_ms, answer))
+    pub fn expire(&self) -> Result<u64, StoreError> {
+        self.ask(Admin::Expire)
     }
 
     /// Removes a device for good (R13); `false` if there is none. Waits for a commit.

@@ -4,6 +4,7 @@
 //! commands may share it (R16). What a command answers may hold positions of the commit under way: they
 //! bear the scope's stamp, which an engine that learns it only at the commit replaces by [`resolve`].
 
+pub mod attempt;
 mod codec;
 pub mod command;
 pub mod device;
@@ -14,6 +15,7 @@ mod knowledge;
 pub mod meta;
 pub mod minutes;
 pub mod node;
+pub mod pending;
 pub mod read_mark;
 pub mod receipts;
 pub mod send;
@@ -85,16 +87,18 @@ impl Scope<'_> {
         Position::new(self.generation, self.stamp, index)
     }
 
-    /// Appends an entry to an inbox, blindly (R14).
-    pub(crate) fn append<T: Txn>(
-        &self,
+    /// Appends an entry to an inbox, blindly (R14), and notes that expiry has to visit it (R25): the one
+    /// door by which entries of every kind come in.
+    pub(crate) async fn append<T: Txn>(
+        &mut self,
         txn: &mut T,
-        (user, device): (UserId, DeviceId),
+        (user, device): Device,
         index: u16,
         value: Bytes,
-    ) {
+    ) -> Result<(), RecordError> {
         let prefix = self.keys.entry_prefix(user, device, self.generation);
         txn.set_versionstamped_key(&prefix, index, &[], value);
+        expiry::note(self, txn, (user, device)).await
     }
 
     /// The news that an inbox grew by an entry of this commit.

@@ -109,10 +109,15 @@ fn is_of_users(key: &[u8]) -> bool {
 }
 
 /// The part of what belongs to the engine that is moved. The rest is counted in the engine's own stamps,
-/// which mean nothing in another.
+/// which mean nothing in another. Of the minutes the newest is: the store's time does not go back, so
+/// that whatever was noted on a day is visited when that day's entries are old enough (R25).
 fn is_own(key: &[u8]) -> bool {
     let is_lease = key.first() == Some(&b'n') && key.len() == Keys::node(0).len();
-    is_lease || key == &*Keys::generation() || key == &*Keys::placement()
+    is_lease || is_minute(key) || key == &*Keys::generation() || key == &*Keys::placement()
+}
+
+fn is_minute(key: &[u8]) -> bool {
+    key.first() == Some(&b't')
 }
 
 /// Writes everything that an engine holds.
@@ -306,6 +311,7 @@ async fn complete<E: Engine>(
             above.ids_below_ms = above.ids_below_ms.max(lease.ids_below_ms);
         }
     }
+    let newest_minute = own.iter().rev().find(|(key, _)| is_minute(key));
     commit(engine, async |txn: &mut E::Txn<'_>| {
         let target = txn.get(&Keys::generation(), Read::Snapshot).await?;
         let target = target.and_then(|value| meta::decode_generation(&value));
@@ -313,6 +319,9 @@ async fn complete<E: Engine>(
         txn.set(&Keys::placement(), placement.clone());
         for (node, lease) in &nodes {
             txn.set(node, lease.encode());
+        }
+        if let Some((minute, stamp)) = newest_minute {
+            txn.set(minute, stamp.clone());
         }
         Ok(())
     })

@@ -184,6 +184,19 @@ pub trait Txn {
     fn commit(self) -> impl Future<Output = Result<Stamp, TxnError>>;
 }
 
+/// A transaction that several commands share: each begins at a savepoint, and one that is refused takes
+/// back what it wrote.
+pub trait Shared: Txn {
+    /// Everything written so far stays, whatever comes of the next command.
+    fn savepoint(&mut self);
+
+    /// Takes back what was written since the savepoint.
+    fn rollback(&mut self);
+
+    /// What went wrong with a write since the savepoint.
+    fn error(&self) -> Option<TxnError>;
+}
+
 /// An engine as whole transactions, one after the other: what moves a store and what checks an engine.
 pub trait Engine {
     /// Its transactions.

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use roadstead::time::Time;
+use roadstead_proto::Position;
 use roadstead_store::embedded::SerialEngine;
+use roadstead_store::keys::Keys;
 use roadstead_store::memory::{Fault, MemoryEngine};
 use roadstead_store::records::meta::{self, Meta};
+use roadstead_store::records::minutes;
 use roadstead_store::records::node::{self, Lease};
 use roadstead_store::transfer::{Summary, TransferError, export, import, remove};
-use roadstead_store::txn::{Engine, Txn, ready};
+use roadstead_store::txn::{Engine, Read, Txn, ready};
 use roadstead_store::{EmbeddedConfig, EmbeddedLimits};
 
 const BORN: Meta = Meta {
@@ -67,6 +70,30 @@ fn r3_a_store_survives_the_move_in_a_generation_of_its_own() {
     );
     let (_, again) = exported(&target);
     assert_eq!(again, out);
+}
+
+/// R25: the store's time does not go back with a move, or what was noted on a day would be visited late.
+#[test]
+fn r25_the_newest_minute_moves_along() {
+    let source = filled(1);
+    let stamp = Position::new(3, [4; 10], 5);
+    let value = [&[1][..], stamp.as_bytes()].concat();
+    let fill = async |txn: &mut <MemoryEngine as Engine>::Txn<'_>| {
+        for minute in [70, 80] {
+            txn.set(&Keys::minute(minute), Bytes::from(value.clone()));
+        }
+    };
+    ready(source.transact(fill)).1.expect("commits");
+    let target = MemoryEngine::new();
+    ready(import(&target, &mut &exported(&source).0[..])).expect("imports");
+    let newest = async |txn: &mut <MemoryEngine as Engine>::Txn<'_>, minute| {
+        let newest = minutes::last_at_or_before(txn, minute, Read::Snapshot);
+        newest.await.expect("reads")
+    };
+    let found = ready(target.transact(async |txn: &mut _| newest(txn, u32::MAX).await)).0;
+    assert_eq!(found, Some((80, stamp)));
+    let older = ready(target.transact(async |txn: &mut _| newest(txn, 79).await)).0;
+    assert_eq!(older, None, "stamps of another engine say nothing");
 }
 
 #[test]

@@ -20,11 +20,11 @@ impl Checker {
     pub fn audit_image(&mut self, image: &Image) {
         let mut inboxes: BTreeMap<Device, BTreeSet<Position>> = BTreeMap::new();
         for (key, _) in image.space(b'i') {
-            match (device_of(key), Position::from_slice(&key[REST..])) {
-                (Some(device), Some(at)) => {
+            match entry_of(key) {
+                Some((device, at)) => {
                     inboxes.entry(device).or_default().insert(at);
                 }
-                _ => self.broken("R17", format!("a key of no inbox: {key:?}")),
+                None => self.broken("R17", format!("a key of no inbox: {key:?}")),
             }
         }
         let mut answers: BTreeMap<Device, usize> = BTreeMap::new();
@@ -94,6 +94,11 @@ impl Checker {
             format!("{under_way} silent sessions own memory for what they have under way")
         });
     }
+}
+
+/// Device and position of an inbox entry.
+pub(super) fn entry_of(key: &[u8]) -> Option<(Device, Position)> {
+    Some((device_of(key)?, Position::from_slice(key.get(REST..)?)?))
 }
 
 fn device_of(key: &[u8]) -> Option<Device> {

@@ -34,6 +34,10 @@ impl Checker {
             Tap::MarkedRead(mark, grown) => self.marked_read(mark, grown),
             Tap::Checked(check, suspended, grown) => self.checked(check, *suspended, grown),
             Tap::Removed(user, device) => self.removed(*user, *device),
+            Tap::Stamped { minute, at } => self.minute_stamped(*minute, *at),
+            Tap::ExpiryBegun => self.expiry_begun(),
+            Tap::Expired(keys) => self.expired(keys),
+            Tap::ExpiryDone => self.expiry_done(),
         }
     }
 
@@ -267,7 +271,7 @@ impl Checker {
         if model.suspended.is_some_and(|gap| gap <= stored_ack) {
             model.suspended = None;
         }
-        let furthest = self.furthest(device, before, stored_ack);
+        let furthest = self.furthest(flush, before, stored_ack);
         let mut owed = Vec::new();
         for ((chat, peer), position) in furthest {
             let mut progress = self.progress_of(chat, flush.user);
@@ -284,23 +288,42 @@ impl Checker {
         self.settle_receipts("R18", owed, grown);
     }
 
-    /// The furthest message of somebody else per chat among the entries in `(from, to]`.
+    /// The furthest message of somebody else per chat among the entries in `(from, to]`. A session's own
+    /// list stands in for reading them if it starts where they do (R18), and may hold some that have
+    /// expired since they were delivered.
     fn furthest(
         &self,
-        device: Device,
+        flush: &Flush,
         from: Position,
         to: Position,
     ) -> BTreeMap<(ChatId, UserId), Position> {
-        let mut furthest = BTreeMap::new();
+        let model = &self.devices[&(flush.user, flush.device)];
+        let listed = flush.known.as_ref().filter(|known| known.from == from);
+        let listed = listed.into_iter().flat_map(|known| &known.entries);
+        let expired = listed.filter_map(|entry| {
+            // A Gap that tells of what expired stands where the last of that stood, and owes no receipt.
+            entry.receipt?;
+            let gone = model.expired.get(&entry.cursor)?;
+            Some((entry.cursor, &gone.expected))
+        });
         let bounds = (
             std::ops::Bound::Excluded(from),
             std::ops::Bound::Included(to),
         );
-        for (position, expected) in self.devices[&device].expected.range(bounds) {
+        let there = model.expected.range(bounds);
+        let there = there.map(|(position, expected)| (*position, expected));
+        let mut furthest: BTreeMap<_, Position> = BTreeMap::new();
+        for (position, expected) in expired
+            .filter(|(at, _)| *at > from && *at <= to)
+            .chain(there)
+        {
             if let Expected::Message(token) = expected {
                 let message = &self.messages[token];
-                if message.sender.0 != device.0 {
-                    furthest.insert((message.chat, message.sender.0), *position);
+                if message.sender.0 != flush.user {
+                    let known = furthest
+                        .entry((message.chat, message.sender.0))
+                        .or_default();
+                    *known = position.max(*known);
                 }
             }
         }

@@ -183,6 +183,7 @@ impl Checker {
             return self.broken("P", format!("{device:?}: no envelope at {cursor:?}"));
         };
         let token = token_of(&envelope.payload).unwrap_or(0);
+        let expected = expected.or_else(|| self.lately_expired(device, cursor));
         if expected != Some(Expected::Message(token)) {
             let what = format!("{device:?}: token {token} at {cursor:?}, not {expected:?}");
             return self.broken("R8", what);
@@ -236,6 +237,7 @@ impl Checker {
         let before = conn
             .receipts
             .insert((progress.chat, progress.user), progress);
+        let expected = expected.or_else(|| self.lately_expired(device, cursor));
         self.require(expected == Some(Expected::Receipt(progress)), "R20", || {
             format!("{device:?}: {progress:?} at {cursor:?}, not {expected:?}")
         });
@@ -252,6 +254,13 @@ impl Checker {
             return;
         };
         let device = self.conn(id).device;
+        if gap.reason() == v1::GapReason::Expired {
+            let told = self.device(device).expired_ends.contains(&cursor);
+            return self.require(told, "R25", || {
+                format!("{device:?}: nothing expired up to {cursor:?}")
+            });
+        }
+        let expected = expected.or_else(|| self.lately_expired(device, cursor));
         self.require(expected == Some(Expected::Gap), "R21", || {
             format!("{device:?}: a gap at {cursor:?}, not {expected:?}")
         });

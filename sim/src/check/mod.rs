@@ -8,6 +8,7 @@
 pub mod audit;
 pub mod clients;
 pub mod commits;
+pub mod expiry;
 pub mod frames;
 pub mod restore;
 
@@ -20,6 +21,7 @@ use roadstead_proto::{ChatId, DeviceId, MessageId, Position, UserId};
 use crate::net::ConnId;
 
 pub(crate) use commits::read_update;
+use expiry::{Gone, Minutes};
 
 /// A device of a user.
 pub type Device = (UserId, DeviceId);
@@ -73,6 +75,10 @@ pub(crate) struct DeviceModel {
     pub(crate) expected: BTreeMap<Position, Expected>,
     /// Receipts that later ones took back: a page read before may still bring them.
     pub(crate) superseded: BTreeMap<Position, Progress>,
+    /// What expired of that (R25).
+    pub(crate) expired: BTreeMap<Position, Gone>,
+    /// Where a step of the expiry job ended in its inbox.
+    pub(crate) expired_ends: BTreeSet<Position>,
     /// The newest receipt per chat and user.
     pub(crate) told: BTreeMap<(ChatId, UserId), (Position, Progress)>,
     /// The stored acknowledgement.
@@ -170,6 +176,7 @@ pub struct Checker {
     message_ids: BTreeSet<MessageId>,
     progress: BTreeMap<(ChatId, UserId), Progress>,
     conns: BTreeMap<ConnId, ConnModel>,
+    minutes: Minutes,
     /// The furthest position that any commit has given.
     last_position: Position,
     /// Messages committed.
@@ -196,6 +203,7 @@ impl Checker {
         for model in self.devices.values_mut() {
             model.acked = model.flushed;
         }
+        self.minutes.import();
     }
 
     /// The store's generation.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use roadstead_proto::{ChatId, UserId};
 
+use super::expiry::Minutes;
 use super::{Checker, Committed, Device, DeviceModel, Progress};
 
 /// What an export holds, as far as the model knows it.
@@ -12,6 +13,7 @@ pub struct Export {
     devices: BTreeMap<Device, DeviceModel>,
     progress: BTreeMap<(ChatId, UserId), Progress>,
     committed: BTreeMap<u64, Committed>,
+    minutes: Minutes,
 }
 
 impl Checker {
@@ -26,6 +28,7 @@ impl Checker {
             devices: self.devices.clone(),
             progress: self.progress.clone(),
             committed: committed.collect(),
+            minutes: self.minutes.clone(),
         }
     }
 
@@ -36,6 +39,7 @@ impl Checker {
             message.committed = export.committed.get(token).copied();
         }
         self.progress.clone_from(&export.progress);
+        self.minutes.clone_from(&export.minutes);
         self.users.clear();
         for (device, model) in &mut self.devices {
             let exported = export.devices.get(device).cloned().unwrap_or_default();

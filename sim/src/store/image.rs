@@ -10,8 +10,9 @@ use std::ops::Bound;
 
 use bytes::{Bytes, BytesMut};
 use roadstead_proto::position::Stamp;
+use roadstead_store::keys::Keys;
 use roadstead_store::txn::{
-    KEY_BYTES_MAX, Order, RangePage, RangeQuery, Read, TXN_BYTES_MAX, Txn, TxnError,
+    KEY_BYTES_MAX, Order, RangePage, RangeQuery, Read, Shared, TXN_BYTES_MAX, Txn, TxnError,
     VALUE_BYTES_MAX,
 };
 
@@ -115,6 +116,10 @@ pub struct Lies {
     pub unguarded: Option<u8>,
     /// Marks of suspension are not seen.
     pub unsuspended: bool,
+    /// Keys of this space are never written.
+    pub dropped: Option<u8>,
+    /// Every key of this space, read in a range, answers with the value of the last one.
+    pub newest: Option<u8>,
 }
 
 impl Image {
@@ -127,9 +132,30 @@ impl Image {
             .collect()
     }
 
-    /// Leaves out one key, as an import does with what belongs to an engine alone.
-    pub fn forget(&mut self, key: &[u8]) {
-        self.pairs.remove(key);
+    /// Leaves out what belongs to an engine alone, as an import does: the ceiling of its stamps, and the
+    /// minutes but the newest.
+    pub fn forget_engine(&mut self) {
+        self.pairs.remove(&Keys::stamp_ceiling()[..]);
+        let mut minutes: Vec<Bytes> = self.space(b't').map(|(key, _)| key.clone()).collect();
+        minutes.pop();
+        for key in minutes {
+            self.pairs.remove(&key);
+        }
+    }
+
+    /// The keys of a space that these writes will take away.
+    #[must_use]
+    pub fn taken(&self, writes: &Writes, tag: u8) -> Vec<Bytes> {
+        let mut taken = Vec::new();
+        for op in &writes.0 {
+            match op {
+                Op::Clear(key) => taken.extend(self.pairs.get_key_value(key).map(|(key, _)| key)),
+                Op::ClearRange(from, to) => taken.extend(self.range(from, to).map(|(key, _)| key)),
+                _ => {}
+            }
+        }
+        let in_space = taken.into_iter().filter(|key| first(key) == Some(tag));
+        in_space.cloned().collect()
     }
 
     /// Goes back to an older image, but for the leases, which only grow (R24).
@@ -250,32 +276,6 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// What was written so far stays, whatever comes of the next command.
-    pub fn savepoint(&mut self) {
-        self.undo.clear();
-        self.writes_before = self.writes.0.len();
-        self.bytes_before = self.bytes;
-    }
-
-    /// Takes back what was written since the savepoint.
-    pub fn rollback(&mut self) {
-        while let Some((key, before)) = self.undo.pop() {
-            match before {
-                Some(own) => self.own.insert(key, own),
-                None => self.own.remove(&key),
-            };
-        }
-        self.writes.0.truncate(self.writes_before);
-        self.bytes = self.bytes_before;
-        self.error = None;
-    }
-
-    /// What went wrong with a write.
-    #[must_use]
-    pub fn error(&self) -> Option<TxnError> {
-        self.error
-    }
-
     /// What it read serializably, and what it would write.
     #[must_use]
     pub fn finish(self) -> (Vec<Span>, Writes) {
@@ -327,6 +327,17 @@ impl<'a> Work<'a> {
         Ok(pairs)
     }
 
+    /// Every key answers with the value of the last one of its space.
+    fn shift_to_newest(&self, pairs: &mut [(Bytes, Bytes)]) {
+        let tag = pairs.first().and_then(|(key, _)| first(key));
+        let newest = tag.and_then(|tag| self.image.space(tag).next_back());
+        if let Some((_, newest)) = newest {
+            for (_, value) in pairs {
+                *value = newest.clone();
+            }
+        }
+    }
+
     fn guard(&mut self, read: Read, span: Span) {
         let unguarded = self.lies.unguarded.is_some() && self.lies.unguarded == first(&span.0);
         if read == Read::Serializable && !unguarded {
@@ -365,6 +376,9 @@ impl Txn for Work<'_> {
     async fn range(&mut self, query: RangeQuery<'_>) -> Result<RangePage, TxnError> {
         let pairs = self.see_range(query.from, query.to)?;
         let mut in_order: Vec<(Bytes, Bytes)> = pairs.into_iter().collect();
+        if self.lies.newest.is_some() && self.lies.newest == first(query.from) {
+            self.shift_to_newest(&mut in_order);
+        }
         if query.order == Order::Reverse {
             in_order.reverse();
         }
@@ -390,6 +404,9 @@ impl Txn for Work<'_> {
     }
 
     fn set(&mut self, key: &[u8], value: Bytes) {
+        if self.lies.dropped.is_some() && self.lies.dropped == first(key) {
+            return;
+        }
         let key = Bytes::copy_from_slice(key);
         self.set_own(key.clone(), Own::Set(value.clone()));
         self.push(Op::Set(key, value));
@@ -460,5 +477,29 @@ impl Txn for Work<'_> {
     /// Drivers commit, by [`Image::apply`].
     async fn commit(self) -> Result<Stamp, TxnError> {
         Err(self.error.unwrap_or(TxnError::Busy))
+    }
+}
+
+impl Shared for Work<'_> {
+    fn savepoint(&mut self) {
+        self.undo.clear();
+        self.writes_before = self.writes.0.len();
+        self.bytes_before = self.bytes;
+    }
+
+    fn rollback(&mut self) {
+        while let Some((key, before)) = self.undo.pop() {
+            match before {
+                Some(own) => self.own.insert(key, own),
+                None => self.own.remove(&key),
+            };
+        }
+        self.writes.0.truncate(self.writes_before);
+        self.bytes = self.bytes_before;
+        self.error = None;
+    }
+
+    fn error(&self) -> Option<TxnError> {
+        self.error
     }
 }

@@ -10,12 +10,11 @@ use std::time::Duration;
 
 use roadstead::store::{Command, Completion, Grown, Outcome, Request, RequestId, StoreError};
 use roadstead::time::Time;
-use roadstead_store::records::{Knowledge, RecordError, Scope, resolve};
-use roadstead_store::txn::{STAMP_INCOMPLETE, TxnError};
+use roadstead_store::records::{Knowledge, RecordError, Scope, attempt, resolve};
+use roadstead_store::txn::{STAMP_INCOMPLETE, TxnError, ready};
 
 use super::image::{Span, Work, Writes};
-use super::sends::SendsWork;
-use super::{Base, Origin, Step, StoreEvent, run_record, stamp_bytes, tap_of};
+use super::{Base, Origin, Pending, Step, StoreEvent, stamp_bytes, step_sends, tap_of, tap_sends};
 use crate::canary::Canary;
 use crate::swarm::{Faults, Plan};
 
@@ -24,6 +23,9 @@ const AGE_MAX: Duration = Duration::from_secs(5);
 
 /// Commits remembered for the check of conflicts; a transaction older than all of them is too old.
 const COMMITS_KEPT: usize = 4_096;
+
+/// Devices that one transaction remembers to have noted.
+const KNOWN_DEVICES: usize = 64;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -36,7 +38,6 @@ pub struct Many {
     written: VecDeque<(u64, Vec<Span>)>,
     open: BTreeMap<u64, Open>,
     numbered: u64,
-    knowledge: Knowledge,
     down_until: Time,
     /// Conflicts met: a run that has none tests little.
     pub conflicts: u64,
@@ -62,7 +63,7 @@ enum Asked {
         command: Command,
         outcome: Result<Outcome, StoreError>,
     },
-    Sends(SendsWork),
+    Sends(Pending),
 }
 
 #[derive(Debug)]
@@ -82,7 +83,6 @@ impl Many {
             written: VecDeque::new(),
             open: BTreeMap::new(),
             numbered: 0,
-            knowledge: Knowledge::of_one_among_many(64),
             down_until: Time::ZERO,
             conflicts: 0,
         }
@@ -91,10 +91,7 @@ impl Many {
     pub(super) fn submit(&mut self, step: &mut Step<'_>, origin: Origin, request: Request) {
         let Request { id, command } = request;
         let asked = match command {
-            Command::Send(sends) => {
-                let goes_on = self.base.canary == Some(Canary::R16);
-                Asked::Sends(SendsWork::new(origin, id, sends, goes_on))
-            }
+            Command::Send(sends) => Asked::Sends(Pending::new(origin, id, sends)),
             command => {
                 let outcome = Err(StoreError::Unavailable);
                 Asked::One {
@@ -150,8 +147,10 @@ impl Many {
             return self.evaluate_soon(step, number);
         }
         let mut work = Work::new(&self.base.image, None, self.base.lies);
-        let mut scope = self.base.scope(STAMP_INCOMPLETE, &mut self.knowledge);
-        evaluate(&mut scope, &mut work, &mut open.asked, step.now);
+        let mut knowledge = Knowledge::of_one_among_many(KNOWN_DEVICES);
+        let mut scope = self.base.scope(STAMP_INCOMPLETE, &mut knowledge);
+        let how = (step.now, self.base.canary);
+        evaluate(&mut scope, &mut work, &mut open.asked, how);
         let (reads, writes) = work.finish();
         if writes.is_empty() {
             return self.conclude(step, number, open);
@@ -245,7 +244,7 @@ impl Many {
             }
             Asked::Sends(sends) => {
                 sends.resolve(stamp);
-                sends.tap(step);
+                tap_sends(step, sends);
             }
         }
     }
@@ -260,7 +259,7 @@ impl Many {
                     step.tap(tap);
                 }
             }
-            Asked::Sends(sends) => sends.tap(step),
+            Asked::Sends(sends) => tap_sends(step, sends),
         }
         self.finish(step, number, open);
     }
@@ -292,7 +291,7 @@ impl Many {
             Asked::Sends(mut sends) => {
                 sends.add_growth(hints);
                 if sends.is_done() {
-                    return step.answer(sends.origin, sends.completion(), false);
+                    return step.answer(sends.origin, sends.into_completion(), false);
                 }
                 sends.keep();
                 let asked = Asked::Sends(sends);
@@ -336,10 +335,10 @@ impl Many {
 
     pub(super) fn import(&mut self) {
         self.base.generation += 1;
+        self.base.image.forget_engine();
         // Whatever was under way was under way in the cluster that was left.
         self.open.clear();
         self.written.clear();
-        self.knowledge.clear();
         self.version = 0;
         self.base.last = stamp_bytes(0);
     }
@@ -349,30 +348,38 @@ impl Many {
         run: impl FnOnce(&mut Scope<'_>, &mut Work<'_>) -> Result<R, RecordError>,
     ) -> Option<R> {
         let mut work = Work::new(&self.base.image, None, self.base.lies);
-        let mut scope = self.base.scope(STAMP_INCOMPLETE, &mut self.knowledge);
+        let mut knowledge = Knowledge::of_one_among_many(KNOWN_DEVICES);
+        let mut scope = self.base.scope(STAMP_INCOMPLETE, &mut knowledge);
         let result = run(&mut scope, &mut work).ok()?;
         let (_, writes) = work.finish();
         self.next_stamp();
+        self.base.taken = self.base.image.taken(&writes, b'i');
         let spans = self.base.image.apply(&writes, &self.base.last);
         self.remember(spans);
         Some(result)
     }
 }
 
-fn evaluate(scope: &mut Scope<'_>, work: &mut Work<'_>, asked: &mut Asked, now: Time) {
+fn evaluate(
+    scope: &mut Scope<'_>,
+    work: &mut Work<'_>,
+    asked: &mut Asked,
+    how: (Time, Option<Canary>),
+) {
     match asked {
         Asked::One {
             command, outcome, ..
         } => {
-            let evaluated = run_record(scope, work, command);
-            *outcome = evaluated.expect("records never read what they cannot");
+            let done = ready(attempt::command(scope, work, command));
+            let done = done.expect("records never read what they cannot");
+            *outcome = done.map(|done| done.outcome);
         }
         Asked::Sends(sends) => {
             while !sends.is_done() {
-                match sends.evaluate(scope, work, now) {
+                match step_sends(sends, scope, work, how) {
                     Ok(()) => {}
                     // A number that is there twice: its second send waits for the first one's commit.
-                    Err(TxnError::Unreadable) if sends.has_new() => return work.rollback(),
+                    Err(TxnError::Unreadable) if sends.has_new() => return,
                     Err(error) => panic!("records use the engine as it allows: {error}"),
                 }
             }
@@ -385,7 +392,7 @@ fn give_up(step: &mut Step<'_>, open: Open) {
         Asked::One { origin, id, .. } => step.refuse(origin, id, StoreError::Unavailable),
         Asked::Sends(mut sends) => {
             sends.fail();
-            step.answer(sends.origin, sends.completion(), false);
+            step.answer(sends.origin, sends.into_completion(), false);
         }
     }
 }

@@ -6,11 +6,11 @@
 
 pub mod image;
 pub mod many;
-pub mod sends;
 pub mod sole;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use roadstead::ShardId;
 use roadstead::store::{
     CheckInbox, Command, Completion, DeviceOpened, Flush, Grown, MarkRead, OpenDevice, Outcome,
@@ -20,9 +20,10 @@ use roadstead::time::Time;
 use roadstead_proto::position::Stamp;
 use roadstead_proto::{DeviceId, Position, UserId};
 use roadstead_store::keys::Keys;
-use roadstead_store::records::{
-    Knowledge, RecordError, Scope, device, flush, inbox, node, read_mark,
-};
+use roadstead_store::records::expiry::{self, Progress};
+use roadstead_store::records::minutes::{self, Doubt};
+use roadstead_store::records::pending::PendingSends;
+use roadstead_store::records::{Knowledge, RecordError, Scope, device, node};
 use roadstead_store::txn::{TxnError, ready};
 
 use crate::canary::Canary;
@@ -99,6 +100,17 @@ pub enum Tap {
     MarkedRead(MarkRead, Vec<Grown>),
     Checked(CheckInbox, bool, Vec<Grown>),
     Removed(UserId, DeviceId),
+    /// A clock told this minute; where it is stamped, if it was not refused (R25).
+    Stamped {
+        minute: u32,
+        at: Option<Position>,
+    },
+    /// The expiry job has found where to cut.
+    ExpiryBegun,
+    /// A step of it removed these keys of inboxes.
+    Expired(Vec<Bytes>),
+    /// It has visited whom it had to visit.
+    ExpiryDone,
 }
 
 /// What every step of the store is given.
@@ -172,6 +184,8 @@ pub struct Base {
     pub last: Stamp,
     lies: Lies,
     canary: Option<Canary>,
+    /// Keys of inboxes that the last transaction of the process itself removed.
+    taken: Vec<Bytes>,
     /// See [`Faults::overflows`](crate::swarm::Faults::overflows).
     overflows: u64,
 }
@@ -202,6 +216,8 @@ impl Base {
             },
             unguarded: (canary == Some(Canary::R14)).then_some(b'u'),
             unsuspended: canary == Some(Canary::R21),
+            dropped: (canary == Some(Canary::R25)).then_some(b'x'),
+            newest: (canary == Some(Canary::R25Early)).then_some(b't'),
         }
     }
 
@@ -240,33 +256,33 @@ fn is_read(command: &Command) -> bool {
     matches!(command, Command::ReadInbox(_))
 }
 
-/// Runs any command but sends and reads; `Err` of the inner kind is a refusal that left nothing.
-fn run_record(
+/// The sends of one device on their way through a driver.
+type Pending = PendingSends<Origin>;
+
+/// Evaluates the next item.
+fn step_sends(
+    pending: &mut Pending,
     scope: &mut Scope<'_>,
     work: &mut Work<'_>,
-    command: &Command,
-) -> Result<Result<Outcome, StoreError>, TxnError> {
-    work.savepoint();
-    let outcome = match command {
-        Command::OpenDevice(open) => ready(device::open(scope, work, open))
-            .map(|opened| Outcome::DeviceOpened(opened.answer)),
-        Command::Flush(command) => ready(flush::flush(scope, work, command))
-            .map(|(stored_ack, grown)| Outcome::Flushed { stored_ack, grown }),
-        Command::MarkRead(mark) => {
-            ready(read_mark::mark(scope, work, mark)).map(|grown| Outcome::MarkedRead { grown })
-        }
-        Command::CheckInbox(check) => ready(inbox::check(scope, work, check))
-            .map(|(suspended, grown)| Outcome::InboxChecked { suspended, grown }),
-        Command::ReadInbox(read) => ready(inbox::read(scope, work, read)).map(Outcome::Inbox),
-        Command::Send(_) => unreachable!("sends have a file of their own"),
-    };
-    match (outcome, work.error()) {
-        (_, Some(error)) | (Err(RecordError::Txn(error)), None) => Err(error),
-        (Ok(outcome), None) => Ok(Ok(outcome)),
-        (Err(RecordError::Refused(error)), None) => {
-            work.rollback();
-            Ok(Err(error))
-        }
+    (now, canary): (Time, Option<Canary>),
+) -> Result<(), TxnError> {
+    if canary == Some(Canary::R16) {
+        // The planted bug: a failure stops nothing.
+        pending.failed = false;
+    }
+    ready(pending.step(scope, work, now))
+}
+
+/// Tells what the commit made durable.
+fn tap_sends(step: &mut Step<'_>, pending: &Pending) {
+    let sends = pending.sends();
+    for (item, answer) in pending.new_answers() {
+        step.tap(Tap::Sent {
+            user: sends.user,
+            device: sends.device,
+            item: item.clone(),
+            answer: *answer,
+        });
     }
 }
 
@@ -313,6 +329,7 @@ impl Store {
             last: stamp_bytes(0),
             lies: Base::lies_of(plan.canary),
             canary: plan.canary,
+            taken: Vec::new(),
             overflows: plan.faults.overflows,
         };
         match plan.engine {
@@ -403,6 +420,34 @@ impl Store {
             step.tap(Tap::Removed(user, id));
         }
         removed.is_some()
+    }
+
+    /// Stamps a minute (R25); nothing if the store can not now.
+    pub fn stamp_minute(&mut self, step: &mut Step<'_>, doubt: &mut Doubt, minute: u32) {
+        let agreed = doubt.confirms(minute);
+        let stamped = self.admin(|scope, work| ready(minutes::stamp(scope, work, minute, agreed)));
+        let Some(stamped) = stamped else { return };
+        doubt.note(minute, stamped);
+        let value = self.base().image.get(&Keys::minute(minute));
+        let at = value.and_then(|value| Position::from_slice(value.get(1..17)?));
+        step.tap(Tap::Stamped { minute, at });
+    }
+
+    /// Begins the expiry job (R25); `None` if the store can not now.
+    pub fn begin_expiry(&mut self, step: &mut Step<'_>) -> Option<Progress> {
+        let begun = self.admin(|scope, work| ready(expiry::begin(scope, work)))?;
+        step.tap(Tap::ExpiryBegun);
+        Some(begun)
+    }
+
+    /// Does a piece of the expiry job; `None` if the store can not now.
+    pub fn step_expiry(&mut self, step: &mut Step<'_>, progress: Progress) -> Option<Progress> {
+        let progress = self.admin(|scope, work| ready(expiry::step(scope, work, progress)))?;
+        step.tap(Tap::Expired(self.base().taken.clone()));
+        if progress.is_done() {
+            step.tap(Tap::ExpiryDone);
+        }
+        Some(progress)
     }
 
     /// Takes the lease of the node and answers its incarnation (R24).

@@ -10,12 +10,13 @@ use bytes::Bytes;
 use roadstead::store::{Command, Completion, Grown, Outcome, Request, RequestId, StoreError};
 use roadstead_proto::{DeviceId, Position, UserId};
 use roadstead_store::keys::{Keys, entry_position};
-use roadstead_store::records::{Knowledge, RecordError, Scope};
-use roadstead_store::txn::TxnError;
+use roadstead_store::records::{Knowledge, RecordError, Scope, attempt};
+use roadstead_store::txn::{TxnError, ready};
 
 use super::image::{Work, Writes};
-use super::sends::SendsWork;
-use super::{Base, Origin, Step, StoreEvent, is_read, run_record, stamp_bytes, tap_of};
+use super::{
+    Base, Origin, Pending, Step, StoreEvent, is_read, stamp_bytes, step_sends, tap_of, tap_sends,
+};
 use crate::canary::Canary;
 use crate::swarm::{Faults, Plan};
 
@@ -38,7 +39,7 @@ pub struct Sole {
     /// The last entry appended to each inbox by this life of the committer.
     appended: BTreeMap<(UserId, DeviceId), Position>,
     ahead: VecDeque<(Origin, Request)>,
-    sends: VecDeque<SendsWork>,
+    sends: VecDeque<Pending>,
     batch: Option<Batch>,
     batches: u64,
     begun: bool,
@@ -51,7 +52,7 @@ struct Batch {
     stamp: u64,
     writes: Writes,
     ahead: Vec<Evaluated>,
-    sends: Vec<SendsWork>,
+    sends: Vec<Pending>,
 }
 
 #[derive(Debug)]
@@ -60,7 +61,7 @@ struct Evaluated {
     id: RequestId,
     command: Command,
     outcome: Result<Outcome, StoreError>,
-    registered: bool,
+    registered: Option<(UserId, DeviceId)>,
 }
 
 impl Sole {
@@ -121,9 +122,8 @@ impl Sole {
         }
         match request.command {
             Command::Send(sends) => {
-                let goes_on = self.base.canary == Some(Canary::R16);
                 self.sends
-                    .push_back(SendsWork::new(origin, request.id, sends, goes_on));
+                    .push_back(Pending::new(origin, request.id, sends));
             }
             _ => self.ahead.push_back((origin, request)),
         }
@@ -171,10 +171,11 @@ impl Sole {
         let (mut ahead, mut sends, mut count) = (Vec::new(), Vec::new(), 0);
         let mut failed: Option<TxnError> = None;
         while let Some((origin, request)) = self.ahead.pop_front() {
-            let evaluated = run_record(&mut scope, &mut work, &request.command);
+            let evaluated = ready(attempt::command(&mut scope, &mut work, &request.command));
             failed = failed.or(evaluated.as_ref().err().copied());
-            let outcome = evaluated.unwrap_or(Err(StoreError::Unavailable));
-            let registered = is_registration(&outcome);
+            let done = evaluated.unwrap_or(Err(StoreError::Unavailable));
+            let registered = done.as_ref().ok().and_then(|done| done.registered);
+            let outcome = done.map(|done| done.outcome);
             let Request { id, command } = request;
             ahead.push(Evaluated {
                 origin,
@@ -193,7 +194,8 @@ impl Sole {
                 break;
             };
             while !pending.is_done() && failed.is_none() && count < self.batch_max.max(2) {
-                failed = pending.evaluate(&mut scope, &mut work, step.now).err();
+                let how = (step.now, self.base.canary);
+                failed = step_sends(&mut pending, &mut scope, &mut work, how).err();
                 count += 1;
             }
             sends.push(pending);
@@ -224,7 +226,7 @@ impl Sole {
     /// R8's planted bug: the answer goes out before the sync.
     fn answer_early(&mut self, step: &mut Step<'_>, batch: &mut Batch) {
         for pending in batch.sends.iter_mut().filter(|pending| pending.is_done()) {
-            step.answer(pending.origin, pending.completion(), true);
+            step.answer(pending.origin, pending.clone().into_completion(), true);
         }
     }
 
@@ -255,16 +257,15 @@ impl Sole {
             }
         }
         for pending in &batch.sends {
-            pending.tap(step);
+            tap_sends(step, pending);
         }
     }
 
     fn answer(&mut self, step: &mut Step<'_>, batch: Batch) {
         for mut evaluated in batch.ahead {
-            if let (Command::OpenDevice(open), true) = (&evaluated.command, evaluated.registered)
-                && !self.appended.contains_key(&(open.user, open.device))
-            {
-                self.know_new_device(open.user, open.device);
+            if let Some(device) = evaluated.registered {
+                // Nothing lies before the first entry of an inbox that has never had one.
+                self.appended.insert(device, Position::ZERO);
             }
             if let Ok(outcome) = &mut evaluated.outcome {
                 link(&mut self.appended, outcome.grown_mut());
@@ -281,27 +282,8 @@ impl Sole {
                 pending.keep();
                 self.sends.push_front(pending);
             } else if self.base.canary != Some(Canary::R8) {
-                step.answer(pending.origin, pending.completion(), true);
+                step.answer(pending.origin, pending.into_completion(), true);
             }
-        }
-    }
-
-    /// Nothing lies before the first entry of an inbox that has never had one.
-    fn know_new_device(&mut self, user: UserId, device: DeviceId) {
-        let inbox = self.base.keys.inbox(user, device);
-        let is_empty = self
-            .base
-            .image
-            .range(&inbox, &inbox.end_of_prefix())
-            .next()
-            .is_none();
-        let acked = self
-            .base
-            .image
-            .get(&self.base.keys.ack(user, device))
-            .is_some();
-        if is_empty && !acked {
-            self.appended.insert((user, device), Position::ZERO);
         }
     }
 
@@ -313,7 +295,7 @@ impl Sole {
         for mut pending in batch.sends {
             pending.fail();
             if self.base.canary != Some(Canary::R8) {
-                step.answer(pending.origin, pending.completion(), true);
+                step.answer(pending.origin, pending.into_completion(), true);
             }
         }
     }
@@ -324,8 +306,9 @@ impl Sole {
         }
         let mut work = Work::new(&self.base.image, None, self.base.lies);
         let mut scope = self.base.scope(stamp_bytes(0), &mut self.knowledge);
-        let outcome = run_record(&mut scope, &mut work, &request.command);
-        let outcome = outcome.expect("a read uses the engine as it allows");
+        let done = ready(attempt::command(&mut scope, &mut work, &request.command));
+        let done = done.expect("a read uses the engine as it allows");
+        let outcome = done.map(|done| done.outcome);
         let completion = Completion {
             id: request.id,
             outcome,
@@ -353,7 +336,7 @@ impl Sole {
         }
         for mut pending in std::mem::take(&mut self.sends) {
             pending.fail();
-            step.answer(pending.origin, pending.completion(), true);
+            step.answer(pending.origin, pending.into_completion(), true);
         }
         step.after(lasts, StoreEvent::Reopened);
     }
@@ -372,7 +355,7 @@ impl Sole {
 
     pub(super) fn import(&mut self) {
         self.base.generation += 1;
-        self.base.image.forget(&Keys::stamp_ceiling());
+        self.base.image.forget_engine();
         self.open();
     }
 
@@ -395,6 +378,7 @@ impl Sole {
         }
         self.stamp = stamp;
         self.base.last = stamp_bytes(stamp);
+        self.base.taken = self.base.image.taken(&writes, b'i');
         self.base.image.apply(&writes, &self.base.last);
         Some(result)
     }
@@ -402,11 +386,6 @@ impl Sole {
 
 fn refuse(step: &mut Step<'_>, origin: Origin, request: &Request) {
     step.refuse(origin, request.id, StoreError::Unavailable);
-}
-
-fn is_registration(outcome: &Result<Outcome, StoreError>) -> bool {
-    let new = |opened: &roadstead::store::DeviceOpened| opened.stored_ack == Position::ZERO;
-    matches!(outcome, Ok(Outcome::DeviceOpened(opened)) if new(opened))
 }
 
 /// Names in every growth the entry before it: this committer alone appends, in order (R4).

@@ -44,6 +44,10 @@ pub(super) enum Event {
     Start,
     /// Message ids are reserved.
     Reserve(u32),
+    /// The clock tells its minute to the store.
+    Stamp(u32),
+    /// The expiry job has its turn.
+    Expire(u32),
     /// A device is removed.
     Remove(UserId, DeviceId),
     /// Whether all is quiet.

@@ -47,6 +47,7 @@ impl World {
             let jump = i64::try_from(jump).expect("a day at most");
             self.skew_ms += if self.rng.one_in(2) { jump } else { -jump };
         }
+        self.pass_days();
         if self.rng.one_in(50) {
             self.checker.audit_image(&self.store.base().image);
         }
@@ -126,6 +127,8 @@ impl World {
         self.with_store(|store, step| store.crash(step));
         self.node = Node::new(self.node.life + 1, &self.plan, self.placement);
         (self.queues, self.answers) = Default::default();
+        self.days.end_process();
+        self.checker.process_ended();
         self.dropped.clear();
         let ids: Vec<_> = self.conns.keys().copied().collect();
         for id in ids {
@@ -151,6 +154,7 @@ impl World {
             return self.after(Duration::from_millis(20), Event::Start);
         }
         self.reserve_ids(self.node.life);
+        self.begin_time();
     }
 
     /// While no process has it open, the store may be moved to another engine, exported, or replaced by

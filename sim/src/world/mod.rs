@@ -8,6 +8,7 @@ mod events;
 mod faults;
 mod links;
 mod shards;
+mod time;
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
@@ -29,9 +30,10 @@ use crate::net::{Conn, ConnId};
 use crate::node::Node;
 use crate::rng::Rng;
 use crate::store::image::Image;
-use crate::store::{Effect, Origin, Step, Store, StoreEvent};
+use crate::store::{Effect, Origin, Step, Store, StoreEvent, Tap};
 use crate::swarm::Plan;
 use events::{Event, Events, Wake};
+use time::Days;
 
 /// Unix time at the beginning, in ms.
 const UNIX_MS: u64 = 1_800_000_000_000;
@@ -97,6 +99,8 @@ pub struct World {
     /// R4's planted bug: what the hand-overs that were dropped had proved.
     dropped: BTreeMap<Device, Option<Position>>,
     checker: Checker,
+    /// How time passes for the store.
+    days: Days,
     /// The store at an earlier start of the node, and what the checker knew of it.
     export: Option<(Image, Export)>,
     trace: SipHasher13,
@@ -131,6 +135,7 @@ impl World {
             answers: BTreeMap::new(),
             dropped: BTreeMap::new(),
             checker: Checker::default(),
+            days: Days::new(plan.seed),
             export: None,
             trace: SipHasher13::new(),
             tally: Tally::default(),
@@ -218,6 +223,8 @@ impl World {
             Event::Fault => self.chance(),
             Event::Start => self.start_node(),
             Event::Reserve(life) => self.reserve_ids(life),
+            Event::Stamp(life) => self.stamp_minute(life),
+            Event::Expire(life) => self.expire(life),
             Event::Remove(user, device) => self.remove_device(user, device),
             Event::Look => self.look(),
             Event::Watch => self.watch_store(),
@@ -289,8 +296,12 @@ impl World {
             }
             Effect::Tap(tap) => {
                 self.checker.commit(&tap);
-                if let crate::store::Tap::Removed(user, device) = tap {
-                    self.clients[self.by_device[&(user, device)]].retired = true;
+                match tap {
+                    Tap::Removed(user, device) => {
+                        self.clients[self.by_device[&(user, device)]].retired = true;
+                    }
+                    Tap::Expired(keys) => self.count_expired(keys.len()),
+                    _ => {}
                 }
             }
             Effect::Answer {

@@ -4,9 +4,9 @@ use roadstead::store::StoreError;
 
 use crate::admin::{Admin, Answer, since_epoch, tell};
 use crate::records::expiry::{self, Progress, minute_of};
-use crate::records::minutes::{self, MINUTES_AHEAD_MAX, Stamped};
+use crate::records::minutes::{self, Stamped};
 use crate::records::{RecordError, Scope, device, node};
-use crate::txn::ready;
+use crate::txn::{Shared, ready};
 
 use super::batch::BatchTxn;
 use super::committer::Committer;
@@ -38,7 +38,7 @@ impl Committer {
                     self.transact(|scope, txn| ready(device::remove(scope, txn, (user, id))));
                 tell(&answer, removed);
             }
-            Some(Admin::Expire(now, answer)) => self.begin_expiry(now, answer),
+            Some(Admin::Expire(answer)) => self.begin_expiry(answer),
         }
         if let Some(expiry) = self.expiry.take()
             && self.engine.is_some()
@@ -119,25 +119,22 @@ impl Committer {
         Ok(reserved)
     }
 
-    /// This node holds the only lease, so its clock is what most leases agree on, if it stays: a jump is
-    /// refused once and believed when the next call confirms it (R25).
+    /// This node holds the only lease, so its clock is what most leases agree on, if it stays (R25).
     fn stamp_minute(&mut self, minute: u32) -> Result<bool, StoreError> {
-        let agreed = self
-            .minute_refused
-            .is_some_and(|before| (before..=before + MINUTES_AHEAD_MAX).contains(&minute));
+        let agreed = self.doubt.confirms(minute);
         let stamped =
             self.transact(|scope, txn| ready(minutes::stamp(scope, txn, minute, agreed)))?;
-        self.minute_refused = (stamped == Stamped::Refused).then_some(minute);
+        self.doubt.note(minute, stamped);
         Ok(stamped == Stamped::Yes)
     }
 
-    fn begin_expiry(&mut self, now_unix_ms: u64, answer: Answer<u64>) {
+    fn begin_expiry(&mut self, answer: Answer<u64>) {
         if self.expiry.is_some() {
             // One at a time; the other will find what this one would.
             tell(&answer, Ok(0));
             return;
         }
-        match self.transact(|scope, txn| ready(expiry::begin(scope, txn, now_unix_ms))) {
+        match self.transact(|scope, txn| ready(expiry::begin(scope, txn))) {
             Ok(progress) => self.expiry = Some(Expiry { progress, answer }),
             Err(error) => tell(&answer, Err(error)),
         }

@@ -12,7 +12,8 @@ use roadstead_proto::position::Stamp;
 use crate::keys::is_hot;
 use crate::recent::Recent;
 use crate::txn::{
-    KEY_BYTES_MAX, RangePage, RangeQuery, Read, TXN_BYTES_MAX, Txn, TxnError, VALUE_BYTES_MAX,
+    KEY_BYTES_MAX, RangePage, RangeQuery, Read, Shared, TXN_BYTES_MAX, Txn, TxnError,
+    VALUE_BYTES_MAX,
 };
 
 use super::small_key::SmallKey;
@@ -62,29 +63,6 @@ impl<'a> BatchTxn<'a> {
             error: None,
             hot_reads: (0, 0),
         }
-    }
-
-    /// Everything written so far stays, whatever comes of the next command.
-    pub(crate) fn savepoint(&mut self) {
-        self.undo.clear();
-        self.bytes_before = self.bytes;
-    }
-
-    /// Takes back what was written since the savepoint.
-    pub(crate) fn rollback(&mut self) {
-        while let Some((key, before)) = self.undo.pop() {
-            match before {
-                Some(write) => self.writes.insert(key, write),
-                None => self.writes.remove(&key),
-            };
-        }
-        self.bytes = self.bytes_before;
-        self.error = None;
-    }
-
-    /// What went wrong with a write since the savepoint.
-    pub(crate) fn error(&self) -> Option<TxnError> {
-        self.error
     }
 
     /// Bytes written so far.
@@ -235,6 +213,28 @@ impl Txn for BatchTxn<'_> {
     /// Transactions of this engine are committed by its committer, [`super::engine`].
     async fn commit(self) -> Result<Stamp, TxnError> {
         Err(self.error.unwrap_or(TxnError::Busy))
+    }
+}
+
+impl Shared for BatchTxn<'_> {
+    fn savepoint(&mut self) {
+        self.undo.clear();
+        self.bytes_before = self.bytes;
+    }
+
+    fn rollback(&mut self) {
+        while let Some((key, before)) = self.undo.pop() {
+            match before {
+                Some(write) => self.writes.insert(key, write),
+                None => self.writes.remove(&key),
+            };
+        }
+        self.bytes = self.bytes_before;
+        self.error = None;
+    }
+
+    fn error(&self) -> Option<TxnError> {
+        self.error
     }
 }
 

@@ -11,15 +11,16 @@ use roadstead_proto::{DeviceId, Position, UserId};
 
 use crate::admin::Admin;
 use crate::recent::Recent;
-use crate::records::command::{self, Done};
-use crate::records::{RecordError, Scope, node};
+use crate::records::command::Done;
+use crate::records::minutes::Doubt;
+use crate::records::pending::PendingSends;
+use crate::records::{Scope, attempt, node};
 use crate::txn::{TxnError, ready};
 
 use super::admin::Expiry;
 use super::batch::BatchTxn;
 use super::config::EmbeddedConfig;
 use super::engine::{Begun, Engine, committed_end};
-use super::sends::PendingSends;
 use super::write::Writes;
 use super::{Answers, Shared, refusal};
 
@@ -67,11 +68,11 @@ pub(crate) struct Committer {
     pub(super) jobs: Receiver<Job>,
     /// Acknowledgements, openings, read marks: they have room ahead of sends (R26).
     ahead: VecDeque<(ShardId, Request)>,
-    sends: VecDeque<PendingSends>,
+    sends: VecDeque<PendingSends<ShardId>>,
     pub(super) admins: VecDeque<Admin>,
     pub(super) expiry: Option<Expiry>,
-    /// A minute that was too far ahead of the last one.
-    pub(super) minute_refused: Option<u32>,
+    /// Of the clock that stamps minutes.
+    pub(super) doubt: Doubt,
     /// The last entry appended to a device's inbox, if this process appended it.
     appended: Recent<(UserId, DeviceId), Position>,
     pub(super) answers: Answers,
@@ -95,7 +96,7 @@ impl Committer {
             sends: VecDeque::new(),
             admins: VecDeque::new(),
             expiry: None,
-            minute_refused: None,
+            doubt: Doubt::default(),
             answers: Answers::default(),
             stopping: false,
         }
@@ -232,7 +233,7 @@ impl Committer {
                 break;
             };
             self.shared.release(&request.command);
-            let evaluated = run_command(&mut scope, &mut txn, &request.command);
+            let evaluated = ready(attempt::command(&mut scope, &mut txn, &request.command));
             batch.take(shard, request.id, evaluated)?;
         }
         while batch.commands() < limits.batch_commands_max
@@ -246,7 +247,7 @@ impl Committer {
                 && result.is_ok()
                 && has_room(&txn, &scope, limits.batch_bytes_max)
             {
-                result = pending.step(&mut scope, &mut txn, now);
+                result = ready(pending.step(&mut scope, &mut txn, now));
                 batch.items += 1;
             }
             batch.sends.push(pending);
@@ -294,10 +295,10 @@ impl Committer {
         }
     }
 
-    fn finish_or_keep(&mut self, mut pending: PendingSends) {
+    fn finish_or_keep(&mut self, mut pending: PendingSends<ShardId>) {
         if pending.is_done() {
-            self.shared.release_sends(pending.sends.items.len());
-            self.answers.push(pending.shard, pending.into_completion());
+            self.shared.release_sends(pending.sends().items.len());
+            self.answers.push(pending.origin, pending.into_completion());
         } else {
             // Only the last of a batch is unfinished, and it goes on in the next.
             pending.keep();
@@ -380,7 +381,7 @@ impl Committer {
         for evaluated in &batch.ahead {
             self.count_ahead(&evaluated.outcome);
         }
-        for answer in batch.sends.iter().flat_map(|sends| sends.new_answers()) {
+        for (_, answer) in batch.sends.iter().flat_map(PendingSends::new_answers) {
             match answer {
                 Ok(sent) if sent.repeated => counters.sends_repeated.add(1),
                 Ok(_) => counters.sends.add(1),
@@ -414,7 +415,7 @@ impl Committer {
 #[derive(Debug, Default)]
 struct Batch {
     ahead: Vec<Evaluated>,
-    sends: Vec<PendingSends>,
+    sends: Vec<PendingSends<ShardId>>,
     items: usize,
     bytes: usize,
     hot_reads: (u64, u64),
@@ -429,12 +430,12 @@ impl Batch {
         &mut self,
         shard: ShardId,
         id: RequestId,
-        evaluated: Result<Done, RecordError>,
+        evaluated: Result<Result<Done, StoreError>, TxnError>,
     ) -> Result<(), TxnError> {
         let (outcome, registered, result) = match evaluated {
-            Ok(done) => (Ok(done.outcome), done.registered, Ok(())),
-            Err(RecordError::Refused(error)) => (Err(error), None, Ok(())),
-            Err(RecordError::Txn(error)) => (Err(StoreError::Unavailable), None, Err(error)),
+            Ok(Ok(done)) => (Ok(done.outcome), done.registered, Ok(())),
+            Ok(Err(error)) => (Err(error), None, Ok(())),
+            Err(error) => (Err(StoreError::Unavailable), None, Err(error)),
         };
         self.ahead.push(Evaluated {
             shard,
@@ -449,24 +450,6 @@ impl Batch {
 fn has_room(txn: &BatchTxn<'_>, scope: &Scope<'_>, bytes_max: usize) -> bool {
     // One command writes a position per chat that it acknowledges, at most one per entry in the window.
     txn.bytes() < bytes_max && scope.next_index < u16::MAX / 2
-}
-
-/// Runs a command that goes ahead of sends.
-fn run_command(
-    scope: &mut Scope<'_>,
-    txn: &mut BatchTxn<'_>,
-    command: &Command,
-) -> Result<Done, RecordError> {
-    txn.savepoint();
-    match (ready(command::run(scope, txn, command)), txn.error()) {
-        (Ok(done), None) => Ok(done),
-        (Err(RecordError::Refused(error)), _) => {
-            txn.rollback();
-            Err(error.into())
-        }
-        (Err(error), _) => Err(error),
-        (Ok(_), Some(error)) => Err(error.into()),
-    }
 }
 
 /// Names in every growth the entry before it: this committer alone appends, in order (R4).

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use roadstead_proto::position::Stamp;
 
-use crate::txn::{self, TxnError};
+use crate::txn::{self, Shared, TxnError};
 
 use super::batch::BatchTxn;
 use super::config::EmbeddedConfig;

@@ -10,8 +10,8 @@ use roadstead::store::StoreError;
 use crate::admin::{Admin, since_epoch, tell};
 use crate::records::expiry::{self, minute_of};
 use crate::records::minutes::{self, Stamped};
-use crate::records::{Knowledge, RecordError, Scope, device, node};
-use crate::txn::TxnError;
+use crate::records::{RecordError, Scope, device, node};
+use crate::txn::{Shared, TxnError};
 
 use super::engine::Engine;
 use super::error::retry_later;
@@ -38,7 +38,7 @@ pub(crate) async fn run(engine: Arc<Engine>, state: State, admin: Admin) {
         Admin::StampMinute(unix_ms, answer) => {
             tell(&answer, stamp_minute(&engine, minute_of(unix_ms)).await);
         }
-        Admin::Expire(now, answer) => tell(&answer, expire(&engine, &state, now).await),
+        Admin::Expire(answer) => tell(&answer, expire(&engine, &state).await),
         Admin::RemoveDevice(user, id, answer) => {
             let removed = transact(&engine, give_up_at(&engine), async |scope, txn| {
                 device::remove(scope, txn, (user, id)).await
@@ -70,22 +70,26 @@ async fn stamp_minute(engine: &Engine, minute: u32) -> Result<bool, StoreError> 
     });
     let stamped = stamped.await;
     engine.tell_minute(minute);
+    engine.learn_newest_minute(stamped.ok().map(|stamped| match stamped {
+        Stamped::Yes => minute,
+        Stamped::Refused { last } => last,
+    }));
     Ok(stamped? == Stamped::Yes)
 }
 
 /// One at a time; a second one would find what the first does.
-async fn expire(engine: &Engine, state: &State, now_unix_ms: u64) -> Result<u64, StoreError> {
+async fn expire(engine: &Engine, state: &State) -> Result<u64, StoreError> {
     if state.expiring.replace(true) {
         return Ok(0);
     }
-    let removed = remove_old(engine, now_unix_ms).await;
+    let removed = remove_old(engine).await;
     state.expiring.set(false);
     removed
 }
 
-async fn remove_old(engine: &Engine, now_unix_ms: u64) -> Result<u64, StoreError> {
+async fn remove_old(engine: &Engine) -> Result<u64, StoreError> {
     let begun = transact(engine, give_up_at(engine), async |scope, txn| {
-        expiry::begin(scope, txn, now_unix_ms).await
+        expiry::begin(scope, txn).await
     });
     let mut progress = begun.await?;
     while !progress.is_done() {
@@ -126,7 +130,7 @@ async fn attempt<R>(
     snapshot: Rc<super::snapshot::Snapshot>,
     run: &mut impl AsyncFnMut(&mut Scope<'_>, &mut FoundationTxn) -> Result<R, RecordError>,
 ) -> Result<Result<R, StoreError>, Spent> {
-    let mut knowledge = Knowledge::of_one_among_many(2);
+    let mut knowledge = engine.knowledge(2);
     let mut scope = engine.scope(snapshot.stamp(), &mut knowledge);
     let mut txn = FoundationTxn::new(snapshot.clone());
     let fenced = match node::load(&mut txn, engine.lease().0).await {

@@ -16,7 +16,7 @@ use roadstead::store::StoreError;
 use roadstead_proto::Position;
 use roadstead_proto::position::Stamp;
 
-use crate::records::{Knowledge, Scope, node};
+use crate::records::{Scope, node};
 use crate::txn::{STAMP_INCOMPLETE, TxnError};
 
 use super::engine::Engine;
@@ -167,7 +167,7 @@ impl<'a> Batch<'a> {
         let now = self.engine.now();
         let rehearsals = self.works.iter().map(|work| async move {
             let mut txn = FoundationTxn::new(snapshot.clone());
-            let mut knowledge = Knowledge::of_one_among_many(2);
+            let mut knowledge = self.engine.knowledge(2);
             let mut scope = self.engine.scope(txn.snapshot().stamp(), &mut knowledge);
             // An error comes again when it counts.
             drop(work.run(&mut scope, &mut txn, now, |_, _| true).await);
@@ -185,7 +185,7 @@ impl<'a> Batch<'a> {
         let has_room = |txn: &FoundationTxn, scope: &Scope<'_>| {
             txn.bytes() < bytes_max && scope.next_index < u16::MAX / 2 && began.elapsed() < AGE_MAX
         };
-        let mut knowledge = Knowledge::of_one_among_many(KNOWN_MAX);
+        let mut knowledge = self.engine.knowledge(KNOWN_MAX);
         let mut scope = self.engine.scope(txn.snapshot().stamp(), &mut knowledge);
         let (mut tried, mut left) = (Vec::new(), Vec::new());
         let mut works = std::mem::take(&mut self.works).into_iter();

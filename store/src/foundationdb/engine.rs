@@ -12,6 +12,7 @@ use roadstead::time::Time;
 use crate::embedded::Sink;
 use crate::keys::Keys;
 use crate::recent::Recent;
+use crate::records::Knowledge;
 use crate::records::meta::Meta;
 
 use super::cluster::Cluster;
@@ -26,6 +27,9 @@ use super::work::{Trial, Work};
 
 /// The tag of expiry notes (`x/`), which are written once a day and device.
 const EXPIRY_TAG: u8 = b'x';
+
+/// No clock says so.
+const MINUTE_UNKNOWN: u32 = u32::MAX;
 
 /// See the [module](self).
 pub(crate) struct Engine {
@@ -42,6 +46,8 @@ pub(crate) struct Engine {
     noted: Mutex<Recent<Bytes, ()>>,
     /// The minute by the clock of this node, as it was told last.
     minute: AtomicU32,
+    /// The store's newest minute as of the last stamp, [`MINUTE_UNKNOWN`] if that failed.
+    newest_minute: AtomicU32,
     /// A command was given up while its outcome was unknown.
     unsettled: AtomicBool,
 }
@@ -75,6 +81,7 @@ impl Engine {
             sink,
             queued: Queued::default(),
             minute: AtomicU32::new(0),
+            newest_minute: AtomicU32::new(MINUTE_UNKNOWN),
             unsettled: AtomicBool::new(false),
         }
     }
@@ -146,6 +153,22 @@ impl Engine {
 
     pub(crate) fn tell_minute(&self, minute: u32) {
         self.minute.store(minute, Relaxed);
+    }
+
+    /// The store's newest minute; `None` if it has to be read.
+    pub(crate) fn learn_newest_minute(&self, minute: Option<u32>) {
+        let minute = minute.unwrap_or(MINUTE_UNKNOWN);
+        self.newest_minute.store(minute, Relaxed);
+    }
+
+    /// What a transaction begins with.
+    pub(crate) fn knowledge(&self, devices_max: usize) -> Knowledge {
+        let mut knowledge = Knowledge::of_one_among_many(devices_max);
+        let minute = self.newest_minute.load(Relaxed);
+        if minute != MINUTE_UNKNOWN {
+            knowledge.learn_minute(minute);
+        }
+        knowledge
     }
 
     /// Gives a command up. If it may be committed, whoever it concerns was not told.

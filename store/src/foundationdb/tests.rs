@@ -227,7 +227,13 @@ fn r25_entries_leave_by_age_and_notes_are_written_once() {
     );
     let day_ms = 86_400_000;
     assert_eq!(handle.stamp_minute(rig::NOW_MS), Ok(true));
-    assert_eq!(handle.expire(rig::NOW_MS + 31 * day_ms), Ok(2));
+    let later = rig::NOW_MS + 31 * day_ms;
+    leases_tell(&world, &[minute_of(rig::NOW_MS)]);
+    assert_eq!(handle.stamp_minute(later), Ok(false));
+    assert_eq!(handle.expire(), Ok(0), "not by a clock alone");
+    leases_tell(&world, &[minute_of(later)]);
+    assert_eq!(handle.stamp_minute(later), Ok(true));
+    assert_eq!(handle.expire(), Ok(2));
     assert!(rig.read(bob).entries.is_empty());
 }
 

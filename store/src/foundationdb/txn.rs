@@ -13,7 +13,8 @@ use bytes::Bytes;
 use roadstead_proto::position::Stamp;
 
 use crate::txn::{
-    KEY_BYTES_MAX, RangePage, RangeQuery, Read, TXN_BYTES_MAX, Txn, TxnError, VALUE_BYTES_MAX,
+    KEY_BYTES_MAX, RangePage, RangeQuery, Read, Shared, TXN_BYTES_MAX, Txn, TxnError,
+    VALUE_BYTES_MAX,
 };
 
 use super::ledger::{Known, Ledger, Op};
@@ -39,24 +40,6 @@ impl FoundationTxn {
             reads: Vec::new(),
             error: None,
         }
-    }
-
-    /// Everything written so far stays, whatever comes of the next command.
-    pub(crate) fn savepoint(&mut self) {
-        self.ledger.savepoint();
-        self.error = None;
-    }
-
-    /// Takes back what was written since the savepoint. What was read stays in the read set: the refusal
-    /// rests on it.
-    pub(crate) fn rollback(&mut self) {
-        self.ledger.rollback();
-        self.error = None;
-    }
-
-    /// What went wrong with a write since the savepoint.
-    pub(crate) fn error(&self) -> Option<TxnError> {
-        self.error
     }
 
     /// Bytes written so far.
@@ -209,6 +192,23 @@ impl Txn for FoundationTxn {
             return Ok(self.snapshot.stamp());
         }
         self.commit_or().await.map_err(|failed| failed.error)
+    }
+}
+
+impl Shared for FoundationTxn {
+    fn savepoint(&mut self) {
+        self.ledger.savepoint();
+        self.error = None;
+    }
+
+    /// What was read stays in the read set: the refusal rests on it.
+    fn rollback(&mut self) {
+        self.ledger.rollback();
+        self.error = None;
+    }
+
+    fn error(&self) -> Option<TxnError> {
+        self.error
     }
 }
 

@@ -10,7 +10,7 @@ use roadstead::time::Time;
 use roadstead_proto::position::Stamp;
 use roadstead_proto::{DeviceId, Position, UserId};
 
-use crate::records::{self, RecordError, Scope, command, send};
+use crate::records::{self, Scope, attempt};
 use crate::txn::TxnError;
 
 use super::txn::FoundationTxn;
@@ -112,7 +112,10 @@ impl Work {
     ) -> Result<Trial, TxnError> {
         match &self.command {
             Command::Send(sends) => self.run_sends(scope, txn, sends, now, has_room).await,
-            command => run_other(scope, txn, command).await.map(Trial::Other),
+            command => {
+                let done = attempt::command(scope, txn, command).await?;
+                Ok(Trial::Other(done.map(|done| done.outcome)))
+            }
         }
     }
 
@@ -139,7 +142,7 @@ impl Work {
             } else if now > item.deadline {
                 Err(self.too_late())
             } else {
-                match run_send(scope, txn, sender, item).await {
+                match attempt::send(scope, txn, sender, item).await {
                     Ok(answer) => answer.and_then(|(answer, news)| {
                         grown.extend(news);
                         answer
@@ -288,46 +291,4 @@ fn growth(outcome: &mut Outcome) -> Option<&mut Vec<Grown>> {
         | Outcome::InboxChecked { grown, .. } => Some(grown),
         Outcome::DeviceOpened(_) | Outcome::Inbox(_) => None,
     }
-}
-
-type SendAnswer = Result<(Result<Sent, StoreError>, Vec<Grown>), StoreError>;
-
-async fn run_send(
-    scope: &mut Scope<'_>,
-    txn: &mut FoundationTxn,
-    sender: (UserId, DeviceId),
-    item: &SendItem,
-) -> Result<SendAnswer, TxnError> {
-    txn.savepoint();
-    let sent = send::send(scope, txn, sender, item).await;
-    settle(txn, sent)
-}
-
-/// Takes back what a refused command wrote.
-fn settle<R>(
-    txn: &mut FoundationTxn,
-    result: Result<R, RecordError>,
-) -> Result<Result<R, StoreError>, TxnError> {
-    match (result, txn.error()) {
-        (Ok(result), None) => Ok(Ok(result)),
-        (Err(RecordError::Refused(error)), _) => {
-            txn.rollback();
-            Ok(Err(error))
-        }
-        (Err(RecordError::Txn(error)), _) | (_, Some(error)) => {
-            txn.rollback();
-            Err(error)
-        }
-    }
-}
-
-async fn run_other(
-    scope: &mut Scope<'_>,
-    txn: &mut FoundationTxn,
-    command: &Command,
-) -> Result<Result<Outcome, StoreError>, TxnError> {
-    txn.savepoint();
-    let done = command::run(scope, txn, command).await;
-    let outcome = done.map(|done| done.outcome);
-    settle(txn, outcome)
 }

@@ -1,5 +1,17 @@
 //! `x/<slot>/<day>/<user>/<device>`: which devices got entries on which day, and the job that removes
 //! entries by age (R25).
+//!
+//! # Age
+//! Time is the store's own: the newest minute that was stamped ([`minutes`]). An entry goes once a minute
+//! that was stamped after it lies [`KEPT_DAYS`] behind the newest one. So it is at least that old, and a
+//! clock that nobody agrees with removes nothing.
+//!
+//! # Notes
+//! The job visits the devices that have a note. A note bears the day of the minute that was stamped last
+//! when the entry was written, as far as the writer knows: it may know of one a day older at most, because
+//! every node stamps, and thereby learns, every minute. So the job has to
+//! visit notes up to the day of its cut, and may drop those that are more than a day older than that: all
+//! entries that they can stand for lie at or below the cut.
 
 use bytes::Bytes;
 use roadstead::store::StoreError;
@@ -45,25 +57,42 @@ pub fn minute_of(unix_ms: u64) -> u32 {
     u32::try_from(unix_ms / MS_PER_MINUTE).unwrap_or(u32::MAX)
 }
 
-/// Notes that a device gets entries today, once a day as far as is known.
-pub(crate) fn note<T: Txn>(scope: &mut Scope<'_>, txn: &mut T, device: Device, unix_ms: u64) {
-    let day = minute_of(unix_ms) / MINUTES_PER_DAY;
+/// Notes that a device gets an entry, once a day as far as is known.
+pub(crate) async fn note<T: Txn>(
+    scope: &mut Scope<'_>,
+    txn: &mut T,
+    device: Device,
+) -> Result<(), RecordError> {
+    let day = newest_minute(scope, txn).await? / MINUTES_PER_DAY;
     if scope.knowledge.is_first_of_day(device, day) {
         txn.set(&scope.keys.expiry(day, device.0, device.1), Bytes::new());
     }
+    Ok(())
 }
 
-/// Finds where to cut: the newest stamp of a minute at least [`KEPT_DAYS`] ago, of this generation.
+/// The minute that was stamped last, 0 before the first: known, or read once in the life of what knows it.
+async fn newest_minute<T: Txn>(scope: &mut Scope<'_>, txn: &mut T) -> Result<u32, RecordError> {
+    if let Some(minute) = scope.knowledge.minute() {
+        return Ok(minute);
+    }
+    let newest = minutes::last_at_or_before(txn, u32::MAX, Read::Snapshot).await?;
+    let minute = newest.map_or(0, |(minute, _)| minute);
+    scope.knowledge.learn_minute(minute);
+    Ok(minute)
+}
+
+/// Finds where to cut: the newest stamp of a minute at least [`KEPT_DAYS`] before the newest one, of this
+/// generation.
 ///
 /// # Errors
 /// If the minutes can not be read.
-pub async fn begin<T: Txn>(
-    scope: &Scope<'_>,
-    txn: &mut T,
-    now_unix_ms: u64,
-) -> Result<Progress, RecordError> {
-    let minute = minute_of(now_unix_ms).saturating_sub(KEPT_DAYS * MINUTES_PER_DAY);
-    let stamped = minutes::last_at_or_before(txn, minute).await?;
+pub async fn begin<T: Txn>(scope: &Scope<'_>, txn: &mut T) -> Result<Progress, RecordError> {
+    let newest = minutes::last_at_or_before(txn, u32::MAX, Read::Serializable).await?;
+    let now = newest.map_or(0, |(minute, _)| minute);
+    let stamped = match now.checked_sub(KEPT_DAYS * MINUTES_PER_DAY) {
+        Some(minute) => minutes::last_at_or_before(txn, minute, Read::Serializable).await?,
+        None => None,
+    };
     let cut = stamped.filter(|(_, position)| position.generation() == scope.generation);
     if let Some((minute, _)) = cut {
         minutes::forget_before(txn, minute);
@@ -113,7 +142,7 @@ pub async fn step<T: Txn>(
             ..progress
         });
     }
-    if day < progress.cut_day {
+    if day + 1 < progress.cut_day {
         txn.clear(note);
     }
     Ok(Progress {

@@ -32,15 +32,18 @@ pub async fn flush<T: Txn>(
     if !scope.is_of_the_past(flush.upto)? || flush.upto <= ack.acked {
         return Ok((ack.acked, Vec::new()));
     }
-    if !is_listed(scope, txn, device).await? {
-        return Err(StoreError::DeviceRemoved.into());
-    }
+    let listed = versions::load(scope, txn, flush.user).await?;
+    let listed = listed.and_then(|versions| versions.device(flush.device).copied());
+    // A removed device has no inbox, and an acknowledgement must not bring back a piece of it.
+    let listed = listed.ok_or(StoreError::DeviceRemoved)?;
     let entries = entries(scope, txn, flush, ack).await?;
     let mut grown = Vec::new();
     for (chat, (position, sender)) in furthest(&entries) {
         deliver(scope, txn, (chat, flush.user, sender), position, &mut grown).await?;
     }
-    if entries.iter().any(|entry| entry.is_gap) {
+    let ends_suspension = entries.iter().any(|entry| entry.is_gap)
+        || (listed.suspended && gap_has_expired(scope, txn, flush, ack).await?);
+    if ends_suspension {
         versions::set_suspended(scope, txn, device, false).await?;
     }
     clear(scope, txn, device, ack, flush.upto, &entries);
@@ -52,14 +55,22 @@ pub async fn flush<T: Txn>(
     Ok((flush.upto, grown))
 }
 
-/// A removed device has no inbox, and an acknowledgement must not bring back a piece of it.
-async fn is_listed<T: Txn>(
+/// Whether the Gap of a suspended device was removed by age, and this acknowledges that (R21): a Gap is the
+/// last entry of a suspended device's inbox, so if nothing is left behind what expired, it did.
+async fn gap_has_expired<T: Txn>(
     scope: &Scope<'_>,
     txn: &mut T,
-    (user, id): Device,
+    flush: &Flush,
+    ack: Ack,
 ) -> Result<bool, RecordError> {
-    let versions = versions::load(scope, txn, user).await?;
-    Ok(versions.is_some_and(|versions| versions.device(id).is_some()))
+    if ack.expired <= ack.acked || flush.upto < ack.expired {
+        return Ok(false);
+    }
+    let device = (flush.user, flush.device);
+    // What would come in meanwhile is a Gap, and that writes the list of devices, which was read.
+    let one = (1, PAGE_BYTES);
+    let (left, _) = inbox::entries(scope, txn, device, ack.expired, one, Read::Snapshot).await?;
+    Ok(left.is_empty())
 }
 
 /// The entries in `(ack, upto]`: the session's own list if it starts at the stored ack, else read.

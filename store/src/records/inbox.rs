@@ -220,7 +220,7 @@ pub async fn check<T: Txn>(
     let index = scope.take_index()?;
     let body = EntryBody::Gap(GapReason::InboxLimit);
     versions::set_suspended(scope, txn, device, true).await?;
-    scope.append(txn, device, index, encode(&body));
+    scope.append(txn, device, index, encode(&body)).await?;
     Ok((true, vec![scope.grown(device, index, body)]))
 }
 

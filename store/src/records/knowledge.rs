@@ -12,6 +12,10 @@ use super::Device;
 pub struct Knowledge {
     numbers: Option<Recent<Device, u64>>,
     expiry_days: Recent<Device, u32>,
+    /// Devices noted by the command under way, which may take its notes back.
+    noted: Vec<Device>,
+    /// The minute that was stamped last, 0 before the first.
+    minute: Option<u32>,
 }
 
 impl Knowledge {
@@ -20,16 +24,18 @@ impl Knowledge {
     pub fn of_sole_committer(devices_max: usize) -> Self {
         Self {
             numbers: Some(Recent::new(devices_max)),
-            expiry_days: Recent::new(devices_max),
+            ..Self::of_one_among_many(devices_max)
         }
     }
 
-    /// For an engine where others write too. It remembers only what may be forgotten or doubled.
+    /// For an engine where others write too: good for one transaction.
     #[must_use]
     pub fn of_one_among_many(devices_max: usize) -> Self {
         Self {
             numbers: None,
             expiry_days: Recent::new(devices_max),
+            noted: Vec::new(),
+            minute: None,
         }
     }
 
@@ -39,6 +45,8 @@ impl Knowledge {
             numbers.clear();
         }
         self.expiry_days.clear();
+        self.noted.clear();
+        self.minute = None;
     }
 
     /// Forgets a device.
@@ -75,7 +83,31 @@ impl Knowledge {
             return false;
         }
         self.expiry_days.insert(device, day);
+        self.noted.push(device);
         true
+    }
+
+    /// What was noted so far stays, whatever comes of the next command.
+    pub(crate) fn keep_notes(&mut self) {
+        self.noted.clear();
+    }
+
+    /// The command under way is refused: its notes are not written.
+    pub(crate) fn take_back_notes(&mut self) {
+        for device in self.noted.drain(..) {
+            self.expiry_days.remove(&device);
+        }
+    }
+
+    /// The minute that was stamped last, 0 before the first; `None` if that has to be read.
+    pub(crate) fn minute(&self) -> Option<u32> {
+        self.minute
+    }
+
+    /// Learns which minute was stamped last. Among many it may be an older one, by less than a day
+    /// ([`expiry`](super::expiry)).
+    pub(crate) fn learn_minute(&mut self, minute: u32) {
+        self.minute = Some(minute);
     }
 
     /// Whether highest numbers are kept at all.

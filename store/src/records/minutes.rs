@@ -22,7 +22,10 @@ pub enum Stamped {
     /// It has a stamp, now or since before.
     Yes,
     /// The clock is behind the last minute, or too far ahead of it and nobody agreed.
-    Refused,
+    Refused {
+        /// The last minute.
+        last: u32,
+    },
 }
 
 /// Notes the stamp of this commit for a minute.
@@ -35,20 +38,43 @@ pub async fn stamp<T: Txn>(
     minute: u32,
     agreed: bool,
 ) -> Result<Stamped, RecordError> {
-    match last_at_or_before(txn, u32::MAX).await? {
-        Some((last, _)) if minute == last => return Ok(Stamped::Yes),
-        Some((last, _)) if minute < last => return Ok(Stamped::Refused),
-        Some((last, _)) if minute - last > MINUTES_AHEAD_MAX && !agreed => {
-            return Ok(Stamped::Refused);
+    if let Some((last, _)) = last_at_or_before(txn, u32::MAX, Read::Serializable).await? {
+        scope.knowledge.learn_minute(last);
+        if minute == last {
+            return Ok(Stamped::Yes);
         }
-        _ => {}
+        if minute < last || (minute - last > MINUTES_AHEAD_MAX && !agreed) {
+            return Ok(Stamped::Refused { last });
+        }
     }
     let index = scope.take_index()?;
     let mut prefix = value(VERSION, 4);
     prefix.put_u32(scope.generation);
     let prefix: Bytes = finish(prefix);
     txn.set_versionstamped_value(&Keys::minute(minute), &prefix, index, &[]);
+    scope.knowledge.learn_minute(minute);
     Ok(Stamped::Yes)
+}
+
+/// A node that holds the only lease is all that could agree on its clock: a jump is refused once, and
+/// believed when the next call confirms it (R25).
+#[derive(Debug, Default)]
+pub struct Doubt(Option<u32>);
+
+impl Doubt {
+    /// Whether this minute confirms the one that was refused before it.
+    #[must_use]
+    pub fn confirms(&self, minute: u32) -> bool {
+        let goes_on = |before: u32| before..=before.saturating_add(MINUTES_AHEAD_MAX);
+        self.0
+            .is_some_and(|before| goes_on(before).contains(&minute))
+    }
+
+    /// What came of this minute.
+    pub fn note(&mut self, minute: u32, stamped: Stamped) {
+        let is_refused = matches!(stamped, Stamped::Refused { .. });
+        self.0 = is_refused.then_some(minute);
+    }
 }
 
 /// The newest stamped minute that is not after `minute`, and its position.
@@ -58,12 +84,13 @@ pub async fn stamp<T: Txn>(
 pub async fn last_at_or_before<T: Txn>(
     txn: &mut T,
     minute: u32,
+    how: Read,
 ) -> Result<Option<(u32, Position)>, RecordError> {
     let from = Keys::minute(0);
     let to = Keys::minute(minute).successor();
     let query = RangeQuery {
         order: Order::Reverse,
-        read: Read::Serializable,
+        read: how,
         ..RangeQuery::all(&from, &to).limit(1)
     };
     match txn.range(query).await?.pairs.first() {

@@ -177,7 +177,7 @@ async fn receiving<T: Txn>(
 /// Appends a receipt entry to one inbox and takes back the one before it, if it is still there: an inbox
 /// holds at most one per (chat, peer).
 async fn tell<T: Txn>(
-    scope: &Scope<'_>,
+    scope: &mut Scope<'_>,
     txn: &mut T,
     device: Device,
     before: Position,
@@ -186,7 +186,8 @@ async fn tell<T: Txn>(
     grown: &mut Vec<Grown>,
 ) -> Result<(), RecordError> {
     take_back(scope, txn, device, before).await?;
-    scope.append(txn, device, index, inbox::encode(body));
+    let value = inbox::encode(body);
+    scope.append(txn, device, index, value).await?;
     grown.push(scope.grown(device, index, body.clone()));
     Ok(())
 }

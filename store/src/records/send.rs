@@ -8,7 +8,7 @@ use crate::txn::{RangeQuery, Read, Txn};
 
 use super::codec::{Parts, finish, value};
 use super::versions::{self, Versions};
-use super::{Device, RecordError, Scope, expiry, inbox, read};
+use super::{Device, RecordError, Scope, inbox, read};
 
 /// The first byte of the answer to a committed send.
 const VERSION: u8 = 1;
@@ -98,7 +98,7 @@ pub async fn send<T: Txn>(
         receivers => receivers?,
     };
     let index = scope.take_index()?;
-    let grown = append(scope, txn, &receivers, index, item);
+    let grown = append(scope, txn, &receivers, index, item).await?;
     let prefix = Answer::prefix(item, scope.generation);
     txn.set_versionstamped_value(&key, &prefix, index, &[]);
     scope.knowledge.raise_highest_number(sender, item.number);
@@ -215,13 +215,13 @@ pub(crate) fn others(versions: &Versions, device: Device) -> impl Iterator<Item 
         .map(move |id| (device.0, id))
 }
 
-fn append<T: Txn>(
+async fn append<T: Txn>(
     scope: &mut Scope<'_>,
     txn: &mut T,
     receivers: &[Device],
     index: u16,
     item: &SendItem,
-) -> Vec<Grown> {
+) -> Result<Vec<Grown>, RecordError> {
     let body = EntryBody::Message {
         chat_position: Position::ZERO,
         envelope: item.envelope.clone(),
@@ -229,9 +229,8 @@ fn append<T: Txn>(
     let value = inbox::encode(&body);
     let mut grown = Vec::with_capacity(receivers.len());
     for device in receivers {
-        scope.append(txn, *device, index, value.clone());
-        expiry::note(scope, txn, *device, item.envelope.server_time_ms);
+        scope.append(txn, *device, index, value.clone()).await?;
         grown.push(scope.grown(*device, index, body.clone()));
     }
-    grown
+    Ok(grown)
 }

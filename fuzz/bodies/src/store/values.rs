@@ -184,7 +184,7 @@ fn administer(engine: &MemoryEngine, what: u8, of: (UserId, DeviceId)) {
 }
 
 fn expire(scope: &mut Scope<'_>, txn: &mut MemoryTxn) -> Result<(), RecordError> {
-    let mut progress = ready(expiry::begin(scope, txn, 1 << 40))?;
+    let mut progress = ready(expiry::begin(scope, txn))?;
     for _ in 0..10 {
         if progress.is_done() {
             break;

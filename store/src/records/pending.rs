@@ -1,19 +1,21 @@
-//! The sends of one device on their way through a driver, item by item (R12, R16, R26).
+//! A [`Sends`] on its way through commits, item by item (R12, R16, R26).
 
-use roadstead::store::{Completion, Grown, Outcome, RequestId, Sends, Sent, StoreError};
+use roadstead::store::{Completion, Grown, Outcome, RequestId, SendItem, Sends, Sent, StoreError};
 use roadstead::time::Time;
 use roadstead_proto::position::Stamp;
-use roadstead_store::records::{RecordError, Scope, resolve, send};
-use roadstead_store::txn::{TxnError, ready};
 
-use super::image::Work;
-use super::{Origin, Step, Tap};
+use crate::txn::{Shared, TxnError};
 
-/// See the [module](self).
-#[derive(Debug)]
-pub struct SendsWork {
+use super::{Scope, attempt, resolve};
+
+/// Sends of one device. They are evaluated in order; if a batch is full before the last, the rest waits
+/// for the next batch and the answer with it. Nothing of the device is in two commits at once (R16).
+///
+/// `O` is who asked, in the words of the driver.
+#[derive(Debug, Clone)]
+pub struct PendingSends<O> {
     /// Who asked.
-    pub origin: Origin,
+    pub origin: O,
     id: RequestId,
     sends: Sends,
     answers: Vec<Result<Sent, StoreError>>,
@@ -21,27 +23,31 @@ pub struct SendsWork {
     /// Answers and growth that earlier commits made durable.
     kept: (usize, usize),
     /// A retryable failure fails all behind it (R16).
-    failed: bool,
+    pub failed: bool,
+    /// The same as of the last commit.
     failed_before: bool,
-    /// The planted bug of R16: a failure stops nothing.
-    goes_on: bool,
 }
 
-impl SendsWork {
+impl<O> PendingSends<O> {
     /// Nothing evaluated yet.
     #[must_use]
-    pub fn new(origin: Origin, id: RequestId, sends: Sends, goes_on: bool) -> Self {
+    pub fn new(origin: O, id: RequestId, sends: Sends) -> Self {
         Self {
             origin,
             id,
-            sends,
-            answers: Vec::new(),
+            answers: Vec::with_capacity(sends.items.len()),
             grown: Vec::new(),
+            sends,
             kept: (0, 0),
             failed: false,
             failed_before: false,
-            goes_on,
         }
+    }
+
+    /// What was asked.
+    #[must_use]
+    pub fn sends(&self) -> &Sends {
+        &self.sends
     }
 
     /// Whether every item has its answer.
@@ -59,11 +65,11 @@ impl SendsWork {
     /// Evaluates the next item.
     ///
     /// # Errors
-    /// If the transaction is of no use any more.
-    pub fn evaluate(
+    /// The transaction can not go on with this item, which is not evaluated.
+    pub async fn step<T: Shared>(
         &mut self,
         scope: &mut Scope<'_>,
-        work: &mut Work<'_>,
+        txn: &mut T,
         now: Time,
     ) -> Result<(), TxnError> {
         let item = &self.sends.items[self.answers.len()];
@@ -73,20 +79,15 @@ impl SendsWork {
             Err(StoreError::DeadlinePassed)
         } else {
             let sender = (self.sends.user, self.sends.device);
-            work.savepoint();
-            match (ready(send::send(scope, work, sender, item)), work.error()) {
-                (_, Some(error)) | (Err(RecordError::Txn(error)), None) => return Err(error),
-                (Ok((answer, grown)), None) => {
-                    self.grown.extend(grown);
+            match attempt::send(scope, txn, sender, item).await? {
+                Ok((answer, growth)) => {
+                    self.grown.extend(growth);
                     answer
                 }
-                (Err(RecordError::Refused(error)), None) => {
-                    work.rollback();
-                    Err(error)
-                }
+                Err(error) => Err(error),
             }
         };
-        self.failed |= !self.goes_on && answer.is_err_and(StoreError::is_retryable);
+        self.failed |= answer.is_err_and(StoreError::is_retryable);
         self.answers.push(answer);
         Ok(())
     }
@@ -102,34 +103,6 @@ impl SendsWork {
             unreachable!("made above")
         };
         (self.answers, self.grown) = (answers, grown);
-    }
-
-    /// Tells what the commit made durable.
-    pub fn tap(&self, step: &mut Step<'_>) {
-        for (item, answer) in self.sends.items.iter().zip(&self.answers).skip(self.kept.0) {
-            step.tap(Tap::Sent {
-                user: self.sends.user,
-                device: self.sends.device,
-                item: item.clone(),
-                answer: *answer,
-            });
-        }
-    }
-
-    /// What grew since the last commit.
-    pub fn new_growth(&mut self) -> &mut [Grown] {
-        &mut self.grown[self.kept.1..]
-    }
-
-    /// Takes back what grew since the last commit.
-    pub fn take_new_growth(&mut self) -> Vec<Grown> {
-        self.grown.split_off(self.kept.1)
-    }
-
-    /// Tells of growth that was learned of otherwise.
-    pub fn add_growth(&mut self, grown: Vec<Grown>) {
-        self.grown.extend(grown);
-        self.kept.1 = self.grown.len();
     }
 
     /// What was answered so far is durable.
@@ -148,20 +121,40 @@ impl SendsWork {
     /// What was evaluated since the last commit has an unknown outcome, and the rest is not tried.
     pub fn fail(&mut self) {
         self.forget();
-        self.answers
-            .resize(self.sends.items.len(), Err(StoreError::Unavailable));
+        let all = self.sends.items.len();
+        self.answers.resize(all, Err(StoreError::Unavailable));
+    }
+
+    /// The items that were answered since the last commit, and their answers.
+    pub fn new_answers(&self) -> impl Iterator<Item = (&SendItem, &Result<Sent, StoreError>)> {
+        self.sends.items.iter().zip(&self.answers).skip(self.kept.0)
+    }
+
+    /// Which inboxes grew since the last commit.
+    pub fn new_growth(&mut self) -> &mut [Grown] {
+        &mut self.grown[self.kept.1..]
+    }
+
+    /// Takes back what grew since the last commit.
+    pub fn take_new_growth(&mut self) -> Vec<Grown> {
+        self.grown.split_off(self.kept.1)
+    }
+
+    /// Tells of growth that was learned of otherwise.
+    pub fn add_growth(&mut self, grown: Vec<Grown>) {
+        self.grown.extend(grown);
+        self.kept.1 = self.grown.len();
     }
 
     /// The answer to the shard.
     #[must_use]
-    pub fn completion(&self) -> Completion {
-        let outcome = Outcome::Sent {
-            answers: self.answers.clone(),
-            grown: self.grown.clone(),
-        };
+    pub fn into_completion(self) -> Completion {
         Completion {
             id: self.id,
-            outcome: Ok(outcome),
+            outcome: Ok(Outcome::Sent {
+                answers: self.answers,
+                grown: self.grown,
+            }),
         }
     }
 }
