@@ -18,6 +18,10 @@ pub enum Event {
     Disconnected(Disconnected),
     /// A message of the inbox. Store it, then call [`Message::stored`].
     Message(Message),
+    /// A message that is shown already stands under another id and position: the server's store was
+    /// restored to an earlier state (R3), and the sender repeated what it held unconfirmed. Replace both
+    /// where the message of this sender, device and number is kept, then call [`Message::stored`].
+    Moved(Message),
     /// Somebody received or read messages of this user, or another device of this user read.
     Receipt(Receipt),
     /// Somebody is typing now.
@@ -45,7 +49,7 @@ impl Event {
     /// Says that the application has durably stored what this event brought, if it brought anything.
     pub fn stored(&self) {
         match self {
-            Self::Message(message) => message.stored(),
+            Self::Message(message) | Self::Moved(message) => message.stored(),
             Self::Receipt(receipt) => receipt.stored(),
             Self::Gap(gap) => gap.stored(),
             _ => {}
@@ -54,7 +58,7 @@ impl Event {
 
     pub(crate) fn entry_mut(&mut self) -> Option<&mut Entry> {
         match self {
-            Self::Message(message) => Some(&mut message.entry),
+            Self::Message(message) | Self::Moved(message) => Some(&mut message.entry),
             Self::Receipt(receipt) => Some(&mut receipt.entry),
             Self::Gap(gap) => Some(&mut gap.entry),
             _ => None,
@@ -107,7 +111,9 @@ pub struct Disconnected {
 /// A message of the inbox.
 #[derive(Debug, Clone)]
 pub struct Message {
-    /// Identifies the message everywhere; by it an application recognises a repeat after a restart.
+    /// Identifies the message everywhere; by it an application recognises a repeat after a restart. If the
+    /// server's store was restored meanwhile, sender, device and number with the same chat and payload
+    /// tell that it is the same message under another id.
     pub id: MessageId,
     /// The chat.
     pub chat: ChatId,

@@ -1,7 +1,7 @@
 //! Planted bugs: each breaks one rule on purpose, so that a checker that checks nothing is noticed.
 //!
 //! All of them sit in what the simulator itself provides around the code under test: the engine below the
-//! records, the committer that drives them, the queues between shards. So the code under test is the
+//! records, the committer that drives them, the queues between shards, the clients. So the code under test is the
 //! same, byte for byte, in a canary's run and in an honest one.
 
 use std::fmt;
@@ -11,6 +11,8 @@ use std::fmt;
 pub enum Canary {
     /// A Hello's cursor of another generation is taken for one of this.
     R3,
+    /// Clients recognise what comes again by its message id alone.
+    R3Repeat,
     /// A hand-over between shards is dropped and the next one still claims a complete interval.
     R4,
     /// The session hears that it is registered before its home has registered it.
@@ -43,8 +45,9 @@ pub enum Canary {
 
 impl Canary {
     /// Every one.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::R3,
+        Self::R3Repeat,
         Self::R4,
         Self::R5,
         Self::R8,

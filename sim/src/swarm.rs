@@ -210,6 +210,12 @@ impl Plan {
                 self.faults.node_crashes = self.faults.node_crashes.max(100);
                 self.faults.imports = 1_000_000;
             }
+            Some(Canary::R3Repeat) => {
+                self.faults.node_crashes = self.faults.node_crashes.max(100);
+                self.faults.restores = 1_000_000;
+                // Sends that are committed and not answered for long.
+                self.faults.frame_delay = Duration::from_secs(3);
+            }
             Some(Canary::R12 | Canary::R18 | Canary::R20) => {
                 self.faults.cuts = self.faults.cuts.max(100);
             }

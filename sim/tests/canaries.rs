@@ -30,6 +30,7 @@ macro_rules! canaries {
 
 canaries! {
     r3_a_cursor_of_another_generation_counts: R3,
+    r3_a_repeat_under_another_id_is_shown: R3Repeat,
     r4_a_hand_over_is_lost: R4,
     r5_a_session_reads_before_it_is_registered: R5,
     r8_an_answer_precedes_the_sync: R8,

@@ -5,13 +5,58 @@
 //! store out of order. So entries wait in a queue, and the acknowledgement is the end of its stored
 //! prefix, but never beyond what *this* session has delivered (P27).
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hasher};
 
 use roadstead_proto::limits::DELIVER_WINDOW_ENTRIES_MAX;
-use roadstead_proto::{MessageId, Position};
+use roadstead_proto::{DeviceId, MessageId, Position, UserId};
 
-/// Message ids that are remembered to recognise repeats after a resync (R3).
+use crate::event::Message;
+
+/// Messages that are remembered to recognise repeats after a resync (R3): about 100 bytes each.
 const SEEN_MAX: usize = 16 * 1024;
+
+/// By what a message is recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// What the server calls it.
+    pub(crate) id: MessageId,
+    /// What its sender calls it, if the server says so.
+    pub(crate) origin: Option<Origin>,
+}
+
+/// What makes a message itself for its sender, who repeats it until it is confirmed. A store that was
+/// restored to an earlier state may have given it to this device before, under another id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Origin {
+    sender: UserId,
+    device: DeviceId,
+    number: u64,
+    /// A hash of chat and payload: a device that lost its count may use a number again for another
+    /// message, if the store has forgotten the first (R13).
+    content: u64,
+}
+
+impl Identity {
+    pub(crate) fn of(message: &Message) -> Self {
+        let content = || {
+            let mut hasher = DefaultHasher::new();
+            hasher.write(message.chat.as_bytes());
+            hasher.write(&message.payload);
+            hasher.finish()
+        };
+        let origin = (message.number > 0).then(|| Origin {
+            sender: message.sender,
+            device: message.sender_device,
+            number: message.number,
+            content: content(),
+        });
+        Self {
+            id: message.id,
+            origin,
+        }
+    }
+}
 
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
@@ -28,7 +73,9 @@ pub(crate) struct Inbox {
     /// What this session has acknowledged, by its Hello to begin with (R19).
     acked: Position,
     seen: HashSet<MessageId>,
-    seen_order: VecDeque<MessageId>,
+    /// Under which id each was seen last.
+    origins: HashMap<Origin, MessageId>,
+    seen_order: VecDeque<Identity>,
     next_entry: u64,
 }
 
@@ -47,6 +94,8 @@ pub(crate) enum Arrival {
     New(u64),
     /// The application has it already.
     Repeat,
+    /// The application has it already, under another id and position: these take their place.
+    Moved(u64),
     /// The server broke the order, or its own window.
     Violation(&'static str),
 }
@@ -79,7 +128,7 @@ impl Inbox {
     }
 
     /// An entry was delivered.
-    pub(crate) fn arrive(&mut self, cursor: Position, message: Option<MessageId>) -> Arrival {
+    pub(crate) fn arrive(&mut self, cursor: Position, message: Option<Identity>) -> Arrival {
         if cursor <= self.delivered {
             return Arrival::Violation("cursors must grow");
         }
@@ -91,8 +140,8 @@ impl Inbox {
             return Arrival::Repeat;
         }
         self.shown = cursor;
-        if let Some(known) = message.filter(|id| self.seen.contains(id)) {
-            self.arrive_again(cursor, known);
+        if let Some(known) = message.filter(|message| self.seen.contains(&message.id)) {
+            self.arrive_again(cursor, known.id);
             return Arrival::Repeat;
         }
         self.next_entry += 1;
@@ -100,13 +149,13 @@ impl Inbox {
         self.waiting.push_back(Waiting {
             cursor,
             entry,
-            message,
+            message: message.map(|message| message.id),
             stored: false,
         });
-        if let Some(id) = message {
-            self.remember(id);
+        match message.map(|message| self.remember(message)) {
+            Some(true) => Arrival::Moved(entry),
+            Some(false) | None => Arrival::New(entry),
         }
-        Arrival::New(entry)
     }
 
     /// A message that was shown before has another cursor now. If the application has not stored it
@@ -125,12 +174,26 @@ impl Inbox {
         });
     }
 
-    fn remember(&mut self, id: MessageId) {
-        self.seen.insert(id);
-        self.seen_order.push_back(id);
+    /// Whether it was known by its origin.
+    fn remember(&mut self, message: Identity) -> bool {
+        self.seen.insert(message.id);
+        let before = message
+            .origin
+            .map(|origin| self.origins.insert(origin, message.id));
+        self.seen_order.push_back(message);
         if self.seen_order.len() > SEEN_MAX {
             let oldest = self.seen_order.pop_front().expect("not empty");
-            self.seen.remove(&oldest);
+            self.forget(oldest);
+        }
+        before.flatten().is_some()
+    }
+
+    fn forget(&mut self, message: Identity) {
+        self.seen.remove(&message.id);
+        if let Some(origin) = message.origin
+            && self.origins.get(&origin) == Some(&message.id)
+        {
+            self.origins.remove(&origin);
         }
     }
 
@@ -177,8 +240,24 @@ mod tests {
         Position::new(1, [0; 10], n)
     }
 
-    fn id(n: u64) -> Option<MessageId> {
-        Some(MessageId::new(n))
+    /// The first message of another device each.
+    fn id(n: u64) -> Option<Identity> {
+        again(n, n, 1, 0)
+    }
+
+    /// A message under an id, from one of many devices.
+    fn again(id: u64, device: u64, number: u64, content: u64) -> Option<Identity> {
+        let device = u32::try_from(device + 1).expect("few devices");
+        let origin = Origin {
+            sender: UserId::new(1).expect("not 0"),
+            device: DeviceId::new(device).expect("not 0"),
+            number,
+            content,
+        };
+        Some(Identity {
+            id: MessageId::new(id),
+            origin: Some(origin),
+        })
     }
 
     fn entry(arrival: Arrival) -> u64 {
@@ -297,6 +376,29 @@ mod tests {
         entry(inbox.arrive(later(3), id(3)));
     }
 
+    /// The sender repeated it to a store that had lost it: other id, other position, the same message.
+    #[test]
+    fn r3_after_a_restore_repeats_are_recognised_by_what_their_sender_calls_them() {
+        let later = |n| Position::new(2, [0; 10], n);
+        let mut inbox = Inbox::new(Position::ZERO);
+        inbox.start_session(false);
+        let first = entry(inbox.arrive(at(8), again(1, 3, 5, 77)));
+        assert_eq!(next_session(&mut inbox, true), Position::ZERO);
+        let Arrival::Moved(moved) = inbox.arrive(later(1), again(2, 3, 5, 77)) else {
+            panic!("it is shown already");
+        };
+        store(&mut inbox, first);
+        assert_eq!(inbox.ack_due(), None, "where it stands now is not stored");
+        assert_eq!(store(&mut inbox, moved), Some(later(1)));
+        // What only looks like it is another message.
+        entry(inbox.arrive(later(2), again(4, 3, 5, 78)));
+        entry(inbox.arrive(later(3), again(5, 3, 6, 77)));
+        entry(inbox.arrive(later(4), again(6, 4, 5, 77)));
+        assert_eq!(next_session(&mut inbox, true), Position::ZERO);
+        let third = Position::new(3, [0; 10], 1);
+        assert_eq!(inbox.arrive(third, again(2, 3, 5, 77)), Arrival::Repeat);
+    }
+
     #[test]
     fn p28_the_server_is_held_to_growing_cursors_and_its_window() {
         let mut inbox = Inbox::new(Position::ZERO);
@@ -322,5 +424,6 @@ mod tests {
             store(&mut inbox, entry);
         }
         assert_eq!(inbox.seen.len(), SEEN_MAX);
+        assert_eq!(inbox.origins.len(), SEEN_MAX);
     }
 }

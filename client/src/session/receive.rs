@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use roadstead_proto::{ChatId, DeviceId, ErrorCode, MessageId, Position, UserId, v1};
 
-use super::inbox::Arrival;
+use super::inbox::{Arrival, Identity};
 use super::sends::Refusal;
 use super::{Home, Now, Session, State};
 use crate::error::{Cause, SendError};
@@ -16,6 +16,14 @@ use crate::journal::Record;
 const NODE_HINTS_MAX: usize = 16;
 /// Events that wait for the application before typing is left out.
 const EVENTS_BEFORE_TYPING: usize = 64;
+
+/// An entry that the application has to be told of.
+#[derive(Debug, Clone, Copy)]
+struct Arrived {
+    entry: u64,
+    /// It has the message, under another id and position.
+    is_moved: bool,
+}
 
 /// The server's bytes broke the protocol, in these words.
 type Broken = &'static str;
@@ -213,9 +221,10 @@ impl Session {
             payload: own(&envelope.payload),
             entry: Entry::default(),
         };
-        let Some(entry) = self.arrive(now, cursor, Some(id))? else {
+        let Some(arrived) = self.arrive(now, cursor, Some(Identity::of(&message)))? else {
             return Ok(());
         };
+        let entry = arrived.entry;
         // An own message whose answer was lost with the old generation comes back as an entry (R3).
         let own = message.sender_device == self.device && Some(message.sender) == self.user;
         if own
@@ -230,7 +239,11 @@ impl Session {
             return Ok(());
         }
         message.entry = Entry::new(entry);
-        self.events.push_back(Event::Message(message));
+        self.events.push_back(if arrived.is_moved {
+            Event::Moved(message)
+        } else {
+            Event::Message(message)
+        });
         Ok(())
     }
 
@@ -244,8 +257,8 @@ impl Session {
             cursor: position(&update.cursor)?,
             entry: Entry::default(),
         };
-        if let Some(entry) = self.arrive(now, receipt.cursor, None)? {
-            receipt.entry = Entry::new(entry);
+        if let Some(arrived) = self.arrive(now, receipt.cursor, None)? {
+            receipt.entry = Entry::new(arrived.entry);
             self.events.push_back(Event::Receipt(receipt));
         }
         Ok(())
@@ -258,8 +271,8 @@ impl Session {
             Ok(v1::GapReason::Expired) => GapReason::Expired,
             _ => GapReason::Unspecified,
         };
-        if let Some(entry) = self.arrive(now, cursor, None)? {
-            let entry = Entry::new(entry);
+        if let Some(arrived) = self.arrive(now, cursor, None)? {
+            let entry = Entry::new(arrived.entry);
             self.events.push_back(Event::Gap(Gap {
                 reason,
                 cursor,
@@ -269,16 +282,18 @@ impl Session {
         Ok(())
     }
 
-    /// The entry's number if the application has not seen it.
+    /// What the application has to be told.
     fn arrive(
         &mut self,
         now: Now,
         cursor: Position,
-        message: Option<MessageId>,
-    ) -> Result<Option<u64>, Broken> {
+        message: Option<Identity>,
+    ) -> Result<Option<Arrived>, Broken> {
         self.given = self.given.max(cursor);
+        let tell = |entry, is_moved| Ok(Some(Arrived { entry, is_moved }));
         match self.inbox.arrive(cursor, message) {
-            Arrival::New(entry) => Ok(Some(entry)),
+            Arrival::New(entry) => tell(entry, false),
+            Arrival::Moved(entry) => tell(entry, true),
             Arrival::Repeat => {
                 self.advance_cursor(now);
                 Ok(None)

@@ -186,17 +186,22 @@ fn welcome() -> v1::Welcome {
 }
 
 fn deliver(generation: u32, n: u16) -> Body {
+    deliver_as(generation, n, n.into(), n.into())
+}
+
+/// The message that its sender numbered so, under an id.
+fn deliver_as(generation: u32, n: u16, message_id: u64, number: u64) -> Body {
     Body::Deliver(v1::Deliver {
         cursor: bytes(at(generation, n)),
         chat_position: Bytes::new(),
         envelope: Some(v1::Envelope {
-            message_id: u64::from(n),
+            message_id,
             chat: chat_bytes(),
             sender: PEER,
             sender_device: 5,
             server_time_ms: 1,
             payload: Bytes::from_static(b"hi"),
-            number: u64::from(n),
+            number,
         }),
     })
 }

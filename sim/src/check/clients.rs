@@ -47,15 +47,22 @@ impl Checker {
             model.cursor = before.max(entry.cursor);
             model.furthest = model.furthest.max(entry.cursor);
             let fresh = entry.token.is_none_or(|token| model.stored.insert(token));
-            let fresh = fresh || (entry.repeat && model.resynced);
+            let may_repeat = model.resynced;
             if let Some(progress) = entry.progress {
                 model.seen.insert((progress.chat, progress.user), progress);
             }
             self.require(entry.cursor > before, "R4", || {
                 format!("{device:?} stored {:?} after {before:?}", entry.cursor)
             });
-            self.require(fresh, "R4", || {
+            // What makes a message itself is its token; the client has to find that out otherwise.
+            self.require(fresh || entry.repeat, "R3", || {
                 format!("{device:?} stored token {:?} twice", entry.token)
+            });
+            self.require(!(fresh && entry.repeat), "R3", || {
+                format!("{device:?} takes token {:?} for another", entry.token)
+            });
+            self.require(fresh || may_repeat, "R4", || {
+                format!("{device:?} got token {:?} twice", entry.token)
             });
         }
     }

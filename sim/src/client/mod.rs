@@ -6,10 +6,12 @@
 mod outbox;
 
 use std::collections::BTreeSet;
+use std::hash::Hasher;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use roadstead_proto::v1::{self, client_frame::Body as Up, server_frame::Body as Down};
 use roadstead_proto::{ChatId, DeviceId, ErrorCode, Position, UserId};
+use siphasher::sip::SipHasher13;
 
 pub use outbox::{Outbox, Pending};
 
@@ -69,9 +71,35 @@ pub struct Arrived {
     pub token: Option<u64>,
     /// Of a receipt.
     pub(crate) progress: Option<Progress>,
-    /// A message that is stored already: it came again after a resync (R3).
+    /// Of a message.
+    identity: Option<Identity>,
+    /// The client takes it for a message that it has: it came again after a resync (R3).
     pub repeat: bool,
     chat: Option<ChatId>,
+}
+
+/// By what a client recognises a message, as docs/PROTOCOL.md has it (P22): the server's name for it, or
+/// the sender's, if the content is the same.
+#[derive(Debug, Clone, Copy)]
+struct Identity {
+    id: u64,
+    origin: Origin,
+}
+
+/// Sender, its device, the number, and a hash of chat and payload.
+type Origin = (u64, u32, u64, u64);
+
+impl Identity {
+    fn of(envelope: &v1::Envelope) -> Self {
+        let mut content = SipHasher13::new();
+        content.write(&envelope.chat);
+        content.write(&envelope.payload);
+        let sender = (envelope.sender, envelope.sender_device);
+        Self {
+            id: envelope.message_id,
+            origin: (sender.0, sender.1, envelope.number, content.finish()),
+        }
+    }
 }
 
 /// What a client has on disk.
@@ -86,7 +114,30 @@ pub struct Disk {
     /// Messages of others that may be marked as read.
     readable: Vec<(ChatId, Position)>,
     /// Every message that is stored, to recognise repeats.
-    tokens: BTreeSet<u64>,
+    ids: BTreeSet<u64>,
+    origins: BTreeSet<Origin>,
+}
+
+impl Disk {
+    /// Whether a message was known.
+    fn remember(&mut self, message: Identity, by_id_alone: bool) -> bool {
+        let new_id = self.ids.insert(message.id);
+        let new_origin = self.origins.insert(message.origin);
+        !new_id || (!new_origin && !by_id_alone)
+    }
+}
+
+impl Arrived {
+    fn at(cursor: &[u8]) -> Self {
+        Self {
+            cursor: Position::from_slice(cursor).expect("the checker saw to it"),
+            token: None,
+            progress: None,
+            identity: None,
+            repeat: false,
+            chat: None,
+        }
+    }
 }
 
 /// How far a client's connection is.
@@ -115,6 +166,8 @@ pub struct Client {
     pub slow: bool,
     /// Its device was removed, or never got in: it does nothing any more.
     pub retired: bool,
+    /// The planted bug: messages are recognised by their ids alone.
+    pub by_id_alone: bool,
     /// What arrived and is not stored.
     arrived: Vec<Arrived>,
     persisting: bool,
@@ -134,6 +187,7 @@ impl Client {
             epoch: 0,
             slow,
             retired: false,
+            by_id_alone: false,
             arrived: Vec::new(),
             persisting: false,
         }
@@ -213,15 +267,22 @@ impl Client {
             }
             Down::Deliver(deliver) => {
                 let envelope = deliver.envelope.unwrap_or_default();
-                let token = token_of(&envelope.payload);
-                let chat = ChatId::from_slice(&envelope.chat).ok();
-                self.arrive(&deliver.cursor, token, None, chat, todo);
+                let entry = Arrived {
+                    token: token_of(&envelope.payload),
+                    identity: Some(Identity::of(&envelope)),
+                    chat: ChatId::from_slice(&envelope.chat).ok(),
+                    ..Arrived::at(&deliver.cursor)
+                };
+                self.arrive(entry, todo);
             }
             Down::ReceiptUpdate(update) => {
-                let progress = read_update(&update);
-                self.arrive(&update.cursor, None, progress, None, todo);
+                let entry = Arrived {
+                    progress: read_update(&update),
+                    ..Arrived::at(&update.cursor)
+                };
+                self.arrive(entry, todo);
             }
-            Down::Gap(gap) => self.arrive(&gap.cursor, None, None, None, todo),
+            Down::Gap(gap) => self.arrive(Arrived::at(&gap.cursor), todo),
             Down::Error(error) => self.handle_error(&error, todo),
             Down::GoAway(go_away) => todo.push(Do::Leave(go_away.reconnect_after_ms)),
             Down::Typing(_) | Down::Pong(_) => {}
@@ -273,22 +334,8 @@ impl Client {
         }
     }
 
-    fn arrive(
-        &mut self,
-        cursor: &[u8],
-        token: Option<u64>,
-        progress: Option<Progress>,
-        chat: Option<ChatId>,
-        todo: &mut Vec<Do>,
-    ) {
-        let cursor = Position::from_slice(cursor).expect("the checker saw to it");
-        self.arrived.push(Arrived {
-            cursor,
-            token,
-            progress,
-            repeat: false,
-            chat,
-        });
+    fn arrive(&mut self, entry: Arrived, todo: &mut Vec<Do>) {
+        self.arrived.push(entry);
         if !self.persisting {
             self.persisting = true;
             todo.push(Do::PersistSoon);
@@ -301,8 +348,9 @@ impl Client {
         let count = self.arrived.len().min(STORED_AT_ONCE);
         let mut stored: Vec<Arrived> = self.arrived.drain(..count).collect();
         for entry in &mut stored {
-            let tokens = &mut self.disk.tokens;
-            entry.repeat = entry.token.is_some_and(|token| !tokens.insert(token));
+            let by_id_alone = self.by_id_alone;
+            let knows = |identity| self.disk.remember(identity, by_id_alone);
+            entry.repeat = entry.identity.is_some_and(knows);
         }
         let Some(last) = stored.last() else { return };
         self.disk.cursor = last.cursor;

@@ -163,8 +163,9 @@ impl World {
         let device = DeviceId::new(self.device_ids).expect("from 1");
         let slow = self.rng.below(1_000) < self.plan.faults.slow_clients;
         let index = self.clients.len();
-        self.clients
-            .push(Client::new(user, device, self.plan.window, slow));
+        let mut client = Client::new(user, device, self.plan.window, slow);
+        client.by_id_alone = self.plan.canary == Some(Canary::R3Repeat);
+        self.clients.push(client);
         self.by_device.insert((user, device), index);
         let wait = self.rng.around(Duration::from_secs(1));
         self.after(wait, Event::Client(index, Wake::Connect(0)));

@@ -47,8 +47,10 @@ pub(crate) enum Ticks {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Line {
     id: Option<MessageId>,
-    /// The number, if this device sent it.
-    number: Option<u64>,
+    /// The device that sent it, unless it is this one.
+    sender: Option<(UserId, DeviceId)>,
+    /// The number that its device gave it.
+    number: u64,
     pub(crate) mine: bool,
     /// `None` until it is committed: then it stands at the end.
     position: Option<Position>,
@@ -150,15 +152,21 @@ impl App {
                 text,
             } => {
                 let own = sender == self.user && device == self.device;
-                let known =
-                    |line: &Line| line.id == Some(id) || (own && line.number == Some(number));
+                let sent_by = (!own).then_some((sender, device));
+                // Under another id if the server's store was restored (R3).
+                let same = |line: &Line| {
+                    let same_number = line.sender == sent_by && line.number == number;
+                    same_number && (own || line.text == text)
+                };
+                let known = |line: &Line| line.id == Some(id) || same(line);
                 if let Some(line) = self.lines.iter_mut().find(|line| known(line)) {
                     line.position = Some(position);
                     line.id = Some(id);
                 } else {
                     self.lines.push(Line {
                         id: Some(id),
-                        number: own.then_some(number),
+                        sender: sent_by,
+                        number,
                         mine: sender == self.user,
                         position: Some(position),
                         failure: None,
@@ -192,7 +200,7 @@ impl App {
 
     fn own(&mut self, number: u64) -> Option<&mut Line> {
         let mut lines = self.lines.iter_mut();
-        lines.find(|line| line.number == Some(number))
+        lines.find(|line| line.sender.is_none() && line.number == number)
     }
 
     /// The answer may be all that is left of a message, if a crash came before the history had it.
@@ -351,7 +359,8 @@ impl Line {
     fn sent(number: u64, text: String) -> Self {
         Self {
             id: None,
-            number: Some(number),
+            sender: None,
+            number,
             mine: true,
             position: None,
             failure: None,

@@ -44,14 +44,16 @@ impl Record {
     /// What of an event is worth keeping, if it is about this chat.
     pub(crate) fn of(event: &Event, chat: ChatId) -> Option<Self> {
         Some(match event {
-            Event::Message(message) if message.chat == chat => Self::Message {
-                id: message.id,
-                sender: message.sender,
-                device: message.sender_device,
-                number: message.number,
-                position: message.position,
-                text: String::from_utf8_lossy(&message.payload).into_owned(),
-            },
+            Event::Message(message) | Event::Moved(message) if message.chat == chat => {
+                Self::Message {
+                    id: message.id,
+                    sender: message.sender,
+                    device: message.sender_device,
+                    number: message.number,
+                    position: message.position,
+                    text: String::from_utf8_lossy(&message.payload).into_owned(),
+                }
+            }
             Event::Receipt(receipt) if receipt.chat == chat => Self::Receipt {
                 user: receipt.user,
                 delivered: receipt.delivered,

@@ -82,6 +82,36 @@ fn r3_another_generation_is_told_and_repeats_are_kept_back() {
     ));
 }
 
+/// A restored store had lost the message, its sender repeated it, and it is another one for the server.
+#[test]
+fn r3_a_repeat_under_another_id_is_moved_and_not_shown_again() {
+    let mut rig = Rig::active();
+    rig.receive(deliver(1, 7));
+    let mut events = rig.take_events();
+    rig.store(events.last_mut().expect("a message"));
+    rig.lose(Cause::Reset);
+    rig.pass_to_timeout();
+    rig.open(v1::Welcome {
+        generation: 2,
+        resync: true,
+        ..welcome()
+    });
+    rig.take_events();
+    rig.receive(deliver_as(2, 3, 1_000, 7));
+    let mut events = rig.take_events();
+    assert!(matches!(
+        events.as_slice(),
+        [Event::Moved(message)] if message.id == MessageId::new(1_000) && message.position == at(2, 3)
+    ));
+    assert_eq!(
+        rig.saved.cursor,
+        Position::ZERO,
+        "its new place is not stored"
+    );
+    rig.store(&mut events[0]);
+    assert_eq!(rig.saved.cursor, at(2, 3));
+}
+
 #[test]
 fn an_error_ends_nothing_before_the_close_does() {
     let mut rig = Rig::active();

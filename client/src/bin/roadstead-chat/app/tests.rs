@@ -59,6 +59,26 @@ fn p21_messages_stand_in_the_order_of_positions() {
     assert_eq!(texts(&app), ["earlier", "mine", "later"]);
 }
 
+/// The server's store was restored, and the sender repeated what it held unconfirmed.
+#[test]
+fn r3_a_message_under_another_id_and_position_is_the_same() {
+    let mut app = app();
+    app.restore(message(2, 3, "hello"));
+    app.restore(message(2, 4, "again"));
+    let moved = |number: u64, text: &str| Record::Message {
+        id: MessageId::new(1_000 + number),
+        sender: user(2),
+        device: DeviceId::new(6).expect("not 0"),
+        number,
+        position: Position::new(2, [0; 10], 1),
+        text: text.into(),
+    };
+    app.restore(moved(3, "hello"));
+    assert_eq!(texts(&app), ["again", "hello"], "it stands elsewhere now");
+    app.restore(moved(4, "something else"));
+    assert_eq!(app.lines().len(), 3, "that number was used twice");
+}
+
 #[test]
 fn ticks_turn_from_one_to_two_to_read() {
     let mut app = app();
