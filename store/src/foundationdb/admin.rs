@@ -133,15 +133,14 @@ async fn attempt<R>(
     let mut knowledge = engine.knowledge(2);
     let mut scope = engine.scope(snapshot.stamp(), &mut knowledge);
     let mut txn = FoundationTxn::new(snapshot.clone());
-    let fenced = match node::load(&mut txn, engine.lease().0).await {
-        Ok(lease) => lease.incarnation != engine.lease().1,
-        Err(_) => false,
+    let result = match lease::is_held(engine, &mut txn).await {
+        Ok(true) => run(&mut scope, &mut txn).await,
+        Ok(false) => {
+            engine.fence();
+            return Ok(Err(StoreError::Unavailable));
+        }
+        Err(error) => Err(error.into()),
     };
-    if fenced {
-        engine.fence();
-        return Ok(Err(StoreError::Unavailable));
-    }
-    let result = run(&mut scope, &mut txn).await;
     let result = match (result, txn.error()) {
         (Ok(result), None) => result,
         (Err(RecordError::Refused(error)), _) => return Ok(Err(error)),

@@ -16,10 +16,11 @@ use roadstead::store::StoreError;
 use roadstead_proto::Position;
 use roadstead_proto::position::Stamp;
 
-use crate::records::{Scope, node};
+use crate::records::Scope;
 use crate::txn::{STAMP_INCOMPLETE, TxnError};
 
 use super::engine::Engine;
+use super::lease;
 use super::snapshot::Snapshot;
 use super::trx::{Failed, Span, Spent, Trx};
 use super::txn::FoundationTxn;
@@ -111,7 +112,7 @@ impl<'a> Batch<'a> {
         let began = Instant::now();
         let snapshot = Rc::new(self.engine.snapshot(self.trx.take()).await?);
         let mut txn = FoundationTxn::new(snapshot.clone());
-        match self.holds_lease(&mut txn).await {
+        match lease::is_held(self.engine, &mut txn).await {
             Ok(true) => {}
             Ok(false) => {
                 self.engine.fence();
@@ -150,16 +151,6 @@ impl<'a> Batch<'a> {
                 snapshot.into_trx(),
                 super::error::retry_later(),
             )),
-        }
-    }
-
-    /// Reads the lease into the read set (R24).
-    async fn holds_lease(&self, txn: &mut FoundationTxn) -> Result<bool, TxnError> {
-        let (number, incarnation) = self.engine.lease();
-        match node::load(txn, number).await {
-            Ok(lease) => Ok(lease.incarnation == incarnation),
-            Err(crate::records::RecordError::Txn(error)) => Err(error),
-            Err(crate::records::RecordError::Refused(_)) => Ok(false),
         }
     }
 

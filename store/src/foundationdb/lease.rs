@@ -12,6 +12,7 @@ use bytes::Bytes;
 use crate::embedded::Health;
 use crate::keys::Keys;
 use crate::records::minutes::MINUTES_AHEAD_MAX;
+use crate::records::{RecordError, node};
 use crate::txn::{RangeQuery, Read, Txn, TxnError};
 
 use super::admin::transact;
@@ -52,6 +53,16 @@ impl Renewal {
             version: u64::from_be_bytes(*version),
             minute: u32::from_be_bytes(minute),
         })
+    }
+}
+
+/// Whether this process still holds its number; read into the read set (R24).
+pub(crate) async fn is_held(engine: &Engine, txn: &mut FoundationTxn) -> Result<bool, TxnError> {
+    let (number, incarnation) = engine.lease();
+    match node::load(txn, number).await {
+        Ok(lease) => Ok(lease.incarnation == incarnation),
+        Err(RecordError::Txn(error)) => Err(error),
+        Err(RecordError::Refused(_)) => Ok(false),
     }
 }
 
