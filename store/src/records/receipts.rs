@@ -135,21 +135,13 @@ pub(crate) async fn advance<T: Txn>(
     }
     if let Audience::PeerAndOthersThan(reader) = audience {
         flags |= NEW_OWN;
+        // The reader knows better by now than what another device's Read left in its inbox, and may read
+        // while it is suspended.
+        take_back(scope, txn, reader, receipt.told_own).await?;
         for id in receiving(scope, txn, user).await? {
-            if id == reader.1 {
-                // It knows better by now than what another device's Read left in its inbox.
-                take_back(scope, txn, reader, receipt.told_own).await?;
-            } else {
-                tell(
-                    scope,
-                    txn,
-                    (user, id),
-                    receipt.told_own,
-                    index,
-                    &body,
-                    grown,
-                )
-                .await?;
+            if id != reader.1 {
+                let device = (user, id);
+                tell(scope, txn, device, receipt.told_own, index, &body, grown).await?;
             }
         }
     } else if receipt.told_own != Position::ZERO {

@@ -32,6 +32,7 @@ macro_rules! for_every_rule {
             r20_read_is_told_to_the_peer_and_the_readers_other_devices,
             r20_receipts_only_grow_and_make_no_receipts,
             r20_a_device_that_reads_loses_what_another_ones_read_left_in_its_inbox,
+            r20_a_suspended_device_that_reads_loses_it_too,
             r21_a_device_over_the_limit_is_suspended_until_it_resyncs,
             r21_recipient_full_only_if_all_devices_are_suspended,
             notes_to_oneself_reach_the_other_devices,
@@ -407,6 +408,18 @@ pub(crate) fn r20_a_device_that_reads_loses_what_another_ones_read_left_in_its_i
         assert_eq!(kept[0].read, sent.as_bytes()[..]);
         assert_eq!(store.receipts(alice()).len(), 1);
     }
+}
+
+/// A suspended device gets nothing more, but what it reads it has.
+pub(crate) fn r20_a_suspended_device_that_reads_loses_it_too(store: &mut impl Ask) {
+    open_all(store, &[alice(), bob(), bob_tablet()]);
+    let one = store.send(alice(), user(2), 1).position;
+    let two = store.send(alice(), user(2), 2).position;
+    store.mark_read(bob_tablet(), chat(), one);
+    assert_eq!(store.receipts(bob()).len(), 1);
+    assert!(store.check(bob(), 1).0);
+    store.mark_read(bob(), chat(), two);
+    assert_eq!(store.receipts(bob()), []);
 }
 
 pub(crate) fn r21_a_device_over_the_limit_is_suspended_until_it_resyncs(store: &mut impl Ask) {
