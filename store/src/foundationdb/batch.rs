@@ -16,7 +16,7 @@ use roadstead::store::StoreError;
 use roadstead_proto::Position;
 use roadstead_proto::position::Stamp;
 
-use crate::records::Scope;
+use crate::records::{Knowledge, Scope};
 use crate::txn::{STAMP_INCOMPLETE, TxnError};
 
 use super::engine::Engine;

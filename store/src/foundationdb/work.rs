@@ -3,9 +3,7 @@
 use std::time::Instant;
 
 use roadstead::ShardId;
-use roadstead::store::{
-    Command, Completion, Grown, Outcome, RequestId, SendItem, Sends, Sent, StoreError,
-};
+use roadstead::store::{Command, Completion, Grown, Outcome, RequestId, Sends, Sent, StoreError};
 use roadstead::time::Time;
 use roadstead_proto::position::Stamp;
 use roadstead_proto::{DeviceId, Position, UserId};
