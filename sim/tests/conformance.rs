@@ -5,7 +5,8 @@
 use std::cell::RefCell;
 
 use roadstead_proto::position::Stamp;
-use roadstead_sim::store::image::{Image, Lies, Work};
+use roadstead_sim::store::image::Image;
+use roadstead_sim::store::work::{Lies, Work};
 use roadstead_store::conformance;
 use roadstead_store::txn::{Engine, Shared, TxnError, ready};
 

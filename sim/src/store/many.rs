@@ -13,7 +13,8 @@ use roadstead::time::Time;
 use roadstead_store::records::{Knowledge, RecordError, Scope, attempt, resolve};
 use roadstead_store::txn::{STAMP_INCOMPLETE, TxnError, ready};
 
-use super::image::{Span, Work, Writes};
+use super::image::{Span, Writes};
+use super::work::Work;
 use super::{Base, Origin, Pending, Step, StoreEvent, stamp_bytes, step_sends, tap_of, tap_sends};
 use crate::canary::Canary;
 use crate::swarm::{Faults, Plan};

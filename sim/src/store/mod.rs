@@ -1,12 +1,14 @@
 //! The store as the shards see it: requests in, answers out, at some later time and in some order.
 //!
-//! [`image`] is the engine. [`sole`] drives the records as the embedded engine's committer does, [`many`]
-//! as FoundationDB lets its clients do. Both run the record layer itself, unchanged, and both tell the
-//! checker of every commit at the moment it is durable, whether or not anyone will be answered.
+//! [`image`] and [`work`] are the engine. [`sole`] drives the records as the embedded engine's committer does,
+//! [`many`] as FoundationDB lets its clients do. Both run the record layer itself, unchanged, and both tell
+//! the checker of every commit at the moment it is durable, whether or not anyone will be answered.
 
 pub mod image;
 pub mod many;
 pub mod sole;
+mod time;
+pub mod work;
 
 use std::time::Duration;
 
@@ -20,8 +22,6 @@ use roadstead::time::Time;
 use roadstead_proto::position::Stamp;
 use roadstead_proto::{DeviceId, Position, UserId};
 use roadstead_store::keys::Keys;
-use roadstead_store::records::expiry::{self, Progress};
-use roadstead_store::records::minutes::{self, Doubt};
 use roadstead_store::records::pending::PendingSends;
 use roadstead_store::records::{Knowledge, RecordError, Scope, device, node};
 use roadstead_store::txn::{TxnError, ready};
@@ -29,9 +29,10 @@ use roadstead_store::txn::{TxnError, ready};
 use crate::canary::Canary;
 use crate::rng::Rng;
 use crate::swarm::{Engine, Plan};
-use image::{Image, Lies, Work};
+use image::Image;
 use many::Many;
 use sole::Sole;
+use work::{Lies, Work};
 
 /// Who asked: answers for a process that has died are dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -420,34 +421,6 @@ impl Store {
             step.tap(Tap::Removed(user, id));
         }
         removed.is_some()
-    }
-
-    /// Stamps a minute (R25); nothing if the store can not now.
-    pub fn stamp_minute(&mut self, step: &mut Step<'_>, doubt: &mut Doubt, minute: u32) {
-        let agreed = doubt.confirms(minute);
-        let stamped = self.admin(|scope, work| ready(minutes::stamp(scope, work, minute, agreed)));
-        let Some(stamped) = stamped else { return };
-        doubt.note(minute, stamped);
-        let value = self.base().image.get(&Keys::minute(minute));
-        let at = value.and_then(|value| Position::from_slice(value.get(1..17)?));
-        step.tap(Tap::Stamped { minute, at });
-    }
-
-    /// Begins the expiry job (R25); `None` if the store can not now.
-    pub fn begin_expiry(&mut self, step: &mut Step<'_>) -> Option<Progress> {
-        let begun = self.admin(|scope, work| ready(expiry::begin(scope, work)))?;
-        step.tap(Tap::ExpiryBegun);
-        Some(begun)
-    }
-
-    /// Does a piece of the expiry job; `None` if the store can not now.
-    pub fn step_expiry(&mut self, step: &mut Step<'_>, progress: Progress) -> Option<Progress> {
-        let progress = self.admin(|scope, work| ready(expiry::step(scope, work, progress)))?;
-        step.tap(Tap::Expired(self.base().taken.clone()));
-        if progress.is_done() {
-            step.tap(Tap::ExpiryDone);
-        }
-        Some(progress)
     }
 
     /// Takes the lease of the node and answers its incarnation (R24).

@@ -13,7 +13,8 @@ use roadstead_store::keys::{Keys, entry_position};
 use roadstead_store::records::{Knowledge, RecordError, Scope, attempt};
 use roadstead_store::txn::{TxnError, ready};
 
-use super::image::{Work, Writes};
+use super::image::Writes;
+use super::work::Work;
 use super::{
     Base, Origin, Pending, Step, StoreEvent, is_read, stamp_bytes, step_sends, tap_of, tap_sends,
 };
