@@ -20,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use roadstead_net::{
     App, Client, ClientConfig, ConnId, ConnectParams, Event, Io, Quinn, SecretKeys, Server,
-    ServerConfig,
+    ServerConfig, host,
     tls::{ALPN, ClientTls, ServerTls},
 };
 
@@ -57,19 +57,8 @@ fn small(n: usize) -> u16 {
 
 /// CPU seconds and resident bytes of this process.
 fn usage() -> (f64, u64) {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("proc");
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .expect("fields")
-        .split_whitespace()
-        .collect();
-    let ticks: u32 = fields[11..13]
-        .iter()
-        .map(|f| f.parse::<u32>().expect("ticks"))
-        .sum();
-    let pages: u64 = fields[21].parse().expect("pages");
-    (f64::from(ticks) / 100.0, pages * 4096)
+    let usage = host::usage(std::process::id()).expect("it runs");
+    (usage.cpu.as_secs_f64(), usage.rss_bytes)
 }
 
 struct Echo;

@@ -21,6 +21,7 @@ pub mod error;
 pub mod event;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod host;
 pub mod probe;
 pub mod queue;
 pub mod quic;

@@ -154,9 +154,7 @@ fn memory<E: End>() {
 }
 
 fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("proc");
-    let pages = statm.split(' ').nth(1).and_then(|n| n.parse::<u64>().ok());
-    pages.expect("pages") * 4096
+    roadstead_net::host::resident_bytes(std::process::id()).expect("it runs")
 }
 
 fn this() -> std::path::PathBuf {

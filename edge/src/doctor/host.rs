@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::memory::limit::{self, Limit};
+use roadstead_net::host::{self, Limit};
 
 /// Files that are read whatever the host looks like, below `/`.
 const FILES: [&str; 19] = [
@@ -57,7 +57,7 @@ impl Host {
             ring: roadstead_net::probe::ring().map_err(|error| error.to_string()),
             clock_synchronized: roadstead_net::probe::clock_is_synchronized(),
             cores: std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64),
-            memory: limit::of_host(root),
+            memory: host::memory(root),
             cpu_quotas: cpu_quotas(root),
             devices: Vec::new(),
             offloads: BTreeMap::new(),
@@ -148,7 +148,7 @@ fn entries(folder: impl AsRef<Path>) -> Vec<PathBuf> {
 /// `cpu.max` holds quota and period in microseconds, or `max`; version 1 has a file for each, and the period
 /// is nearly always 100 ms.
 fn cpu_quotas(root: &Path) -> Vec<(String, f64)> {
-    let files = limit::group_files(root, "cpu", "cpu.max", "cpu.cfs_quota_us");
+    let files = host::group_files(root, "cpu", "cpu.max", "cpu.cfs_quota_us");
     let quota = |(source, text): (String, String)| {
         let mut words = text.split_whitespace();
         let quota: f64 = words.next()?.parse().ok()?;

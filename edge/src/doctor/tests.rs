@@ -6,7 +6,7 @@ use super::checks::{self, Need};
 use super::finding::{Finding, Severity};
 use super::host::Host;
 use super::*;
-use crate::memory::limit::Limit;
+use roadstead_net::host::Limit;
 
 const NEED: Need = Need {
     sessions: 1_000_000,

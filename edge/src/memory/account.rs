@@ -5,7 +5,7 @@ use std::fmt::Write;
 use roadstead_net::TransportMemory;
 use serde_json::{Value, json};
 
-use super::limit::kib_of;
+use roadstead_net::host::bytes_of;
 
 /// What a shard holds, in bytes, told by itself.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl ProcessMemory {
     /// Reads `/proc`. What can not be read is 0.
     pub(crate) fn read(udp_port: u16) -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let resident = |name: &str| kib_of(&status, name).unwrap_or(0);
+        let resident = |name: &str| bytes_of(&status, name).unwrap_or(0);
         let queues = ["/proc/self/net/udp", "/proc/self/net/udp6"].map(|path| {
             let table = std::fs::read_to_string(path).unwrap_or_default();
             receive_queue(&table, udp_port)

@@ -6,7 +6,6 @@
 //! tenth of a second take: some megabytes a core.
 
 pub(crate) mod account;
-pub(crate) mod limit;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use anyhow::Context;
+use roadstead_net::host;
 
 /// How often memory is read.
 const READ_EVERY: Duration = Duration::from_millis(100);
@@ -43,7 +43,7 @@ impl Ceiling {
             tracing::info!(mib, "memory ceiling, from the configuration");
             return Ok(Self::new(mib.saturating_mul(1 << 20)));
         }
-        let limit = limit::of_host(Path::new("/"))
+        let limit = host::memory(Path::new("/"))
             .context("/proc/meminfo cannot be read: configure memory_max_mib")?;
         let bytes = limit.bytes / 100 * DEFAULT_PERCENT;
         let mib = bytes >> 20;
@@ -123,8 +123,8 @@ pub(crate) fn watch(ceiling: Arc<Ceiling>) -> anyhow::Result<mpsc::Sender<()>> {
 
 /// Memory that cannot be dropped, from the text of /proc/self/status (proc_pid_status(5)).
 fn used_of(status: &str) -> Option<u64> {
-    let anonymous = limit::kib_of(status, "RssAnon:")?;
-    Some(anonymous + limit::kib_of(status, "RssShmem:").unwrap_or(0))
+    let anonymous = host::bytes_of(status, "RssAnon:")?;
+    Some(anonymous + host::bytes_of(status, "RssShmem:").unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_default_leaves_a_fifth_to_the_kernel() {
-        let limit = limit::of_host(Path::new("/")).expect("readable");
+        let limit = host::memory(Path::new("/")).expect("readable");
         let ceiling = Ceiling::configured(0).expect("a ceiling");
         assert_eq!(ceiling.bytes(), limit.bytes / 100 * 80);
         assert_eq!(Ceiling::configured(7).expect("a ceiling").bytes(), 7 << 20);

@@ -4,42 +4,63 @@
 use std::path::Path;
 
 /// The tightest limit, and the file that says so.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub(crate) struct Limit {
-    pub(crate) bytes: u64,
-    pub(crate) source: String,
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// What there is, in bytes.
+    pub bytes: u64,
+    /// The file, as an absolute path.
+    pub source: String,
 }
 
 /// Version 1 writes 'no limit' as the largest multiple of a page below 2^63.
 const UNLIMITED_FROM: u64 = 1 << 60;
 
-/// Reads below `root`, which is `/` outside of tests. `None` if not even /proc/meminfo can be read.
-pub(crate) fn of_host(root: &Path) -> Option<Limit> {
-    let ram = Limit {
-        bytes: mem_total(root)?,
-        source: "/proc/meminfo".into(),
-    };
-    of_groups(root)
-        .into_iter()
-        .chain([ram])
-        .min_by_key(|limit| limit.bytes)
+/// Memory that this process may have at all. Reads below `root`, which is `/` outside of tests. `None` if
+/// not even /proc/meminfo can be read.
+pub fn memory(root: &Path) -> Option<Limit> {
+    let ram = of_meminfo(root, "MemTotal:")?;
+    let groups = limits_of_groups(root).into_iter();
+    groups.chain([ram]).min_by_key(|limit| limit.bytes)
 }
 
-/// RAM of the host in bytes.
-fn mem_total(root: &Path) -> Option<u64> {
+/// Memory that this process can still get without anybody else losing any: what the kernel calls
+/// available, or what its control groups leave. Page cache of a group counts as taken there, so this is
+/// rather too little than too much.
+pub fn memory_free(root: &Path) -> Option<Limit> {
+    let ram = of_meminfo(root, "MemAvailable:")?;
+    let left = |limit: Limit| {
+        let (folder, _) = limit.source.rsplit_once('/')?;
+        let folder = root.join(folder.trim_start_matches('/'));
+        let used = ["memory.current", "memory.usage_in_bytes"]
+            .iter()
+            .find_map(|name| std::fs::read_to_string(folder.join(name)).ok())?;
+        let used: u64 = used.trim().parse().ok()?;
+        Some(Limit {
+            bytes: limit.bytes.saturating_sub(used),
+            ..limit
+        })
+    };
+    let groups = limits_of_groups(root).into_iter().filter_map(left);
+    groups.chain([ram]).min_by_key(|limit| limit.bytes)
+}
+
+fn of_meminfo(root: &Path, name: &str) -> Option<Limit> {
     let text = std::fs::read_to_string(root.join("proc/meminfo")).ok()?;
-    kib_of(&text, "MemTotal:")
+    Some(Limit {
+        bytes: bytes_of(&text, name)?,
+        source: "/proc/meminfo".into(),
+    })
 }
 
 /// A line `name  n kB` of a file of /proc, in bytes.
-pub(crate) fn kib_of(text: &str, name: &str) -> Option<u64> {
+pub fn bytes_of(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }
 
 /// The memory limits of the process's control groups and of their parents.
-fn of_groups(root: &Path) -> Vec<Limit> {
+fn limits_of_groups(root: &Path) -> Vec<Limit> {
     let files = group_files(root, "memory", "memory.max", "memory.limit_in_bytes");
     let limit = |(source, text): (String, String)| {
         let bytes: u64 = text.trim().parse().ok()?;
@@ -50,12 +71,7 @@ fn of_groups(root: &Path) -> Vec<Limit> {
 
 /// A file of the process's control group of a controller and of each of its parents, with its text: `v2` in
 /// version 2 of control groups, `v1` in version 1.
-pub(crate) fn group_files(
-    root: &Path,
-    controller: &str,
-    v2: &str,
-    v1: &str,
-) -> Vec<(String, String)> {
+pub fn group_files(root: &Path, controller: &str, v2: &str, v1: &str) -> Vec<(String, String)> {
     let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
     let mut files = Vec::new();
     for line in groups.lines() {
@@ -102,12 +118,12 @@ mod tests {
     #[test]
     fn without_groups_it_is_the_ram() {
         let root = host(&[RAM]);
-        let limit = of_host(root.path()).expect("readable");
+        let limit = memory(root.path()).expect("readable");
         assert_eq!(
             (limit.bytes, limit.source.as_str()),
             (1_024_000, "/proc/meminfo")
         );
-        assert_eq!(of_host(host(&[]).path()), None);
+        assert_eq!(memory(host(&[]).path()), None);
     }
 
     #[test]
@@ -118,11 +134,25 @@ mod tests {
             ("sys/fs/cgroup/a/b/memory.max", "max\n"),
             ("sys/fs/cgroup/a/memory.max", "4096\n"),
         ]);
-        let limit = of_host(root.path()).expect("readable");
+        let limit = memory(root.path()).expect("readable");
         assert_eq!(
             (limit.bytes, limit.source.as_str()),
             (4_096, "/sys/fs/cgroup/a/memory.max")
         );
+    }
+
+    #[test]
+    fn what_is_free_is_what_the_host_and_every_group_leave() {
+        let groups = [
+            ("proc/meminfo", "MemTotal: 1000 kB\nMemAvailable: 100 kB\n"),
+            ("proc/self/cgroup", "0::/a\n"),
+            ("sys/fs/cgroup/a/memory.max", "90000\n"),
+            ("sys/fs/cgroup/a/memory.current", "20000\n"),
+        ];
+        let free = |files| memory_free(host(files).path()).expect("readable").bytes;
+        assert_eq!(free(&groups[..1]), 100 * 1024);
+        assert_eq!(free(&groups), 70_000);
+        assert_eq!(memory_free(host(&[RAM]).path()), None, "no such line");
     }
 
     #[test]
@@ -136,6 +166,6 @@ mod tests {
             ),
             ("sys/fs/cgroup/memory/x/memory.limit_in_bytes", "512000\n"),
         ]);
-        assert_eq!(of_host(root.path()).expect("readable").bytes, 512_000);
+        assert_eq!(memory(root.path()).expect("readable").bytes, 512_000);
     }
 }
