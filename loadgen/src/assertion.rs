@@ -43,9 +43,14 @@ const SIGNS: [(&str, Comparison); 6] = [
 pub(crate) type Metrics = BTreeMap<String, f64>;
 
 impl Assertion {
+    /// Whether it is on one of these metrics.
+    pub(crate) fn is_on(&self, metrics: &BTreeSet<String>) -> bool {
+        metrics.contains(&self.metric)
+    }
+
     /// An error unless there is such a metric.
     pub(crate) fn check_name(&self, known: &BTreeSet<String>) -> Result<()> {
-        if known.contains(&self.metric) {
+        if self.is_on(known) {
             return Ok(());
         }
         let known: Vec<_> = known.iter().map(String::as_str).collect();

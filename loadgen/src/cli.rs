@@ -249,7 +249,7 @@ pub(crate) struct Load {
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub(crate) agent_token_file: Option<PathBuf>,
-    /// Write the report as JSON; `-` for standard output.
+    /// Write the report as JSON; `-` for standard output, here and below: the table goes to standard error.
     #[arg(long, value_name = "FILE")]
     #[serde(skip)]
     pub(crate) json: Option<PathBuf>,

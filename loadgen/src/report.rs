@@ -19,10 +19,10 @@ use crate::latency::{Latency, Percentiles};
 use crate::plan::{Plan, Step};
 use crate::record::Point;
 use crate::run::{GeneratorUse, Raw, ServerUse};
-use crate::search::Search;
+use crate::search::{Measured, Search};
 use crate::worker;
 
-pub(crate) use files::write;
+pub(crate) use files::{check as check_files, takes_standard_output, write};
 pub(crate) use progress::{Moment, Progress};
 pub(crate) use table::table;
 
@@ -267,10 +267,17 @@ impl Report {
     pub(crate) fn new(scenario: &str, plan: &Plan, load: &Load, raw: &Raw) -> Self {
         let mut report = Self::without_limits(scenario, plan, load, raw);
         match &report.find_max {
-            // They were tried rate by rate, and some rates had to fail.
-            Some(search) if search.rate.is_none() => report.verdict = Verdict::Fail,
-            Some(_) => {}
-            None => report.limits = limits(&load.assert, &report),
+            // Most were tried rate by rate, and some rates had to fail.
+            Some(search) => {
+                if search.rate.is_none() {
+                    report.verdict = Verdict::Fail;
+                }
+                let tried = Measured::known();
+                let whole = load.assert.iter();
+                let whole = whole.filter(|limit| !limit.is_on(&tried));
+                report.limits = limits(whole, &report);
+            }
+            None => report.limits = limits(load.assert.iter(), &report),
         }
         if !report.limits.iter().all(|limit| limit.kept) {
             report.verdict = Verdict::Fail;
@@ -341,7 +348,7 @@ impl Report {
     }
 }
 
-fn limits(wanted: &[Assertion], report: &Report) -> Vec<Limit> {
+fn limits<'a>(wanted: impl Iterator<Item = &'a Assertion>, report: &Report) -> Vec<Limit> {
     let json = serde_json::to_value(report).unwrap_or_default();
     let metrics = assertion::metrics(&json);
     let check = |wanted: &Assertion| {
@@ -353,7 +360,7 @@ fn limits(wanted: &[Assertion], report: &Report) -> Vec<Limit> {
             kept: value.is_some_and(|value| wanted.holds(value)),
         }
     };
-    wanted.iter().map(check).collect()
+    wanted.map(check).collect()
 }
 
 /// Pass means that nothing was found and that there was something to find it in.

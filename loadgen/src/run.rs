@@ -9,22 +9,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
-use crate::assertion::{self, Assertion};
+use crate::assertion::Assertion;
 use crate::clock::{Clock, Micros};
 use crate::control::{Command, Stage, Status};
 use crate::crew::Crew;
 use crate::edge::{self, Edge};
 use crate::findings::Findings;
 use crate::latency::Latency;
-use crate::out;
 use crate::plan::{Exchange, Plan, Step, Who};
 use crate::process;
 use crate::profile::to_micros;
 use crate::record::{self, Point, Recorder};
 use crate::report::{self, Moment, Progress};
-use crate::search::{GENERATOR, Search, Trial};
+use crate::search::{self, GENERATOR, Measured, Search, Trial};
 use crate::target::{Sample, Target};
 use crate::worker::Latencies;
 
@@ -325,49 +323,50 @@ impl<'a> Conductor<'a> {
             took += time;
             // What a rate too high has left behind must not burden the next.
             let (_, drained) = self.drain()?;
-            let trial = self.judge(rate, &before, drained, limits)?;
-            out::note(format_args!("{}", trial_line(&trial)));
+            let trial = self.judge(rate, &before, drained, limits);
+            self.progress.remark(&trial_line(&trial));
             self.search.add(trial);
             self.busiest = self.busiest.max(busy_before);
         }
         Ok(took)
     }
 
-    fn judge(
-        &mut self,
-        rate: f64,
-        before: &Status,
-        drained: bool,
-        limits: &[Assertion],
-    ) -> Result<Trial> {
+    fn judge(&mut self, rate: f64, before: &Status, drained: bool, limits: &[Assertion]) -> Trial {
         let (now, sum) = (self.clock.now(), self.sum());
         self.record(now, Stage::Drain, sum.clone());
         let (ack, deliver) = &self.trial;
         let sent = sum.tally.sent - before.tally.sent;
         let late = sum.late_sends - before.late_sends;
-        let metrics = assertion::metrics(&json!({
-            "latency_ms": {"ack": ack.corrected(), "deliver": deliver.corrected()},
-            "latency_uncorrected_ms": {"ack": ack.uncorrected(), "deliver": deliver.uncorrected()},
-            "generator": {"late_sends": late, "busiest_thread": self.busiest},
-            "sessions": {"disconnected": sum.disconnected - before.disconnected},
-        }));
-        let broken = limits.iter().find(|limit| {
-            let value = limit.value(&metrics);
-            value.is_some_and(|value| !limit.holds(value))
-        });
+        let measured = Measured {
+            latency_ms: search::Latencies {
+                ack: ack.corrected(),
+                deliver: deliver.corrected(),
+            },
+            latency_uncorrected_ms: search::Latencies {
+                ack: ack.uncorrected(),
+                deliver: deliver.uncorrected(),
+            },
+            generator: search::Generator {
+                late_sends: late,
+                busiest_thread: self.busiest,
+            },
+            sessions: search::Sessions {
+                disconnected: sum.disconnected - before.disconnected,
+            },
+        };
         let broke = if report::is_saturated(late, sent, self.busiest) {
             Some(GENERATOR.into())
         } else if !drained {
             Some("everything arrives within --drain-timeout".into())
         } else {
-            broken.map(ToString::to_string)
+            measured.breaks(limits)
         };
-        Ok(Trial {
+        Trial {
             rate,
             broke,
-            ack_ms: ack.corrected(),
-            deliver_ms: deliver.corrected(),
-        })
+            ack_ms: measured.latency_ms.ack,
+            deliver_ms: measured.latency_ms.deliver,
+        }
     }
 
     fn exchange(&mut self, step: usize, exchange: &Exchange, scale: f64) -> Result<Micros> {

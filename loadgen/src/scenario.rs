@@ -48,6 +48,8 @@ pub(crate) fn run(cli: &Cli) -> Result<Report> {
         _ => None,
     };
     let mut scene = scene(cli, &arguments, text.as_deref())?;
+    scene.check()?;
+    report::check_files(&scene.load)?;
     let edge = scene.start_edge()?;
     let prepared = scene.prepare(Given::default(), edge)?;
     Report::check_limits(&prepared.plan, &prepared.load)?;
@@ -59,10 +61,14 @@ pub(crate) fn run(cli: &Cli) -> Result<Report> {
         name, plan, load, ..
     } = prepared;
     let report = Report::new(&name, &plan, &load, &raw);
-    report::write(&report, &load)?;
     if !load.quiet {
-        out::line(report::table(&report));
+        let table = report::table(&report);
+        match report::takes_standard_output(&load) {
+            true => out::note(table),
+            false => out::line(table),
+        }
     }
+    report::write(&report, &load)?;
     Ok(report)
 }
 
@@ -89,6 +95,7 @@ pub(crate) struct Prepared {
 pub(crate) fn prepare(arguments: &[String], text: Option<&str>, given: Given) -> Result<Prepared> {
     let cli = Cli::try_parse_from(arguments)?;
     let mut scene = scene(&cli, arguments, text)?;
+    scene.check()?;
     ensure!(
         !scene.server.start_edge,
         "agents need a server that all of them reach, and this run starts its own"
@@ -164,6 +171,23 @@ impl Scene {
             server: server.clone(),
             load: load.clone(),
         }
+    }
+
+    /// An error if the run could only fail, or would not do what was asked.
+    fn check(&self) -> Result<()> {
+        let (steps, load) = (&self.shape.steps, &self.load);
+        let is_search = |step: &Step| matches!(step, Step::FindMax { .. });
+        ensure!(
+            !load.find_max || steps.iter().any(is_search),
+            "--find-max is for chat: {} does what it does at one rate",
+            self.shape.name
+        );
+        let is_restart = |step: &Step| matches!(step, Step::Restart { .. });
+        ensure!(
+            self.server.start_edge || !steps.iter().any(is_restart),
+            "a restart is one of an edge of its own: --start-edge"
+        );
+        Ok(())
     }
 
     /// Starts the edge of a run that has its own.

@@ -4,8 +4,11 @@
 //! that failed is halved until it is small. Which trial comes next depends on nothing but the trials
 //! before.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
+use crate::assertion::{self, Assertion};
 use crate::latency::Percentiles;
 
 /// How much higher the next trial is while all have passed.
@@ -41,6 +44,54 @@ pub(crate) struct Trial {
 
 /// What a trial that this end could not make broke.
 pub(crate) const GENERATOR: &str = "generator";
+
+/// What is measured of each trial, under the names of the report.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Measured {
+    pub(crate) latency_ms: Latencies,
+    pub(crate) latency_uncorrected_ms: Latencies,
+    pub(crate) generator: Generator,
+    pub(crate) sessions: Sessions,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Latencies {
+    pub(crate) ack: Percentiles,
+    pub(crate) deliver: Percentiles,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Generator {
+    pub(crate) late_sends: u64,
+    pub(crate) busiest_thread: f64,
+}
+
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Sessions {
+    pub(crate) disconnected: u64,
+}
+
+impl Measured {
+    /// The limits that a trial can keep or break. All others are for the whole run.
+    pub(crate) fn known() -> BTreeSet<String> {
+        assertion::names(&Self::default().as_json())
+    }
+
+    /// The first of the limits that this trial did not keep. What was not measured keeps none.
+    pub(crate) fn breaks(&self, limits: &[Assertion]) -> Option<String> {
+        let (known, metrics) = (Self::known(), assertion::metrics(&self.as_json()));
+        let mut limits = limits.iter().filter(|limit| limit.is_on(&known));
+        let kept = |limit: &Assertion| {
+            let value = limit.value(&metrics);
+            value.is_some_and(|value| limit.holds(value))
+        };
+        limits.find(|limit| !kept(limit)).map(ToString::to_string)
+    }
+
+    fn as_json(&self) -> serde_json::Value {
+        serde_json::to_value(self).expect("numbers by name are JSON")
+    }
+}
 
 impl Search {
     /// The rate to try next, if there is one: `start` first.
@@ -124,6 +175,22 @@ mod tests {
     #[test]
     fn a_generator_that_is_too_slow_says_so() {
         assert!(search(700.0, 100.0, GENERATOR).generator_limited);
+    }
+
+    #[test]
+    fn a_trial_keeps_only_what_was_measured_and_is_not_asked_for_the_rest() {
+        let mut trial = Measured::default();
+        let limits = ["sessions.lost==0", "deliver.p99_ms<100"].map(|text| text.parse());
+        let limits = limits.map(|limit| limit.expect("a limit"));
+        assert_eq!(trial.breaks(&limits).as_deref(), Some("deliver.p99_ms<100"));
+        trial.latency_ms.deliver = Percentiles {
+            p99: 3.0,
+            count: 9,
+            ..Percentiles::default()
+        };
+        assert_eq!(trial.breaks(&limits), None);
+        trial.latency_ms.deliver.p99 = 200.0;
+        assert!(trial.breaks(&limits).is_some());
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! A report as files: JSON for programs, CSV of its course, HTML for people.
 
 use std::fmt::Write;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{Report, html};
 use crate::cli::Load;
@@ -37,6 +37,39 @@ const COLUMNS: [&str; 22] = [
     "generator_cpus",
 ];
 
+/// An error if a file that the command line asks for could not be written: it would come after the run.
+pub(crate) fn check(load: &Load) -> Result<()> {
+    let files = [&load.json, &load.csv, &load.html];
+    let paths = files.into_iter().flatten();
+    ensure!(
+        paths
+            .clone()
+            .filter(|path| is_standard_output(path))
+            .count()
+            <= 1,
+        "only one report fits on standard output"
+    );
+    for path in paths.filter(|path| !is_standard_output(path)) {
+        // Nothing that is there is lost before there is something new.
+        let opened = OpenOptions::new().append(true).create(true).open(path);
+        opened.with_context(|| format!("{} can not be written", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Whether a report goes to standard output: then nothing else may.
+pub(crate) fn takes_standard_output(load: &Load) -> bool {
+    let files = [&load.json, &load.csv, &load.html];
+    files
+        .into_iter()
+        .flatten()
+        .any(|path| is_standard_output(path))
+}
+
+fn is_standard_output(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
 /// Writes the files that the command line asks for.
 pub(crate) fn write(report: &Report, load: &Load) -> Result<()> {
     if let Some(path) = &load.json {
@@ -52,7 +85,7 @@ pub(crate) fn write(report: &Report, load: &Load) -> Result<()> {
 }
 
 fn save(path: &Path, text: &str) -> Result<()> {
-    if path == Path::new("-") {
+    if is_standard_output(path) {
         out::line(text.trim_end());
         return Ok(());
     }

@@ -102,6 +102,15 @@ impl Progress {
         });
     }
 
+    /// Says something that is to stay, above what is refreshed.
+    pub(crate) fn remark(&mut self, text: &str) {
+        match &mut self.screen {
+            _ if self.quiet => {}
+            Some(screen) => screen.say(text),
+            None => out::note(text),
+        }
+    }
+
     /// Leaves the last view on the screen.
     pub(crate) fn finish(&mut self) {
         self.screen = None;

@@ -7,7 +7,7 @@ use ratatui::backend::CrosstermBackend;
 use ratatui::layout::{Constraint, Layout};
 use ratatui::style::{Color, Style};
 use ratatui::text::Line;
-use ratatui::widgets::{Gauge, Paragraph, Sparkline};
+use ratatui::widgets::{Gauge, Paragraph, Sparkline, Widget};
 use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
 
 /// Lines of the view.
@@ -66,6 +66,16 @@ impl Screen {
         self.history.take(view);
         let history = &self.history;
         let _ = self.terminal.draw(|frame| draw(frame, view, history));
+    }
+}
+
+impl Screen {
+    /// Writes a line above the view.
+    pub(super) fn say(&mut self, text: &str) {
+        let line = Paragraph::new(text.to_owned());
+        let _ = self
+            .terminal
+            .insert_before(1, |buffer| line.render(buffer.area, buffer));
     }
 }
 

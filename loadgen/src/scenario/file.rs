@@ -47,7 +47,6 @@ struct File {
     name: String,
     #[serde(default)]
     options: toml::Table,
-    /// Users that get each send of a fan-out at most: they chat in circles of one more.
     #[serde(default, rename = "step")]
     steps: Vec<Line>,
 }
@@ -62,7 +61,7 @@ enum Line {
     Exchange {
         #[serde(default = "anyone")]
         who: String,
-        rate: Option<Profile>,
+        rate: Option<Rate>,
         time: Option<Time>,
         think: Option<Time>,
         #[serde(default)]
@@ -85,6 +84,23 @@ enum Line {
     Restart {
         patience: Option<Time>,
     },
+}
+
+/// A rate: a number, or a profile as text.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Rate {
+    Even(f64),
+    Profile(Profile),
+}
+
+impl Rate {
+    fn profile(&self) -> Result<Profile> {
+        match self {
+            Self::Even(rate) => rate.to_string().parse().map_err(anyhow::Error::msg),
+            Self::Profile(profile) => Ok(profile.clone()),
+        }
+    }
 }
 
 /// A time with a unit.
@@ -134,19 +150,26 @@ fn with_options(file: &File, arguments: &[String]) -> Result<Run> {
     let (program, own) = arguments.split_at(at.context("a command line with `run`")? + 1);
     let mut all = program.to_vec();
     for (name, value) in &file.options {
-        let flag = format!("--{}", name.replace('_', "-"));
-        match value {
-            toml::Value::Boolean(true) => all.push(flag),
-            toml::Value::Boolean(false) => {}
-            toml::Value::String(text) => all.extend([flag, text.clone()]),
-            other => all.extend([flag, other.to_string()]),
-        }
+        option(name, value, &mut all);
     }
     all.extend_from_slice(own);
     let cli = Cli::try_parse_from(all).context("the options of the scenario file")?;
     match cli.command {
         Command::Run(run) => Ok(run),
         _ => bail!("a scenario file has options of `loadgen run`"),
+    }
+}
+
+/// An option as it is on a command line; one that has a list is given as often as the list is long.
+fn option(name: &str, value: &toml::Value, all: &mut Vec<String>) {
+    let flag = format!("--{}", name.replace('_', "-"));
+    match value {
+        toml::Value::Boolean(true) => all.push(flag),
+        toml::Value::Boolean(false) => {}
+        toml::Value::Array(values) => values.iter().for_each(|value| option(name, value, all)),
+        // In one word, as a value may begin with a dash.
+        toml::Value::String(text) => all.push(format!("{flag}={text}")),
+        other => all.push(format!("{flag}={other}")),
     }
 }
 
@@ -209,7 +232,10 @@ fn step(line: &Line, load: &Load, shape: &mut Shape) -> Result<Step> {
             ensure!(is_sample || time.is_some(), "an exchange needs a `time`");
             let base = exchange(load, who, 1_000.0, f64::MAX);
             Step::Exchange(Exchange {
-                rate: rate.clone().unwrap_or(base.rate.clone()),
+                rate: match rate {
+                    Some(rate) => rate.profile()?,
+                    None => base.rate.clone(),
+                },
                 duration: time.map_or(from_seconds(f64::MAX), Time::micros),
                 think: think.map_or(6_000_000, Time::micros),
                 churn: *churn,
@@ -283,6 +309,36 @@ control = 40
                 ..
             }
         ));
+    }
+
+    #[test]
+    fn options_have_lists_and_rates_are_numbers_or_profiles() {
+        let text = r#"
+name = "x"
+[options]
+assert = ["ack.p99_ms<5", "sessions.lost==0"]
+edge-option = "--log=debug"
+[[step]]
+do = "exchange"
+rate = 25
+time = "1s"
+[[step]]
+do = "exchange"
+rate = 0.5
+time = "1s"
+"#;
+        let (run, shape) = parse(text, &[]).expect("good");
+        assert_eq!(run.remote.load.assert.len(), 2);
+        assert_eq!(run.remote.server.own.edge_options, ["--log=debug"]);
+        let rates: Vec<String> = shape.steps.iter().map(rate).collect();
+        assert_eq!(rates, ["25", "0.5"]);
+    }
+
+    fn rate(step: &Step) -> String {
+        match step {
+            Step::Exchange(exchange) => exchange.rate.to_string(),
+            other => panic!("no exchange: {other:?}"),
+        }
     }
 
     #[test]

@@ -1,0 +1,9 @@
+//! The binary against a real edge: what docs/LOADGEN.md promises, on some hundred sessions.
+
+mod fanout;
+mod reports;
+mod scenario_files;
+mod search;
+
+#[path = "../support/mod.rs"]
+mod support;
