@@ -4,8 +4,13 @@
 //! writes for every session that something happened to, so that an acknowledgement and the next message
 //! share a packet.
 
+mod account;
 mod connect;
 mod exchange;
+mod heartbeat;
+mod latencies;
+mod orders;
+mod output;
 mod probe;
 mod slot;
 mod sweep;
@@ -17,23 +22,23 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use roadstead_net::{App, ConnId, Engine, Event, Io};
-use serde::{Deserialize, Serialize};
 
 use crate::clock::{Clock, Micros};
 use crate::control::{Command, Stage, Status, Window};
-use crate::findings::{Findings, Kind};
+use crate::findings::Findings;
 use crate::latency::Latency;
-use crate::ledger::{Arrival, Delivery, Ledger, Rules, Timing};
+use crate::ledger::{Ledger, Rules};
 use crate::plan::{Exchange, Plan, Post};
-use crate::process;
 use crate::rng::{Rng, Shuffle};
 use crate::schedule::{Arrivals, Schedule};
-use crate::session::{Effects, Happened};
+use crate::session::Effects;
 use crate::talk::Talks;
 use crate::topology::Roster;
 use probe::Probe;
-use slot::{Millis, Slot};
+use slot::Slot;
 use sweep::Sweep;
+
+pub(crate) use latencies::Latencies;
 
 /// How often the conductor hears from a worker.
 const PUBLISH_EVERY: Micros = 100_000;
@@ -112,27 +117,6 @@ pub(crate) struct Worker {
     status: Status,
     effects: Effects,
     publish_at: Micros,
-}
-
-/// What a worker measured.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Latencies {
-    /// From send to SendResult.
-    pub(crate) ack: Latency,
-    /// From send to Deliver.
-    pub(crate) deliver: Latency,
-    /// From the time at which a message was meant to be sent to its first byte: what waited in this end,
-    /// by its own fault or for the server's credit.
-    pub(crate) queue: Latency,
-    /// The same for messages whose receiver was away.
-    pub(crate) catch_up: Latency,
-    /// From the start of a connection to the end of the handshake, and to Welcome (T14).
-    pub(crate) handshake: Latency,
-    pub(crate) login: Latency,
-    /// From a cut, or a restart of the server, to the Welcome after it.
-    pub(crate) come_back: Latency,
-    /// From a send to several users to its last delivery.
-    pub(crate) fan_out: Latency,
 }
 
 /// What a worker leaves behind.
@@ -249,200 +233,6 @@ impl Worker {
         self.alarms.push(Reverse((at, session, alarm)));
     }
 
-    fn read<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32, conn: ConnId) {
-        while let Some(chunk) = io.read(conn) {
-            let now = self.clock.now();
-            self.check_silence(session, chunk.len(), now);
-            let slot = &mut self.slots[session as usize];
-            slot.session
-                .received(chunk, now, &mut self.rng, &mut self.effects);
-            self.book(io, session, now);
-        }
-        self.mark_dirty(session);
-    }
-
-    /// Between its Welcome and the first message nothing may reach a silent session.
-    fn check_silence(&mut self, session: u32, bytes: usize, now: Micros) {
-        let slot = &self.slots[session as usize];
-        let is_quiet_time = match self.stage {
-            Stage::Ramp => now > slot.online_since.micros() + CATCH_UP,
-            Stage::Hold => true,
-            _ => false,
-        };
-        if self.plan.silence && is_quiet_time && slot.session.is_active() {
-            let what = format!("{bytes} bytes to a session that nobody wrote to");
-            self.ledger.note(Kind::SilenceBroken, session, what);
-        }
-    }
-
-    /// Enters into the account what a session's input led to.
-    fn book<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32, now: Micros) {
-        let mut happened = std::mem::take(&mut self.effects.happened);
-        for event in happened.drain(..) {
-            self.book_one(io, session, event, now);
-        }
-        self.effects.happened = happened;
-        if let Some(at) = self.effects.wake_at.take() {
-            self.set_alarm(at, session, Alarm::Flush);
-        }
-    }
-
-    fn book_one<E: Engine>(
-        &mut self,
-        io: &mut Io<'_, E>,
-        session: u32,
-        event: Happened,
-        now: Micros,
-    ) {
-        match event {
-            Happened::Welcomed(welcomed) => self.welcomed(session, welcomed, now),
-            Happened::Answered {
-                message,
-                id,
-                position,
-                ..
-            } => {
-                if let Some(timing) = self.ledger.answered(message, id, position) {
-                    self.record_ack(session, timing, now);
-                }
-            }
-            Happened::Delivered {
-                position,
-                envelope,
-                resynced,
-            } => {
-                let arrival = Arrival {
-                    session,
-                    position,
-                    envelope: &envelope,
-                    resynced,
-                };
-                match self.ledger.delivered(&arrival) {
-                    Delivery::Fresh {
-                        timing,
-                        sender,
-                        read,
-                        fanned_out,
-                    } => {
-                        self.record_delivery(session, sender, timing, now);
-                        if fanned_out {
-                            let of = &mut self.latencies.fan_out;
-                            of.record(timing.intended, timing.written, now);
-                        }
-                        if let Some(chat) = read {
-                            self.slot(session).session.read(chat, position);
-                        }
-                    }
-                    Delivery::Foreign => self.surprise(session, "a message of somebody else"),
-                    Delivery::Settled => {}
-                }
-            }
-            Happened::Receipt(update) => self.ledger.receipt(session, &update),
-            Happened::Ephemeral(what) => self.surprise(session, what),
-            Happened::Postponed { .. } => self.status.postponed += 1,
-            Happened::AnsweredAgain { .. } | Happened::SessionError { .. } => {}
-            Happened::Refused { message, code } => self.ledger.refused(message, code),
-            Happened::Gap { reason } => {
-                self.ledger
-                    .note(Kind::Gap, session, format_args!("reason {reason}"));
-            }
-            Happened::Backwards { cursor, after } => {
-                let what = format_args!("cursor {cursor:?} after {after:?}");
-                self.ledger.note(Kind::Reordered, session, what);
-            }
-            Happened::GoAway { after } => self.go_away(io, session, now + after),
-            Happened::Broken(what) => {
-                *self
-                    .status
-                    .closes
-                    .entry("protocol broken".into())
-                    .or_default() += 1;
-                self.ledger.note(Kind::ProtocolBroken, session, what);
-                self.hang_up(io, session);
-            }
-        }
-    }
-
-    /// Something that is none of this run's: harmless, but no silence.
-    fn surprise(&mut self, session: u32, what: &str) {
-        if self.plan.silence && self.stage != Stage::Ramp {
-            self.ledger.note(Kind::SilenceBroken, session, what);
-        }
-    }
-
-    fn record_ack(&mut self, session: u32, timing: Timing, now: Micros) {
-        if self.slot(session).online_since.micros() <= timing.intended {
-            self.latencies
-                .ack
-                .record(timing.intended, timing.written, now);
-            let queued = timing.written.saturating_sub(timing.intended);
-            self.latencies.queue.record(0, 0, queued);
-            self.recent.0.record(timing.intended, timing.written, now);
-        }
-    }
-
-    /// A message waits for its receiver to come back, or was cut off from its sender by an absence: both
-    /// say nothing about the server, and are kept apart.
-    fn record_delivery(&mut self, session: u32, sender: u32, timing: Timing, now: Micros) {
-        let present =
-            |session: u32| self.slots[session as usize].online_since.micros() <= timing.intended;
-        let (of, recent) = match present(session) && present(sender) {
-            true => (&mut self.latencies.deliver, Some(&mut self.recent.1)),
-            false => (&mut self.latencies.catch_up, None),
-        };
-        of.record(timing.intended, timing.written, now);
-        if let Some(recent) = recent {
-            recent.record(timing.intended, timing.written, now);
-        }
-    }
-
-    fn flush_dirty<E: Engine>(&mut self, io: &mut Io<'_, E>, now: Micros) {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for session in dirty.drain(..) {
-            let slot = &mut self.slots[session as usize];
-            slot.dirty = false;
-            let ledger = &mut self.ledger;
-            let compose = |message, _| ledger.compose(message, now);
-            slot.session.flush(now, compose, &mut self.effects);
-            self.write(io, session, now);
-        }
-        self.dirty = dirty;
-    }
-
-    /// Hands over what a session wants to write; what the connection does not take waits.
-    fn write<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32, now: Micros) {
-        let out = &mut self.effects.out;
-        let slot = &mut self.slots[session as usize];
-        let Some(conn) = slot.conn().filter(|_| !out.is_empty()) else {
-            return out.clear();
-        };
-        slot.last_write = Millis::after(now);
-        if let Some(unsent) = &mut slot.unsent {
-            unsent.extend_from_slice(out);
-        } else {
-            let taken = io.write(conn, out);
-            if taken < out.len() {
-                slot.unsent = Some(Box::new(out[taken..].into()));
-                slot.session.set_blocked(true);
-            }
-        }
-        out.clear();
-    }
-
-    fn continue_writing<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32, conn: ConnId) {
-        let slot = &mut self.slots[session as usize];
-        if let Some(mut unsent) = slot.unsent.take() {
-            let taken = io.write(conn, &unsent);
-            if taken < unsent.len() {
-                bytes::Buf::advance(unsent.as_mut(), taken);
-                slot.unsent = Some(unsent);
-                return;
-            }
-        }
-        slot.session.set_blocked(false);
-        self.mark_dirty(session);
-    }
-
     fn ring_alarms<E: Engine>(&mut self, io: &mut Io<'_, E>, now: Micros) {
         while let Some(Reverse((at, session, alarm))) = self.alarms.peek().copied() {
             if at > now {
@@ -458,99 +248,6 @@ impl Worker {
                 }
                 Alarm::Return => self.come_back(io, session, now),
             }
-        }
-    }
-
-    fn send_heartbeats<E: Engine>(&mut self, io: &mut Io<'_, E>, now: Micros) {
-        let quiet = self.heartbeat() / 2;
-        while let Some(session) = self.heartbeats.take(now) {
-            let slot = &self.slots[session as usize];
-            if now.saturating_sub(slot.last_write.micros()) >= quiet {
-                self.status.heartbeats += u64::from(self.ping(io, session));
-            }
-        }
-        while let Some(session) = self.probe.take(now) {
-            self.ping(io, session);
-        }
-    }
-
-    /// Pings a session, and answers whether it was there.
-    fn ping<E: Engine>(&mut self, io: &mut Io<'_, E>, session: u32) -> bool {
-        let slot = &self.slots[session as usize];
-        let conn = slot.conn().filter(|_| slot.session.is_active());
-        conn.is_some_and(|conn| {
-            io.ping(conn);
-            true
-        })
-    }
-
-    fn heartbeat(&self) -> Micros {
-        self.plan.heartbeat.unwrap_or(self.status.heartbeat)
-    }
-
-    /// The first round starts with the first turn after the ramp; in a ramp longer than an interval it
-    /// starts while it lasts (T10).
-    fn start_heartbeats(&mut self, now: Micros) {
-        let interval = self.heartbeat();
-        if interval > 0 && self.heartbeats.is_over() {
-            self.heartbeats = Sweep::endless(now, interval, self.roster.sessions());
-        }
-    }
-
-    fn obey<E: Engine>(&mut self, io: &Io<'_, E>, command: Command) {
-        let now = self.clock.now();
-        match command {
-            Command::Hold => {
-                self.stage = Stage::Hold;
-                self.end_control();
-                self.start_heartbeats(now);
-            }
-            Command::Exchange {
-                step,
-                from,
-                until,
-                scale,
-            } => self.start_exchange(step, from, until, scale),
-            Command::Cut {
-                spread,
-                control_rate,
-            } => self.cut(spread, control_rate, now),
-            Command::Rebind { over } => self.start_rebind(io, over, now),
-            Command::Restart => self.expect_restart(now),
-            Command::Drain => self.start_drain(now),
-            Command::Stop => self.stop(),
-        }
-        self.publish_at = now;
-    }
-
-    fn publish(&mut self, now: Micros) {
-        self.ledger.retire();
-        self.status.tally = self.ledger.tally();
-        self.status.settled = self.is_settled();
-        self.status.stage = self.stage;
-        let usage = process::thread_usage();
-        (self.status.cpu, self.status.waited) = (usage.cpu, usage.waited);
-        let mut view = self.window.view();
-        view.status.clone_from(&self.status);
-        view.ack.merge(&self.recent.0);
-        view.deliver.merge(&self.recent.1);
-        drop(view);
-        self.recent.0.clear();
-        self.recent.1.clear();
-        self.publish_at = now + PUBLISH_EVERY;
-    }
-
-    fn is_settled(&self) -> bool {
-        let everyone = self.status.active + self.status.gave_up == self.roster.sessions();
-        match self.stage {
-            Stage::Ramp => everyone,
-            Stage::Hold | Stage::Stopped => true,
-            Stage::Exchange => self.next_send().is_none(),
-            Stage::Storm if self.is_control => true,
-            Stage::Storm => self.severing.is_none() && everyone,
-            Stage::Rebind => self.has_rebound(),
-            Stage::Restart => everyone && self.is_back(),
-            Stage::Drain => everyone && self.ledger.is_complete(),
         }
     }
 
@@ -639,38 +336,6 @@ impl<E: Engine> App<E> for Worker {
             self.publish(now);
         }
         Some(self.clock.instant(self.next_turn(now)))
-    }
-}
-
-impl Default for Latencies {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Latencies {
-    pub(crate) fn new() -> Self {
-        Self {
-            ack: Latency::new(),
-            deliver: Latency::new(),
-            queue: Latency::new(),
-            catch_up: Latency::new(),
-            handshake: Latency::new(),
-            login: Latency::new(),
-            come_back: Latency::new(),
-            fan_out: Latency::new(),
-        }
-    }
-
-    pub(crate) fn merge(&mut self, other: &Self) {
-        self.ack.merge(&other.ack);
-        self.deliver.merge(&other.deliver);
-        self.queue.merge(&other.queue);
-        self.catch_up.merge(&other.catch_up);
-        self.handshake.merge(&other.handshake);
-        self.login.merge(&other.login);
-        self.come_back.merge(&other.come_back);
-        self.fan_out.merge(&other.fan_out);
     }
 }
 

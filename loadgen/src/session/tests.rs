@@ -1,3 +1,7 @@
+use bytes::BytesMut;
+use roadstead_proto::v1::hello;
+use roadstead_proto::{DeviceId, ErrorCode};
+
 use super::chatter::RETRY_WAIT_MAX;
 use super::*;
 
