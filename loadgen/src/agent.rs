@@ -4,18 +4,28 @@
 //! leader                                        agent (one per machine, one run at a time)
 //!   nonces, keys from the shared token  ◀──▶      the same: a wrong token opens no frame
 //!   Job: command line, which part, keys  ──▶      reads it, makes its plan
-//!                                        ◀──      Ready, with its clock
-//!   Start at one instant                 ──▶      makes its part of the run
-//!                                        ◀──      Alive, every few seconds
+//!                                        ◀──      Ready
+//!   Clock, some times                   ◀──▶      Clock: how far is it ahead, give or take?
+//!   Start at one instant                 ──▶      waits for it
+//!                                        ◀──      Begun, and makes its part of the run
+//!   shows all of them and each           ◀──      Sign, once a second: sessions, counts, latencies, load
+//!                                        ◀──      Alive, every few seconds, if it has nothing to tell
 //!   merges what all measured             ◀──      Done, or Failed with the reason
 //! ```
+//!
+//! A line that breaks ends the run at both ends: the leader names the agent, the agent stops its part.
 
 mod lead;
 mod link;
 mod serve;
+mod watch;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Micros;
+use crate::control::{Stage, Status};
+use crate::latency::Latency;
+use crate::process::Usage;
 use crate::run::Raw;
 
 pub(crate) use lead::{Papers, lead};
@@ -32,9 +42,11 @@ pub(crate) struct Part {
 #[derive(Debug, Serialize, Deserialize)]
 enum Order {
     Job(Box<Job>),
-    /// Begin at this time of the agent's own clock, in milliseconds since 1970.
+    /// What time is it?
+    Clock,
+    /// Begin at this time of the agent's own clock, in microseconds since 1970.
     Start {
-        at_unix_ms: u64,
+        at_unix_us: u64,
     },
 }
 
@@ -54,10 +66,37 @@ struct Job {
 /// What an agent says.
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
-    Ready { unix_ms: u64 },
+    /// It can begin, and will hold so many sessions with so many threads.
+    Ready {
+        sessions: u32,
+        threads: u16,
+    },
+    /// Microseconds since 1970.
+    Clock {
+        unix_us: u64,
+    },
+    /// It has begun, so many microseconds after the common instant.
+    Begun {
+        late_us: u64,
+    },
     Alive,
+    Sign(Box<Sign>),
     Done(Box<Raw>),
     Failed(String),
+}
+
+/// How its part of the run goes.
+#[derive(Debug, Serialize, Deserialize)]
+struct Sign {
+    /// By its own clock of the run.
+    now: Micros,
+    stage: Stage,
+    /// Counts are totals.
+    status: Status,
+    own: Option<Usage>,
+    /// Since the sign before.
+    ack: Latency,
+    deliver: Latency,
 }
 
 impl Part {

@@ -80,10 +80,14 @@ pub(crate) struct Findings {
     details_max: usize,
 }
 
+/// What was found of one kind.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Found {
-    count: u64,
-    details: Vec<String>,
+pub(crate) struct Found {
+    pub(crate) count: u64,
+    /// The first of them in words.
+    pub(crate) details: Vec<String>,
+    /// Of a run on many machines, who found how many.
+    pub(crate) by_agent: BTreeMap<String, u64>,
 }
 
 impl Findings {
@@ -103,14 +107,32 @@ impl Findings {
         }
     }
 
-    pub(crate) fn merge(&mut self, other: Self) {
-        for (kind, mut theirs) in other.kinds {
-            let ours = self.kinds.entry(kind).or_default();
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (kind, theirs) in &other.kinds {
+            let ours = self.kinds.entry(*kind).or_default();
             ours.count += theirs.count;
             let room = self.details_max.saturating_sub(ours.details.len());
-            theirs.details.truncate(room);
-            ours.details.append(&mut theirs.details);
+            let details = theirs.details.iter().take(room);
+            ours.details.extend(details.cloned());
+            for (agent, count) in &theirs.by_agent {
+                *ours.by_agent.entry(agent.clone()).or_default() += count;
+            }
         }
+    }
+
+    /// All of these are from one machine of many.
+    pub(crate) fn attribute(&mut self, agent: &str) {
+        for found in self.kinds.values_mut() {
+            found.by_agent = BTreeMap::from([(agent.to_owned(), found.count)]);
+            for detail in &mut found.details {
+                *detail = format!("{agent}: {detail}");
+            }
+        }
+    }
+
+    /// Of all kinds together.
+    pub(crate) fn total(&self) -> u64 {
+        self.kinds.values().map(|found| found.count).sum()
     }
 
     pub(crate) fn count(&self, kind: Kind) -> u64 {
@@ -121,11 +143,9 @@ impl Findings {
         self.kinds.is_empty()
     }
 
-    /// Kind, count and details, worst first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Kind, u64, &[String])> {
-        self.kinds
-            .iter()
-            .map(|(kind, found)| (*kind, found.count, found.details.as_slice()))
+    /// By kind, worst first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Kind, &Found)> {
+        self.kinds.iter().map(|(kind, found)| (*kind, found))
     }
 }
 
@@ -142,11 +162,27 @@ mod tests {
         let mut more = Findings::new(2);
         more.add(Kind::Lost, "another");
         more.add(Kind::Gap, "a gap");
-        findings.merge(more);
+        findings.merge(&more);
         assert_eq!(findings.count(Kind::Lost), 6);
-        let all: Vec<_> = findings.iter().collect();
-        assert_eq!(all[0].2, ["message 0", "message 1"]);
-        assert_eq!(all[1].2, ["a gap"]);
+        let all: Vec<_> = findings.iter().map(|(_, found)| &found.details).collect();
+        assert_eq!(all[0], &["message 0", "message 1"]);
+        assert_eq!(all[1], &["a gap"]);
         assert!(!findings.is_empty());
+        assert_eq!(findings.total(), 7);
+    }
+
+    #[test]
+    fn it_is_told_which_machine_found_what() {
+        let machine = |name, lost| {
+            let mut findings = Findings::new(9);
+            (0..lost).for_each(|n| findings.add(Kind::Lost, format_args!("message {n}")));
+            findings.attribute(name);
+            findings
+        };
+        let mut all = machine("a:1", 2);
+        all.merge(&machine("b:2", 1));
+        let (_, found) = all.iter().next().expect("one kind");
+        assert_eq!((found.by_agent["a:1"], found.by_agent["b:2"]), (2, 1));
+        assert_eq!(found.details[2], "b:2: message 0");
     }
 }

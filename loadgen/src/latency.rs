@@ -95,6 +95,12 @@ impl Percentiles {
     }
 }
 
+impl Default for Latency {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Latency {
     pub(crate) fn new() -> Self {
         Self {

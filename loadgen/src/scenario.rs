@@ -8,37 +8,29 @@ mod drain;
 mod fanout;
 mod file;
 mod hold;
+mod memory;
 mod posts;
 mod rebind;
+mod resolve;
 mod storm;
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
-use roadstead_net::Transport;
-use roadstead_proto::limits;
 
 use crate::agent::{self, Papers, Part};
 use crate::cli::{Cli, Command, Load, Server};
 use crate::clock::{Micros, micros};
 use crate::edge::Edge;
 use crate::findings::Kind;
+use crate::out;
 use crate::plan::{Exchange, Plan, Step, Who};
 use crate::profile::Profile;
 use crate::report::{self, Progress, Report};
-use crate::rng::mix;
-use crate::run::{self, Raw};
+use crate::run::{self, Observer, Raw};
 use crate::target::Target;
-use crate::token::TokenSigner;
-use crate::topology::{DEVICES_MAX, Topology};
-use crate::{out, payload};
-
-/// The server's idle timeout is the shorter one and counts; this end only must not be in its way (T10).
-const IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 /// Carries out what the command line says.
 pub(crate) fn run(cli: &Cli) -> Result<Report> {
@@ -50,12 +42,18 @@ pub(crate) fn run(cli: &Cli) -> Result<Report> {
     let mut scene = scene(cli, &arguments, text.as_deref())?;
     scene.check()?;
     report::check_files(&scene.load)?;
+    if scene.load.agents.is_empty() {
+        scene.check_memory()?;
+    }
     let edge = scene.start_edge()?;
     let prepared = scene.prepare(Given::default(), edge)?;
     Report::check_limits(&prepared.plan, &prepared.load)?;
     let raw = match prepared.load.agents.is_empty() {
-        true => make(&prepared)?,
-        false => agent::lead(&prepared.load, &papers(&prepared, arguments, text)?)?,
+        true => make_here(&prepared)?,
+        false => {
+            let papers = papers(&prepared, arguments, text)?;
+            agent::lead(&prepared.load, &papers, prepared.target())?
+        }
     };
     let Prepared {
         name, plan, load, ..
@@ -108,23 +106,44 @@ pub(crate) fn prepare(arguments: &[String], text: Option<&str>, given: Given) ->
     if let Some(part) = given.part {
         scene.take_part(part);
     }
+    scene.check_memory()?;
     scene.prepare(given, None)
 }
 
+impl Prepared {
+    pub(crate) fn sessions(&self) -> u32 {
+        self.plan.topology.sessions()
+    }
+
+    pub(crate) fn threads(&self) -> u16 {
+        self.plan.threads()
+    }
+
+    /// The server under load, if it is on this machine.
+    fn target(&self) -> Target {
+        let server = &self.server;
+        Target::new(server.target, server.target_pid, server.admin)
+    }
+}
+
+/// Makes a run on this machine, and shows how it goes.
+fn make_here(prepared: &Prepared) -> Result<Raw> {
+    let quiet = prepared.load.quiet;
+    let mut progress = Progress::new(quiet, prepared.sessions(), prepared.threads(), 0);
+    let raw = make(prepared, &mut progress);
+    progress.finish();
+    raw
+}
+
 /// Makes a run.
-pub(crate) fn make(prepared: &Prepared) -> Result<Raw> {
-    let Prepared {
-        server, load, plan, ..
-    } = prepared;
+pub(crate) fn make(prepared: &Prepared, observer: &mut dyn Observer) -> Result<Raw> {
     let mut edge = prepared
         .edge
         .lock()
         .expect("nobody panics holding it")
         .take();
-    let mut target = Target::new(server.target_pid, server.admin);
-    let mut progress = Progress::new(load.quiet, plan.topology.sessions(), plan.threads());
-    let mut raw = run::conduct(plan, &mut target, &mut progress, edge.as_mut())?;
-    progress.finish();
+    let mut target = prepared.target();
+    let mut raw = run::conduct(&prepared.plan, &mut target, observer, edge.as_mut())?;
     if let Some(Err(error)) = edge.map(Edge::stop) {
         raw.findings.add(Kind::EdgeExit, format_args!("{error:#}"));
     }
@@ -136,7 +155,7 @@ fn papers(prepared: &Prepared, arguments: Vec<String>, text: Option<String>) -> 
         arguments,
         scenario: text,
         roots: prepared.plan.roots.clone(),
-        token_key: token_key(&prepared.server)?,
+        token_key: resolve::token_key(&prepared.server)?,
     })
 }
 
@@ -190,6 +209,15 @@ impl Scene {
         Ok(())
     }
 
+    /// An error if this host can not hold the sessions; a remark if it hardly can.
+    fn check_memory(&self) -> Result<()> {
+        let need = memory::Need::of(self.shape.sessions, &self.load, self.server.start_edge);
+        if let Some(doubt) = need.check()? {
+            out::note(doubt);
+        }
+        Ok(())
+    }
+
     /// Starts the edge of a run that has its own.
     fn start_edge(&mut self) -> Result<Option<Edge>> {
         let (server, load) = (&mut self.server, &self.load);
@@ -233,7 +261,7 @@ impl Scene {
     }
 
     fn prepare(self, given: Given, edge: Option<Edge>) -> Result<Prepared> {
-        let plan = Arc::new(plan(&self.shape, &self.server, &self.load, given)?);
+        let plan = Arc::new(resolve::plan(&self.shape, &self.server, &self.load, given)?);
         Ok(Prepared {
             name: self.shape.name,
             server: self.server,
@@ -296,110 +324,6 @@ fn sample(load: &Load) -> Exchange {
     }
 }
 
-fn plan(shape: &Shape, server: &Server, load: &Load, given: Given) -> Result<Plan> {
-    let topology = topology(shape, load)?;
-    ensure!(
-        (payload::BYTES_MIN..=limits::PAYLOAD_BYTES_MAX).contains(&load.size),
-        "--size must be {} to {}",
-        payload::BYTES_MIN,
-        limits::PAYLOAD_BYTES_MAX
-    );
-    let posts = posts::posts(&topology, load, shape.control)?;
-    let now_ms = now_ms()?;
-    Ok(Plan {
-        target: server.target,
-        server_name: server.server_name.clone(),
-        signer: signer(server, given.token_key)?,
-        posts,
-        roots: match given.roots {
-            Some(roots) => roots,
-            None => read(server.ca.as_deref(), server, "cert.pem", "--ca")?,
-        },
-        transport: Transport {
-            idle_timeout: IDLE_TIMEOUT,
-            ..Transport::default()
-        },
-        target_engine: server.quic_engine,
-        resumption: load.resumption,
-        run: run_tag(now_ms, load.seed),
-        counter_base: now_ms,
-        ramp: load.ramp.clone(),
-        steps: shape.steps.clone(),
-        silence: shape.silence,
-        size: load.size,
-        read_fraction: load.read_fraction,
-        drain_timeout: from_seconds(load.drain_timeout),
-        heartbeat: load.heartbeat.map(from_seconds),
-        cuts_fail: shape.cuts_fail && !load.allow_reconnects,
-        details_max: load.details,
-        topology,
-    })
-}
-
-fn topology(shape: &Shape, load: &Load) -> Result<Topology> {
-    let sessions = shape.sessions;
-    ensure!(
-        (1..=DEVICES_MAX).contains(&load.devices),
-        "--devices must be 1 to {DEVICES_MAX}"
-    );
-    ensure!(
-        load.circle >= 2,
-        "--circle must be at least 2: nobody chats alone"
-    );
-    ensure!(
-        load.users_from > 0,
-        "--users-from must be at least 1: user 0 is nobody"
-    );
-    let users = sessions / load.devices;
-    ensure!(
-        users >= 2 && users * load.devices == sessions,
-        "--sessions must be a multiple of --devices and make at least two users"
-    );
-    Ok(Topology {
-        users_from: load.users_from,
-        users,
-        devices: load.devices,
-        circle: load.circle.max(shape.circle),
-        seed: load.seed,
-    })
-}
-
-fn signer(server: &Server, key: Option<Vec<u8>>) -> Result<TokenSigner> {
-    let key = match key {
-        Some(key) => key,
-        None => token_key(server)?,
-    };
-    TokenSigner::from_pem(&key, &server.token_key_id)
-}
-
-fn token_key(server: &Server) -> Result<Vec<u8>> {
-    let option = server.token_key.as_deref();
-    read(option, server, "token-key.pem", "--token-key")
-}
-
-/// Reads the file that an option names, or the one of that name in the data directory.
-fn read(option: Option<&Path>, server: &Server, name: &str, flag: &str) -> Result<Vec<u8>> {
-    let path: PathBuf = match (option, &server.data) {
-        (Some(path), _) => path.into(),
-        (None, Some(data)) => data.join(name),
-        (None, None) => {
-            anyhow::bail!("--data DIR (the edge's data directory) or {flag} FILE is needed")
-        }
-    };
-    fs::read(&path).with_context(|| format!("reading {}", path.display()))
-}
-
-fn run_tag(now_ms: u64, seed: u64) -> u32 {
-    u32::try_from(mix(now_ms ^ mix(seed)) >> 32).expect("32 bits are left")
-}
-
-fn now_ms() -> Result<u64> {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .context("the clock is before 1970")?;
-    Ok(micros(since) / 1_000)
-}
-
 fn from_seconds(seconds: f64) -> Micros {
     // A century is for ever, and far from what overflows a time.
     micros(Duration::from_secs_f64(seconds.min(3e9)))
@@ -408,11 +332,6 @@ fn from_seconds(seconds: f64) -> Micros {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn topology_of(sessions: u32, arguments: &[&str]) -> Result<Topology> {
-        let cli = Cli::parse_from(["loadgen", "chat"].iter().chain(arguments));
-        topology(&Shape::new("test", sessions, vec![]), cli.command.load())
-    }
 
     #[test]
     fn parts_of_a_run_share_no_user_and_no_rate() {
@@ -440,24 +359,8 @@ mod tests {
     }
 
     #[test]
-    fn sessions_must_make_users() {
-        assert!(topology_of(1, &[]).is_err());
-        assert!(topology_of(9, &["--devices", "2"]).is_err());
-        assert!(topology_of(8, &["--devices", "5"]).is_err());
-        assert!(topology_of(8, &["--users-from", "0"]).is_err());
-        let topology = topology_of(8, &["--devices", "2", "--users-from", "7"]).expect("good");
-        assert_eq!((topology.users, topology.users_from), (4, 7));
-    }
-
-    #[test]
     fn seconds_are_microseconds() {
         assert_eq!(from_seconds(1.5), 1_500_000);
         assert!(from_seconds(f64::MAX) > 1_000_000_000_000);
-    }
-
-    #[test]
-    fn runs_have_tags_of_their_own() {
-        assert_ne!(run_tag(1_000, 1), run_tag(1_001, 1));
-        assert_ne!(run_tag(1_000, 1), run_tag(1_000, 2));
     }
 }

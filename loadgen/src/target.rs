@@ -1,7 +1,7 @@
 //! The server under load: which process it is, and what it uses.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -42,8 +42,11 @@ struct Health {
 }
 
 impl Target {
-    /// A server whose process is given, or is asked for at its admin address.
-    pub(crate) fn new(pid: Option<u32>, admin: Option<SocketAddr>) -> Self {
+    /// A server at an address, whose process is given, or is asked for at its admin address. A process on
+    /// another machine is none of this one's, whoever has its number here.
+    pub(crate) fn new(server: SocketAddr, pid: Option<u32>, admin: Option<SocketAddr>) -> Self {
+        let pid = pid.filter(|_| is_here(server));
+        let admin = admin.filter(|admin| is_here(*admin));
         Self {
             admin,
             pid,
@@ -51,6 +54,12 @@ impl Target {
             last: None,
             restarts: 0,
         }
+    }
+
+    /// A server of which nothing is known.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self::new(SocketAddr::from(([127, 0, 0, 1], 9)), None, None)
     }
 
     /// How often the process was found to be another one.
@@ -80,6 +89,11 @@ impl Target {
         self.pid = Some(pid);
         Some((pid, usage))
     }
+}
+
+/// Whether an address is one of this machine's: only those can be bound.
+fn is_here(address: SocketAddr) -> bool {
+    UdpSocket::bind((address.ip(), 0)).is_ok()
 }
 
 fn pid_at(admin: SocketAddr) -> Result<u32> {
@@ -142,14 +156,28 @@ mod tests {
             )
             .expect("sent");
         });
-        let sample = Target::new(None, Some(admin)).sample().expect("found");
+        let sample = Target::new(admin, None, Some(admin))
+            .sample()
+            .expect("found");
         assert_eq!(sample.pid, std::process::id());
         server.join().expect("the server ends");
     }
 
     #[test]
     fn a_target_that_is_nowhere_gives_no_sample() {
-        assert_eq!(Target::new(None, None).sample(), None);
-        assert_eq!(Target::new(Some(u32::MAX), None).sample(), None);
+        let here = "127.0.0.1:4433".parse().expect("an address");
+        assert_eq!(Target::none().sample(), None);
+        assert_eq!(Target::new(here, Some(u32::MAX), None).sample(), None);
+    }
+
+    #[test]
+    fn a_process_of_another_machine_is_not_looked_for_here() {
+        let here = "127.0.0.1:4433".parse().expect("an address");
+        // TEST-NET-1 (RFC 5737) is nobody's.
+        let away = "192.0.2.1:4433".parse().expect("an address");
+        let own = Some(std::process::id());
+        assert!(Target::new(here, own, None).sample().is_some());
+        assert!(Target::new(away, own, None).sample().is_none());
+        assert!(Target::new(away, None, Some(away)).sample().is_none());
     }
 }

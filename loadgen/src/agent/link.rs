@@ -5,8 +5,8 @@
 //! end without the token can neither read nor write a frame, and nothing that was said on one line is
 //! worth anything on another.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -44,6 +44,8 @@ pub(super) struct Sender {
 pub(super) struct Receiver {
     stream: TcpStream,
     key: Counted,
+    /// The longest that nothing may come.
+    silence: Duration,
 }
 
 /// A key that is used once per count.
@@ -52,11 +54,16 @@ struct Counted {
     count: u64,
 }
 
-/// Makes a line of a connection.
-pub(super) fn open(mut stream: TcpStream, token: &[u8], end: End) -> Result<(Sender, Receiver)> {
+/// Makes a line of a connection. The other end may say nothing for as long as `silence`.
+pub(super) fn open(
+    mut stream: TcpStream,
+    token: &[u8],
+    end: End,
+    silence: Duration,
+) -> Result<(Sender, Receiver)> {
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(SILENCE_MAX))?;
-    stream.set_write_timeout(Some(SILENCE_MAX))?;
+    stream.set_read_timeout(Some(silence))?;
+    stream.set_write_timeout(Some(silence))?;
     let mut own = [0; NONCE_BYTES];
     rand::fill(&mut own).map_err(|_| anyhow!("no randomness"))?;
     stream.write_all(&own)?;
@@ -81,6 +88,7 @@ pub(super) fn open(mut stream: TcpStream, token: &[u8], end: End) -> Result<(Sen
     let receiver = Receiver {
         stream,
         key: receiving,
+        silence,
     };
     Ok((sender, receiver))
 }
@@ -127,18 +135,24 @@ impl Sender {
         self.stream.write_all(&frame)?;
         Ok(())
     }
+
+    /// Ends the line for both halves of both ends.
+    pub(super) fn hang_up(&self) {
+        // It may have ended already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
 }
 
 impl Receiver {
-    /// The next message. An error if the other end has another token, is gone, or says nothing for
-    /// [`SILENCE_MAX`].
+    /// The next message. An error if the other end has another token, is gone, or says nothing for too
+    /// long.
     pub(super) fn receive<T: DeserializeOwned>(&mut self) -> Result<T> {
         let mut length = [0; 4];
-        self.stream.read_exact(&mut length)?;
+        self.read(&mut length)?;
         let length = u32::from_be_bytes(length) as usize;
         ensure!(length <= FRAME_BYTES_MAX, "a frame of {length} bytes");
         let mut frame = vec![0; length];
-        self.stream.read_exact(&mut frame)?;
+        self.read(&mut frame)?;
         let nonce = self.key.next();
         let Ok(text) = self.key.key.open_in_place(nonce, Aad::empty(), &mut frame) else {
             bail!("the other end has another token");
@@ -146,9 +160,24 @@ impl Receiver {
         Ok(serde_json::from_slice(text)?)
     }
 
-    /// Waits as long as it takes for the next message to begin.
-    pub(super) fn wait_for_ever(&self) -> Result<()> {
-        Ok(self.stream.set_read_timeout(None)?)
+    fn read(&mut self, bytes: &mut [u8]) -> Result<()> {
+        self.stream
+            .read_exact(bytes)
+            .map_err(|error| match error.kind() {
+                ErrorKind::WouldBlock | ErrorKind::TimedOut => {
+                    anyhow!("said nothing for {:?}", self.silence)
+                }
+                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => {
+                    anyhow!("gone: its process ended, or the network between")
+                }
+                _ => error.into(),
+            })
+    }
+
+    /// Lets the other end be silent for so long from now on.
+    pub(super) fn wait_for(&mut self, silence: Duration) -> Result<()> {
+        self.silence = silence;
+        Ok(self.stream.set_read_timeout(Some(silence))?)
     }
 }
 
@@ -166,10 +195,10 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let agent = thread::spawn(move || {
             let (stream, _) = listener.accept().expect("a leader");
-            open(stream, other, End::Agent).expect("a line")
+            open(stream, other, End::Agent, SILENCE_MAX).expect("a line")
         });
         let stream = TcpStream::connect(address).expect("an agent");
-        let leader = open(stream, TOKEN, End::Leader).expect("a line");
+        let leader = open(stream, TOKEN, End::Leader, SILENCE_MAX).expect("a line");
         (leader, agent.join().expect("no panic"))
     }
 
@@ -204,7 +233,7 @@ mod tests {
             seen
         });
         let stream = TcpStream::connect(address).expect("a spy");
-        let (mut leader, receiver) = open(stream, TOKEN, End::Leader).expect("a line");
+        let (mut leader, receiver) = open(stream, TOKEN, End::Leader, SILENCE_MAX).expect("a line");
         leader.send(&"a secret of 16 letters").expect("sent");
         drop((leader, receiver));
         let seen = spy.join().expect("no panic");

@@ -132,7 +132,7 @@ impl Rig {
         self.close()
             .1
             .iter()
-            .map(|(kind, count, _)| (kind, count))
+            .map(|(kind, found)| (kind, found.count))
             .collect()
     }
 }
@@ -210,12 +210,13 @@ fn canary_lost() {
     rig.deliver(&sent, 3);
     rig.receipt(sent.position, Position::ZERO);
     let (_, findings) = rig.close();
-    let (kind, count, details) = findings.iter().next().expect("a finding");
-    assert_eq!((kind, count), (Kind::Lost, 1));
-    assert!(details[0].contains("number 1 of user 11"), "{details:?}");
+    let (kind, found) = findings.iter().next().expect("a finding");
+    assert_eq!((kind, found.count), (Kind::Lost, 1));
+    let detail = &found.details[0];
+    assert!(detail.contains("number 1 of user 11"), "{detail}");
     assert!(
-        details[0].contains("not delivered to user 11"),
-        "the sender's own tablet: {details:?}"
+        detail.contains("not delivered to user 11"),
+        "the sender's own tablet: {detail}"
     );
 }
 

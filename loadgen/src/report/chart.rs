@@ -24,7 +24,7 @@ pub(super) struct Chart {
 
 /// One of its lines.
 pub(super) struct Line {
-    name: &'static str,
+    name: String,
     /// Seconds, and what was then.
     points: Vec<(f64, f64)>,
 }
@@ -54,9 +54,9 @@ struct Axis {
 }
 
 impl Line {
-    pub(super) fn new(name: &'static str, points: Vec<(f64, f64)>) -> Self {
+    pub(super) fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Self {
         Self {
-            name,
+            name: name.into(),
             points: thin(&points),
         }
     }
@@ -112,7 +112,7 @@ impl Chart {
         }
         let keys: String = (0..)
             .zip(&self.lines)
-            .map(|(n, line)| format!("<b class=\"k{n}\">{}</b>", escape(line.name)))
+            .map(|(n, line)| format!("<b class=\"k{n}\">{}</b>", escape(&line.name)))
             .collect();
         figure(self.title, &svg, &keys)
     }

@@ -3,17 +3,24 @@
 use std::fmt::Write;
 
 use super::chart::{Chart, Line, Scale, Span, bars};
+use super::schema::Agent;
 use super::table;
 use super::{Report, Verdict};
+use crate::latency::Percentiles;
 use crate::record::Point;
 
 const STYLE: &str = include_str!("page.css");
+
+/// Lines of a plot that the style sheet has a colour for. Of more agents the table tells.
+const COLOURS: usize = 8;
 
 /// The whole page.
 pub(crate) fn page(report: &Report) -> String {
     let mut body = String::new();
     head(report, &mut body);
     summary(report, &mut body);
+    trials(report, &mut body);
+    agents(report, &mut body);
     findings(report, &mut body);
     plots(report, &mut body);
     format!(
@@ -40,8 +47,10 @@ fn head(report: &Report, body: &mut String) {
 }
 
 fn summary(report: &Report, body: &mut String) {
-    body.push_str("<table class=\"facts\">");
-    for (name, value) in table::rows(report) {
+    body.push_str("<div class=\"wide\"><table class=\"facts\">");
+    // Agents have a table of their own.
+    let rows = table::rows(report).into_iter();
+    for (name, value) in rows.filter(|(name, _)| *name != table::AGENT) {
         let _ = write!(
             body,
             "<tr><th>{}</th><td>{}</td></tr>",
@@ -49,25 +58,95 @@ fn summary(report: &Report, body: &mut String) {
             escape(&value)
         );
     }
-    body.push_str("</table><table class=\"numbers\"><tr><th>ms</th>");
-    for column in ["p50", "p90", "p99", "p99.9", "max", "count"] {
-        let _ = write!(body, "<th>{column}</th>");
-    }
-    body.push_str("</tr>");
-    for (name, latency) in table::latencies(report) {
-        let _ = write!(body, "<tr><th>{}</th>", escape(name));
-        for ms in [
+    body.push_str("</table></div>");
+    let rows = table::latencies(report).into_iter().map(|(name, latency)| {
+        let times = [
             latency.p50,
             latency.p90,
             latency.p99,
             latency.p999,
             latency.max,
-        ] {
-            let _ = write!(body, "<td>{ms:.2}</td>");
-        }
-        let _ = write!(body, "<td>{}</td></tr>", table::count(latency.count));
+        ];
+        let times = times.map(|ms| format!("{ms:.2}"));
+        let count = [table::count(latency.count)];
+        (name.to_owned(), times.into_iter().chain(count).collect())
+    });
+    let columns = ["p50", "p90", "p99", "p99.9", "max", "count"];
+    numbers("ms", &columns, rows, body);
+}
+
+/// What a search tried, in its order.
+fn trials(report: &Report, body: &mut String) {
+    let Some(search) = &report.find_max else {
+        return;
+    };
+    let rows = search.trials.iter().map(|trial| {
+        let fields = vec![
+            format!("{:.2}", trial.ack_ms.p99),
+            format!("{:.2}", trial.deliver_ms.p99),
+            trial.broke.clone().unwrap_or_else(|| "none".into()),
+        ];
+        (format!("{:.0}/s", trial.rate), fields)
+    });
+    let columns = ["ack p99, ms", "deliver p99, ms", "what it broke"];
+    numbers("rate tried", &columns, rows, body);
+}
+
+fn agents(report: &Report, body: &mut String) {
+    if report.agents.is_empty() {
+        return;
     }
-    body.push_str("</table>");
+    let rows = report.agents.iter().map(|agent| {
+        let generator = &agent.generator;
+        let fields = vec![
+            table::count(agent.sessions.established.into()),
+            table::count(agent.messages.sent),
+            format!("{:.0}", agent.sent_per_s),
+            table::count(agent.findings),
+            format!("{:.0} %", generator.busiest_thread * 100.0),
+            if generator.saturated { "yes" } else { "no" }.into(),
+            table::count(generator.late_sends),
+            table::mebibytes(generator.rss_bytes),
+            format!("{:.1}", generator.cpu_s),
+            format!("{:+.2} ± {:.2}", agent.clock_ahead_ms, agent.clock_error_ms),
+            format!("{:.1}", agent.start_late_ms),
+        ];
+        (agent.name.clone(), fields)
+    });
+    let columns = [
+        "sessions",
+        "sent",
+        "sent/s",
+        "findings",
+        "busiest thread",
+        "saturated",
+        "late sends",
+        "RSS",
+        "CPU, s",
+        "clock, ms",
+        "start late, ms",
+    ];
+    numbers("agent", &columns, rows, body);
+}
+
+/// A table with a name and some fields in each row.
+fn numbers(
+    corner: &str,
+    columns: &[&str],
+    rows: impl Iterator<Item = (String, Vec<String>)>,
+    body: &mut String,
+) {
+    let cell = |tag: &str, text: &str| format!("<{tag}>{}</{tag}>", escape(text));
+    let row = |name: &str, tag: &str, fields: &mut dyn Iterator<Item = &str>| {
+        let fields: String = fields.map(|field| cell(tag, field)).collect();
+        format!("<tr>{}{fields}</tr>", cell("th", name))
+    };
+    body.push_str("<div class=\"wide\"><table class=\"numbers\">");
+    body.push_str(&row(corner, "th", &mut columns.iter().copied()));
+    for (name, fields) in rows {
+        body.push_str(&row(&name, "td", &mut fields.iter().map(String::as_str)));
+    }
+    body.push_str("</table></div>");
 }
 
 fn findings(report: &Report, body: &mut String) {
@@ -101,7 +180,7 @@ fn plots(report: &Report, body: &mut String) {
     body.push_str("<main>");
     if points.len() > 1 {
         let spans = stages(points);
-        for chart in charts(report) {
+        for chart in charts(report).into_iter().chain(agent_charts(report)) {
             body.push_str(&chart.draw(&spans));
         }
     }
@@ -130,6 +209,22 @@ fn charts(report: &Report) -> Vec<Chart> {
         let at = |point: &Point| Some((point.at_s, of(point)?));
         Line::new(name, points.iter().filter_map(at).collect())
     };
+    let percentiles = |title, of: fn(&Point) -> &Percentiles| {
+        let line = |name, pick: fn(&Percentiles) -> f64| {
+            let at = |point: &Point| Some((point.at_s, measured(pick(of(point)))?));
+            Line::new(name, points.iter().filter_map(at).collect())
+        };
+        Chart {
+            title,
+            unit: " ms",
+            scale: Scale::Log,
+            lines: vec![
+                line("p50", |ms| ms.p50),
+                line("p99", |ms| ms.p99),
+                line("max", |ms| ms.max),
+            ],
+        }
+    };
     let empty = report.target.rss_bytes_empty.unwrap_or(0);
     let per_session = |point: &Point| {
         let held = point.target_rss_bytes?.saturating_sub(empty);
@@ -156,26 +251,8 @@ fn charts(report: &Report) -> Vec<Chart> {
                 line("delivered", |p| Some(p.delivered_per_s)),
             ],
         },
-        Chart {
-            title: "Acknowledgement",
-            unit: " ms",
-            scale: Scale::Log,
-            lines: vec![
-                line("p50", |p| measured(p.ack_ms.p50)),
-                line("p99", |p| measured(p.ack_ms.p99)),
-                line("max", |p| measured(p.ack_ms.max)),
-            ],
-        },
-        Chart {
-            title: "Delivery",
-            unit: " ms",
-            scale: Scale::Log,
-            lines: vec![
-                line("p50", |p| measured(p.deliver_ms.p50)),
-                line("p99", |p| measured(p.deliver_ms.p99)),
-                line("max", |p| measured(p.deliver_ms.max)),
-            ],
-        },
+        percentiles("Acknowledgement", |point| &point.ack_ms),
+        percentiles("Delivery", |point| &point.deliver_ms),
         Chart {
             title: "Memory",
             unit: " MiB",
@@ -212,6 +289,33 @@ fn charts(report: &Report) -> Vec<Chart> {
                 line("lost connections", |p| Some(amount(p.disconnected))),
             ],
         },
+    ]
+}
+
+/// The courses of the machines of a run on many, side by side.
+fn agent_charts(report: &Report) -> Vec<Chart> {
+    let chart = |title, unit, of: fn(&Point) -> f64| {
+        let agents = report.agents.iter().take(COLOURS);
+        let points = |agent: &Agent| {
+            let points = agent.series.iter();
+            points.map(|point| (point.at_s, of(point))).collect()
+        };
+        Chart {
+            title,
+            unit,
+            scale: Scale::Linear,
+            lines: agents
+                .map(|agent| Line::new(agent.name.clone(), points(agent)))
+                .collect(),
+        }
+    };
+    if report.agents.is_empty() {
+        return Vec::new();
+    }
+    vec![
+        chart("Sessions by agent", "", |point| point.sessions.into()),
+        chart("Messages sent by agent", "/s", |point| point.sent_per_s),
+        chart("CPUs in use by agent", "", |point| point.generator_cpus),
     ]
 }
 

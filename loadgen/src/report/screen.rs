@@ -10,8 +10,8 @@ use ratatui::text::Line;
 use ratatui::widgets::{Gauge, Paragraph, Sparkline, Widget};
 use ratatui::{Frame, Terminal, TerminalOptions, Viewport};
 
-/// Lines of the view.
-const HEIGHT: u16 = 11;
+/// Lines of the view, without those of agents; the last is free.
+const HEIGHT: usize = 11;
 
 /// Points of a sparkline: more than a terminal is wide.
 const HISTORY: usize = 400;
@@ -43,6 +43,8 @@ pub(super) struct View {
     pub(super) deliver: String,
     pub(super) server: String,
     pub(super) generator: String,
+    /// A row for each machine of a run on many.
+    pub(super) agents: Vec<String>,
     /// How much of its time the generator works, from 0 to 1.
     pub(super) saturation: f64,
     pub(super) deliver_us: u64,
@@ -50,10 +52,10 @@ pub(super) struct View {
 }
 
 impl Screen {
-    /// The view below the cursor; `None` where there is no terminal for it.
-    pub(super) fn open() -> Option<Self> {
+    /// The view below the cursor, with so many rows for agents; `None` where there is no terminal for it.
+    pub(super) fn open(agents: usize) -> Option<Self> {
         let backend = CrosstermBackend::new(io::stderr());
-        let viewport = Viewport::Inline(HEIGHT);
+        let viewport = Viewport::Inline(u16::try_from(HEIGHT + agents).ok()?);
         let terminal = Terminal::with_options(backend, TerminalOptions { viewport });
         Some(Self {
             terminal: terminal.ok()?,
@@ -70,6 +72,13 @@ impl Screen {
 }
 
 impl Screen {
+    /// Leaves the view as it is, and the cursor below it.
+    pub(super) fn close(mut self) {
+        let below = self.terminal.get_frame().area().bottom().saturating_sub(1);
+        let _ = self.terminal.set_cursor_position((0, below));
+        let _ = self.terminal.show_cursor();
+    }
+
     /// Writes a line above the view.
     pub(super) fn say(&mut self, text: &str) {
         let line = Paragraph::new(text.to_owned());
@@ -94,7 +103,10 @@ fn push(values: &mut VecDeque<u64>, value: u64) {
 }
 
 fn draw(frame: &mut Frame<'_>, view: &View, history: &History) {
-    let rows = Layout::vertical([Constraint::Length(1); HEIGHT as usize]).split(frame.area());
+    let lines = vec![Constraint::Length(1); HEIGHT + view.agents.len()];
+    let rows = Layout::vertical(lines).split(frame.area());
+    let mut rows = rows.iter().copied();
+    let mut row = || rows.next().expect("a line for each");
     let bar = |ratio: f64, label: &str, color| {
         Gauge::default()
             .ratio(ratio.clamp(0.0, 1.0))
@@ -102,22 +114,29 @@ fn draw(frame: &mut Frame<'_>, view: &View, history: &History) {
             .gauge_style(Style::default().fg(color).bg(Color::DarkGray))
     };
     let text = |name: &str, value: &str| Paragraph::new(Line::from(format!("{name:<11}{value}")));
-    frame.render_widget(bar(view.done, &view.title, Color::Blue), rows[0]);
-    frame.render_widget(text("sessions", &view.sessions), rows[1]);
-    frame.render_widget(text("messages", &view.messages), rows[2]);
-    frame.render_widget(text("ack", &view.ack), rows[3]);
-    frame.render_widget(text("deliver", &view.deliver), rows[4]);
-    spark(frame, rows[5], &history.deliver, "  p99", Color::Yellow);
-    frame.render_widget(text("edge", &view.server), rows[6]);
-    spark(frame, rows[7], &history.memory, "  memory", Color::Green);
-    frame.render_widget(text("loadgen", &view.generator), rows[8]);
+    frame.render_widget(bar(view.done, &view.title, Color::Blue), row());
+    frame.render_widget(text("sessions", &view.sessions), row());
+    frame.render_widget(text("messages", &view.messages), row());
+    frame.render_widget(text("ack", &view.ack), row());
+    frame.render_widget(text("deliver", &view.deliver), row());
+    spark(frame, row(), &history.deliver, "  p99", Color::Yellow);
+    frame.render_widget(text("edge", &view.server), row());
+    spark(frame, row(), &history.memory, "  memory", Color::Green);
+    frame.render_widget(text("loadgen", &view.generator), row());
+    for agent in &view.agents {
+        frame.render_widget(text("  agent", agent), row());
+    }
     let color = match view.saturation {
         busy if busy > 0.85 => Color::Red,
         busy if busy > 0.6 => Color::Yellow,
         _ => Color::Green,
     };
-    let label = format!("generator busy {:.0} %", view.saturation * 100.0);
-    frame.render_widget(bar(view.saturation, &label, color), rows[9]);
+    let whose = match view.agents.is_empty() {
+        true => "generator",
+        false => "busiest agent",
+    };
+    let label = format!("{whose} busy {:.0} %", view.saturation * 100.0);
+    frame.render_widget(bar(view.saturation, &label, color), row());
 }
 
 fn spark(
@@ -154,6 +173,7 @@ mod tests {
             done: 0.5,
             sessions: "5 of 10".into(),
             deliver: "p99 3.00 ms".into(),
+            agents: vec!["10.0.0.2:7433 hold".into()],
             saturation: 0.9,
             ..View::default()
         };
@@ -161,7 +181,7 @@ mod tests {
             view.deliver_us = us;
             history.take(&view);
         }
-        let mut terminal = Terminal::new(TestBackend::new(70, HEIGHT)).expect("a screen");
+        let mut terminal = Terminal::new(TestBackend::new(70, 12)).expect("a screen");
         let drawn = terminal.draw(|frame| draw(frame, &view, &history));
         let buffer = drawn.expect("drawn").buffer.clone();
         let text: String = buffer.content().iter().map(|cell| cell.symbol()).collect();
@@ -169,7 +189,8 @@ mod tests {
             "exchange 12 s",
             "5 of 10",
             "p99 3.00 ms",
-            "busy 90 %",
+            "agent    10.0.0.2:7433 hold",
+            "busiest agent busy 90 %",
             "▁█▄",
         ] {
             assert!(text.contains(wanted), "{wanted} in {text}");

@@ -3,7 +3,11 @@
 use std::fmt::Write;
 
 use crate::latency::Percentiles;
+use crate::report::schema::Agent;
 use crate::report::{Report, Verdict};
+
+/// The name of a row about one machine of many.
+pub(super) const AGENT: &str = "agent";
 
 /// The final table, with the findings and the verdict.
 pub(crate) fn table(report: &Report) -> String {
@@ -43,6 +47,8 @@ pub(super) fn rows(report: &Report) -> Vec<(&'static str, String)> {
         ("edge", edge(report)),
         ("loadgen", generator(report)),
     ];
+    let agents = report.agents.iter().map(|part| (AGENT, agent(part)));
+    rows.extend(agents);
     if let Some(search) = &report.find_max {
         let rate = search
             .rate
@@ -170,6 +176,32 @@ fn generator(report: &Report) -> String {
         generator.busiest_thread * 100.0,
         generator.waited_s,
         count(generator.late_sends)
+    )
+}
+
+fn agent(part: &Agent) -> String {
+    let generator = &part.generator;
+    let saturated = if generator.saturated {
+        "; SATURATED"
+    } else {
+        ""
+    };
+    format!(
+        "{}: {} of {} sessions, {} sent ({:.0}/s), {} findings, {} RSS, {:.1} s CPU, busiest thread \
+         {:.0} %, {} late sends{saturated}; clock {:+.2} ms (within {:.2}), start {:.1} ms late",
+        part.name,
+        count(part.sessions.established.into()),
+        count(part.sessions.target.into()),
+        count(part.messages.sent),
+        part.sent_per_s,
+        count(part.findings),
+        mebibytes(generator.rss_bytes),
+        generator.cpu_s,
+        generator.busiest_thread * 100.0,
+        count(generator.late_sends),
+        part.clock_ahead_ms,
+        part.clock_error_ms,
+        part.start_late_ms
     )
 }
 

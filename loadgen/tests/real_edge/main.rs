@@ -1,6 +1,8 @@
 //! The binary against a real edge: what docs/LOADGEN.md promises, on some hundred sessions.
 
+mod agents;
 mod fanout;
+mod memory;
 mod reports;
 mod scenario_files;
 mod search;

@@ -2,18 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::{Edge, loadgen};
-
-const CHAT: [&str; 8] = [
-    "--sessions",
-    "200",
-    "--ramp",
-    "1000",
-    "--rate",
-    "200",
-    "--duration",
-    "2",
-];
+use crate::support::{CHAT, Edge, loadgen};
 
 #[test]
 fn a_run_is_told_as_json_csv_and_html() {

@@ -14,6 +14,18 @@ pub(crate) fn loadgen() -> Command {
     Command::new(env!("CARGO_BIN_EXE_loadgen"))
 }
 
+/// A chat of three seconds.
+pub(crate) const CHAT: [&str; 8] = [
+    "--sessions",
+    "200",
+    "--ramp",
+    "1000",
+    "--rate",
+    "200",
+    "--duration",
+    "3",
+];
+
 /// What a run left behind.
 #[derive(Debug)]
 pub(crate) struct Done {
