@@ -52,15 +52,18 @@ impl Worker {
     }
 
     pub(super) fn is_settled(&self) -> bool {
-        let everyone = self.status.active + self.status.gave_up == self.roster.sessions();
+        let status = &self.status;
+        let everyone = status.active + status.gave_up == self.roster.sessions();
+        // Who was away before an upset is none of those who must come back from it.
+        let others = status.active + status.gave_up + status.away == self.roster.sessions();
         match self.stage {
             Stage::Ramp => everyone,
             Stage::Hold | Stage::Stopped => true,
             Stage::Exchange => self.next_send().is_none(),
             Stage::Storm if self.is_control => true,
-            Stage::Storm => self.severing.is_none() && everyone,
+            Stage::Storm => self.severing.is_none() && others,
             Stage::Rebind => self.has_rebound(),
-            Stage::Restart => everyone && self.is_back(),
+            Stage::Restart => others && self.is_back(),
             Stage::Drain => everyone && self.ledger.is_complete(),
         }
     }

@@ -3,10 +3,14 @@
 
 mod fake;
 
+#[path = "../support/mod.rs"]
+mod support;
+
 use std::process::Command;
 
 use fake::{Fake, Fault};
 use serde_json::Value;
+use support::{Agent, token_file};
 
 /// Runs the binary and returns its exit code and report.
 fn run(fake: &Fake, scenario: &str, options: &[&str]) -> (i32, Value) {
@@ -425,6 +429,38 @@ who = "sample"
     assert!((240..420).contains(&sent), "110 + 200 + 20: {sent}");
 }
 
+/// Some of those who went away in the exchange stay away until the end of the run: a storm is over
+/// without them.
+#[test]
+fn an_upset_waits_for_nobody_who_was_away_before_it() {
+    let fake = Fake::start(Fault::None);
+    let path = fake.directory().join("away.toml");
+    let text = r#"
+name = "away"
+[options]
+sessions = 60
+[[step]]
+do = "exchange"
+rate = 100
+time = "2s"
+offline = 0.5
+[[step]]
+do = "storm"
+patience = "60s"
+[[step]]
+do = "exchange"
+who = "sample"
+"#;
+    std::fs::write(&path, text).expect("written");
+    let path = path.to_str().expect("UTF-8").to_owned();
+    let result = run(&fake, "run", &[&path]);
+    assert_passed(&result);
+    assert!(number(&result.1, "sessions", "cut") < 60, "some were away");
+    let series = result.1["series"].as_array().expect("points");
+    let storm = series.iter().filter(|point| point["stage"] == "storm");
+    assert!(storm.count() < 50, "it did not wait for its patience");
+}
+
 #[test]
 fn a_limit_that_is_not_kept_fails_the_run() {
     let kept = [
@@ -502,47 +538,20 @@ fn the_highest_rate_is_searched() {
     assert!(search["trials"].as_array().expect("a list").len() >= 4);
 }
 
-/// An agent process of the test's own.
-struct Agent(std::process::Child, String);
-
-impl Agent {
-    fn start(fake: &Fake, token: &str) -> Self {
-        let file = fake.directory().join("agent-token");
-        std::fs::write(&file, token).expect("written");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_loadgen"))
-            .args(["agent", "--listen", "127.0.0.1:0", "--token-file"])
-            .arg(&file)
-            .stdout(std::process::Stdio::piped())
-            .spawn()
-            .expect("it runs");
-        let mut line = String::new();
-        let output = child.stdout.take().expect("piped");
-        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line)
-            .expect("a line");
-        let (_, address) = line.trim().split_once("listen=").expect("its address");
-        let address = address.to_owned();
-        Self(child, address)
-    }
+/// A run on two agents of the test's own, and their names.
+fn run_on_agents(fake: &Fake) -> ((i32, Value), [String; 2]) {
+    let agents = [0, 1].map(|_| Agent::start(fake.directory()));
+    let names = agents.each_ref().map(|agent| agent.address.clone());
+    let token = token_file(fake.directory());
+    let token = token.to_str().expect("UTF-8");
+    let all = names.join(",");
+    let options = ["--agents", &all, "--agent-token-file", token];
+    (run(fake, "chat", &[CHAT, &options].concat()), names)
 }
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-const TOKEN: &str = "a token of some length\n";
 
 #[test]
 fn agents_make_one_run_together() {
-    let fake = Fake::start(Fault::None);
-    let agents = [Agent::start(&fake, TOKEN), Agent::start(&fake, TOKEN)];
-    let addresses = format!("{},{}", agents[0].1, agents[1].1);
-    let token = fake.directory().join("agent-token");
-    let token = token.to_str().expect("UTF-8");
-    let options = ["--agents", &addresses, "--agent-token-file", token];
-    let result = run(&fake, "chat", &[CHAT, &options].concat());
+    let (result, _) = run_on_agents(&Fake::start(Fault::None));
     assert_passed(&result);
     let report = &result.1;
     assert_eq!(number(report, "sessions", "established"), 40);
@@ -557,24 +566,41 @@ fn agents_make_one_run_together() {
 }
 
 #[test]
-fn an_agent_that_sees_a_fault_fails_the_run() {
-    let fake = Fake::start(Fault::Lose);
-    let agents = [Agent::start(&fake, TOKEN), Agent::start(&fake, TOKEN)];
-    let addresses = format!("{},{}", agents[0].1, agents[1].1);
-    let token = fake.directory().join("agent-token");
-    let token = token.to_str().expect("UTF-8");
-    let options = ["--agents", &addresses, "--agent-token-file", token];
-    assert_failed(&run(&fake, "chat", &[CHAT, &options].concat()));
+fn an_agent_that_sees_a_fault_fails_the_run_and_is_named() {
+    let (result, names) = run_on_agents(&Fake::start(Fault::Lose));
+    assert_failed(&result);
+    let report = &result.1;
+    let findings = report["findings"].as_array().expect("a list");
+    let lost = findings.iter().find(|finding| finding["kind"] == "lost");
+    let lost = lost.expect("messages were lost");
+    let by_agent = lost["by_agent"].as_object().expect("who found it");
+    let counts = by_agent
+        .values()
+        .map(|count| count.as_u64().expect("a count"));
+    assert_eq!(Some(counts.sum()), lost["count"].as_u64());
+    assert!(by_agent.keys().all(|name| names.contains(name)), "{lost}");
+    let detail = lost["details"][0].as_str().expect("words");
+    assert!(
+        names.iter().any(|name| detail.starts_with(name)),
+        "{detail}"
+    );
+    let parts = report["agents"].as_array().expect("a list");
+    let found = parts.iter().map(|part| part["findings"].as_u64());
+    let all = findings.iter().map(|finding| finding["count"].as_u64());
+    assert_eq!(
+        found.map(Option::unwrap_or_default).sum::<u64>(),
+        all.map(Option::unwrap_or_default).sum::<u64>()
+    );
 }
 
 #[test]
 fn an_agent_serves_nobody_without_its_token() {
     let fake = Fake::start(Fault::None);
-    let agent = Agent::start(&fake, TOKEN);
+    let agent = Agent::start(fake.directory());
     let other = fake.directory().join("other-token");
     std::fs::write(&other, "another token of some length").expect("written");
     let output = Command::new(env!("CARGO_BIN_EXE_loadgen"))
-        .args(["chat", "--agents", &agent.1, "--agent-token-file"])
+        .args(["chat", "--agents", &agent.address, "--agent-token-file"])
         .arg(&other)
         .arg("--data")
         .arg(fake.directory())
