@@ -40,6 +40,8 @@ impl Worker {
             panic!("step {step} is no exchange");
         };
         self.traffic = exchange.clone();
+        // Conversations are those of one exchange: a later one would wait for their end.
+        self.talks.clear();
         if self.is_control {
             return;
         }

@@ -461,6 +461,35 @@ who = "sample"
     assert!(storm.count() < 50, "it did not wait for its patience");
 }
 
+/// A sample has no end but its last message: it must not wait for those of conversations before it.
+#[test]
+fn conversations_end_with_their_exchange() {
+    let fake = Fake::start(Fault::None);
+    let path = fake.directory().join("talk.toml");
+    let text = r#"
+name = "talk"
+[options]
+sessions = 40
+sample = 20
+[[step]]
+do = "exchange"
+who = "talk"
+rate = 100
+time = "1s"
+think = "30s"
+[[step]]
+do = "exchange"
+who = "sample"
+"#;
+    std::fs::write(&path, text).expect("written");
+    let path = path.to_str().expect("UTF-8").to_owned();
+    let result = run(&fake, "run", &[&path]);
+    assert_passed(&result);
+    let series = result.1["series"].as_array().expect("points");
+    let sending = series.iter().filter(|point| point["stage"] == "exchange");
+    assert!(sending.count() < 40, "the sample waited for a minute");
+}
+
 #[test]
 fn a_limit_that_is_not_kept_fails_the_run() {
     let kept = [
