@@ -1,4 +1,5 @@
-//! The edge on the project's own QUIC engine, with clients of another implementation (T13, T15).
+//! The edge on each QUIC engine: the project's own with clients of another implementation (T13, T15), and
+//! quinn-proto, the default, which all other tests run on.
 
 mod support;
 
@@ -7,13 +8,38 @@ use std::process::Command;
 use roadstead_proto::v1::{self, client_frame};
 use support::{Client, Edge, chat, sibling};
 
-fn edge() -> Edge {
-    Edge::start_with("", &["--quic-engine", "lean", "--shards", "2"])
+fn edge(engine: &str) -> Edge {
+    Edge::start_with("", &["--quic-engine", engine, "--shards", "2"])
 }
 
-#[tokio::test]
-async fn a_message_gets_its_three_ticks() {
-    let edge = edge();
+macro_rules! on_each_engine {
+    ($($name:ident),+ $(,)?) => {
+        mod lean {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name("lean").await;
+            })+
+        }
+
+        mod quinn {
+            $(#[tokio::test]
+            async fn $name() {
+                super::$name("quinn").await;
+            })+
+        }
+    };
+}
+
+on_each_engine! {
+    a_message_gets_its_three_ticks,
+    a_large_message_arrives_whole,
+    t1_old_connections_learn_of_the_restart,
+    t18_a_client_that_moves_keeps_its_session,
+    loadgen_chats_over_it_on_both_sides,
+}
+
+async fn a_message_gets_its_three_ticks(engine: &str) {
+    let edge = edge(engine);
     let mut one = Client::login(&edge, 1, 11).await;
     let mut two = Client::login(&edge, 2, 22).await;
     one.message(chat(1, 2), b"hello").await;
@@ -34,9 +60,8 @@ async fn a_message_gets_its_three_ticks() {
 }
 
 /// A frame of the largest payload fills several windows and a train of packets.
-#[tokio::test]
-async fn a_large_message_arrives_whole() {
-    let edge = edge();
+async fn a_large_message_arrives_whole(engine: &str) {
+    let edge = edge(engine);
     let mut one = Client::login(&edge, 1, 11).await;
     let mut two = Client::login(&edge, 2, 22).await;
     let text: Vec<u8> = (0..roadstead_proto::limits::PAYLOAD_BYTES_MAX)
@@ -53,24 +78,22 @@ async fn a_large_message_arrives_whole() {
 }
 
 /// T1, T2: the restarted edge resets old connections, although their slots are in use again.
-#[tokio::test]
-async fn t1_old_connections_learn_of_the_restart() {
-    let mut edge = edge();
+async fn t1_old_connections_learn_of_the_restart(engine: &str) {
+    let mut edge = edge(engine);
     let mut old = Client::login(&edge, 1, 11).await;
     edge.kill();
     edge.restart();
     let mut new = Client::login(&edge, 2, 22).await;
     old.message(chat(1, 2), b"into the void").await;
     let end = support::soon("the reset", old.connection.closed()).await;
-    assert!(matches!(end, quinn::ConnectionError::Reset), "{end}");
+    assert!(matches!(end, ::quinn::ConnectionError::Reset), "{end}");
     new.message(chat(1, 2), b"unharmed").await;
     new.result().await;
 }
 
 /// T18, RFC 9000 section 9: the session follows a client that moves to another socket.
-#[tokio::test]
-async fn t18_a_client_that_moves_keeps_its_session() {
-    let edge = edge();
+async fn t18_a_client_that_moves_keeps_its_session(engine: &str) {
+    let edge = edge(engine);
     let mut one = Client::login(&edge, 1, 11).await;
     let mut two = Client::login(&edge, 2, 22).await;
     for text in ["here", "there", "elsewhere"] {
@@ -88,13 +111,12 @@ async fn t18_a_client_that_moves_keeps_its_session() {
     }
 }
 
-/// T13: own engine on both sides, with the full account of loadgen.
-#[test]
-fn loadgen_chats_over_it_on_both_sides() {
-    let edge = edge();
+/// The same engine on both sides, with the full account of loadgen.
+async fn loadgen_chats_over_it_on_both_sides(engine: &str) {
+    let edge = edge(engine);
     let json = edge.data.join("chat.json");
     let output = Command::new(sibling("loadgen", "roadstead-loadgen"))
-        .args(["chat", "--quic-engine", "lean", "--quiet"])
+        .args(["chat", "--quic-engine", engine, "--quiet"])
         .args(["--sessions", "200", "--rate", "300", "--duration", "3"])
         .args(["--offline-fraction", "0.2", "--target"])
         .args([&edge.listen.to_string(), "--admin", &edge.admin.to_string()])
@@ -108,6 +130,6 @@ fn loadgen_chats_over_it_on_both_sides() {
     let text = std::fs::read_to_string(&json).unwrap_or_else(|e| panic!("{e}: {said}"));
     let report: serde_json::Value = serde_json::from_str(&text).expect("valid JSON");
     assert_eq!(report["verdict"], "pass", "{report:#}");
-    assert_eq!(report["quic_engines"]["generator"]["lean"], 200);
+    assert_eq!(report["quic_engines"]["generator"][engine], 200);
     assert_eq!(report["messages"]["lost"], 0);
 }
