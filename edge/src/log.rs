@@ -51,7 +51,12 @@ pub(crate) fn start(filter: &str) -> anyhow::Result<Log> {
         .with_writer(move || lines.clone())
         .init();
     let panics = log.clone();
-    std::panic::set_hook(Box::new(move |panic| panics.report(panic)));
+    std::panic::set_hook(Box::new(move |panic| {
+        panics.report(panic);
+        // As a release build does by itself: a server that goes on without one of its shards leaves the
+        // sessions of that shard hanging, and looks well.
+        std::process::abort();
+    }));
     Ok(log)
 }
 
