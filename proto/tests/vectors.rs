@@ -366,6 +366,6 @@ fn the_documents_requirements_are_numbered_once_and_without_gaps() {
     let numbers = after_marks.filter_map(|text| text.split_once("**")?.0.parse().ok());
     let mut numbers: Vec<u32> = numbers.collect();
     numbers.sort_unstable();
-    let expected: Vec<u32> = (1..=52).collect();
+    let expected: Vec<u32> = (1..=54).collect();
     assert_eq!(numbers, expected);
 }
