@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 
 use super::{Conductor, LOOK_EVERY, SETTLE};
 use crate::clock::Micros;
-use crate::control::{Command, Stage};
+use crate::control::{Command, Stage, Status};
 use crate::edge;
 use crate::plan::{Exchange, Who};
 use crate::profile::to_micros;
@@ -104,6 +104,7 @@ impl Conductor<'_> {
 
     pub(super) fn restart(&mut self, patience: Micros) -> Result<()> {
         self.crew.tell(Command::Restart);
+        self.until_all_expect_the_restart()?;
         let edge = self
             .edge
             .as_mut()
@@ -123,6 +124,22 @@ impl Conductor<'_> {
         let deadline = self.clock.now() + patience;
         self.watch(Stage::Restart, deadline)?;
         self.crew.tell(Command::Hold);
+        Ok(())
+    }
+
+    /// A thread that hears of the restart from a GoAway before it hears of it from here would take its
+    /// sessions for cut.
+    fn until_all_expect_the_restart(&mut self) -> Result<()> {
+        let deadline = self.clock.now() + edge::STOP_PATIENCE;
+        let expects = |status: &Status| status.stage == Stage::Restart;
+        while !self.crew.statuses().iter().all(expects) {
+            ensure!(
+                self.clock.now() < deadline,
+                "a thread of this end does not turn"
+            );
+            thread::sleep(LOOK_EVERY);
+            self.look(Stage::Restart)?;
+        }
         Ok(())
     }
 }

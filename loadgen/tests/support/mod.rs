@@ -61,8 +61,9 @@ impl Done {
     #[track_caller]
     fn ended_with(self, code: i32, verdict: &str) -> Self {
         let report = &self.report;
-        assert_eq!(self.code, code, "{}{}", self.stdout, self.stderr);
-        assert_eq!(report["verdict"], verdict, "{report:#}{}", self.stderr);
+        let said = format!("{}{}", self.stdout, self.stderr);
+        assert_eq!(self.code, code, "{:#}\n{said}", report["findings"]);
+        assert_eq!(report["verdict"], verdict, "{report:#}{said}");
         self
     }
 
