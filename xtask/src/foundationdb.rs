@@ -98,8 +98,14 @@ fn has_libclang() -> bool {
     places.chain(llvm).any(|place| {
         let names = std::fs::read_dir(place).into_iter().flatten().flatten();
         let mut names = names.map(|entry| entry.file_name());
-        names.any(|name| name.to_string_lossy().starts_with("libclang"))
+        names.any(|name| is_libclang(&name.to_string_lossy()))
     })
+}
+
+/// `libclang.so` and `libclang-14.so.1`, but not `libclang-cpp.so.14`, which is another library.
+fn is_libclang(name: &str) -> bool {
+    let version = name.strip_prefix("libclang-").unwrap_or_default();
+    name.starts_with("libclang.so") || version.starts_with(|c: char| c.is_ascii_digit())
 }
 
 /// `llvm-14` and the like.
@@ -110,4 +116,17 @@ fn folders(path: &Path) -> impl Iterator<Item = PathBuf> {
         name.to_string_lossy().starts_with("llvm-")
     };
     entries.map(|entry| entry.path()).filter(is_llvm)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_is_not_taken_for_its_neighbour() {
+        assert!(
+            ["libclang.so", "libclang.so.1", "libclang-14.so.13"].map(is_libclang) == [true; 3]
+        );
+        assert!(!is_libclang("libclang-cpp.so.14") && !is_libclang("libclangBasic.a"));
+    }
 }
