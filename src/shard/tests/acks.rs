@@ -5,19 +5,10 @@ use std::time::Duration;
 use roadstead_proto::v1::client_frame::Body as Up;
 use roadstead_proto::{ErrorCode, Position, v1};
 
-use super::fake_store::Device;
-use super::frames::{chat, device};
+use super::frames::{alice, bob, chat};
 use super::world::{ConnId, Kind, World};
 use crate::limits;
 use crate::store::{Command, Flush, StoreError};
-
-fn alice() -> Device {
-    device(1, 1)
-}
-
-fn bob() -> Device {
-    device(2, 1)
-}
 
 /// Bob's session has been delivered `count` messages, whose cursors are given.
 fn delivered(count: u64) -> (World, ConnId, Vec<Position>) {

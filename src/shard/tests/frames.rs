@@ -24,6 +24,21 @@ pub(super) fn chat(a: Device, b: Device) -> ChatId {
     ChatId::pair(a.0, b.0)
 }
 
+/// Who writes in most tests.
+pub(super) fn alice() -> Device {
+    device(1, 1)
+}
+
+/// To whom.
+pub(super) fn bob() -> Device {
+    device(2, 1)
+}
+
+/// Their chat.
+pub(super) fn ours() -> ChatId {
+    chat(alice(), bob())
+}
+
 pub(super) fn hello((user, device): Device, connect_counter: u64, cursor: Position) -> Up {
     Up::Hello(v1::Hello {
         version: roadstead_proto::VERSION,

@@ -5,20 +5,11 @@ use std::time::Duration;
 use roadstead_proto::ErrorCode;
 use roadstead_proto::v1::{GapReason, server_frame::Body as Down};
 
-use super::fake_store::Device;
-use super::frames::{answers, chat, cursor_of, device};
+use super::frames::{alice, answers, bob, chat, cursor_of, device};
 use super::world::{Kind, World};
 use crate::store::StoreError;
 
 const INBOX_MAX: usize = 8;
-
-fn alice() -> Device {
-    device(1, 1)
-}
-
-fn bob() -> Device {
-    device(2, 1)
-}
 
 /// Small inboxes, whose homes count at every append.
 fn world() -> World {

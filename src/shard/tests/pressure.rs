@@ -6,19 +6,10 @@ use bytes::Bytes;
 use roadstead_proto::v1::{self, client_frame::Body as Up};
 use roadstead_proto::{ErrorCode, limits as wire};
 
-use super::fake_store::Device;
-use super::frames::{answers, chat, cursor_of, device};
+use super::frames::{alice, answers, bob, chat, cursor_of, device};
 use super::world::{ConnId, Kind, World};
 use crate::limits;
 use crate::store::{Command, StoreError};
-
-fn alice() -> Device {
-    device(1, 1)
-}
-
-fn bob() -> Device {
-    device(2, 1)
-}
 
 fn say(world: &mut World, from: ConnId, numbers: std::ops::RangeInclusive<u64>, text: &str) {
     for number in numbers {

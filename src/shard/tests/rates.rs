@@ -3,30 +3,18 @@
 use std::time::Duration;
 
 use roadstead_proto::v1::server_frame::Body as Down;
-use roadstead_proto::{ChatId, ErrorCode, Position};
+use roadstead_proto::{ErrorCode, Position};
 
 use super::fake_store::Device;
-use super::frames::{answers, chat, device};
+use super::frames::{alice, answers, bob, chat, device, ours};
 use super::world::{ConnId, World};
 use crate::rate::Rate;
 
 /// From one token to the next at the rate of [`limited`].
 const TOKEN: Duration = Duration::from_secs(1);
 
-fn alice() -> Device {
-    device(1, 1)
-}
-
 fn tablet() -> Device {
     device(1, 2)
-}
-
-fn bob() -> Device {
-    device(2, 1)
-}
-
-fn ours() -> ChatId {
-    chat(alice(), bob())
 }
 
 /// Alice's phone and Bob's, where a user may send one message a second and three at once.

@@ -5,8 +5,7 @@ use std::time::Duration;
 use roadstead_proto::Position;
 use roadstead_proto::v1::server_frame::Body as Down;
 
-use super::fake_store::Device;
-use super::frames::{chat, cursor_of, device, shard_id, text_of};
+use super::frames::{alice, bob, chat, cursor_of, device, shard_id, text_of};
 use super::world::{ConnId, Kind, World};
 use crate::io::Input;
 use crate::limits;
@@ -21,14 +20,6 @@ fn pair(world: &mut World) -> (ConnId, ConnId, ShardId) {
     let to = world.connect_on(away, bob(), Position::ZERO);
     let from = world.connect(alice());
     (from, to, away)
-}
-
-fn alice() -> Device {
-    device(1, 1)
-}
-
-fn bob() -> Device {
-    device(2, 1)
 }
 
 fn say(world: &mut World, from: ConnId, numbers: std::ops::RangeInclusive<u64>) {

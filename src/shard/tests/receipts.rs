@@ -3,24 +3,11 @@
 use std::time::Duration;
 
 use roadstead_proto::v1::{ReceiptUpdate, client_frame::Body as Up, server_frame::Body as Down};
-use roadstead_proto::{ChatId, ErrorCode, Position, v1};
+use roadstead_proto::{ErrorCode, Position, v1};
 
-use super::fake_store::Device;
-use super::frames::{chat, device, read_mark, wire};
+use super::frames::{alice, bob, chat, device, ours, read_mark, wire};
 use super::world::{ConnId, Kind, World};
 use crate::store::StoreError;
-
-fn alice() -> Device {
-    device(1, 1)
-}
-
-fn bob() -> Device {
-    device(2, 1)
-}
-
-fn ours() -> ChatId {
-    chat(alice(), bob())
-}
 
 fn updates(world: &mut World, conn: ConnId) -> Vec<ReceiptUpdate> {
     let frames = world.take_frames(conn);

@@ -3,26 +3,13 @@
 use std::time::Duration;
 
 use roadstead_proto::v1::{self, client_frame::Body as Up, server_frame::Body as Down};
-use roadstead_proto::{ChatId, ErrorCode, Position, limits as wire};
+use roadstead_proto::{ErrorCode, Position, limits as wire};
 
-use super::fake_store::Device;
-use super::frames::{answers, chat, device, send};
+use super::frames::{alice, answers, bob, chat, device, ours, send};
 use super::world::{ConnId, Kind, World};
 use crate::io::Input;
 use crate::placement::ShardId;
 use crate::store::{Command, StoreError};
-
-fn alice() -> Device {
-    device(1, 1)
-}
-
-fn bob() -> Device {
-    device(2, 1)
-}
-
-fn ours() -> ChatId {
-    chat(alice(), bob())
-}
 
 /// Alice and Bob on one shard; Alice's session and Bob's.
 fn pair() -> (World, ConnId, ConnId) {

@@ -4,20 +4,11 @@ use std::time::Duration;
 
 use roadstead_proto::{ErrorCode, Position};
 
-use super::fake_store::Device;
-use super::frames::{chat, device, hello, shard_id};
+use super::frames::{alice, bob, chat, hello, shard_id};
 use super::world::{ConnId, Kind, World};
 use crate::io::Input;
 use crate::peer::{Holder, ShardMessage};
 use crate::placement::ShardId;
-
-fn alice() -> Device {
-    device(1, 1)
-}
-
-fn bob() -> Device {
-    device(2, 1)
-}
 
 /// Opens a session of Bob with a connect counter of the test's choice.
 fn bob_with(world: &mut World, shard: ShardId, counter: u64) -> ConnId {

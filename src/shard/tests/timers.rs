@@ -7,19 +7,10 @@ use std::time::Duration;
 use roadstead_proto::v1::{self, client_frame::Body as Up};
 use roadstead_proto::{ErrorCode, Position};
 
-use super::fake_store::Device;
-use super::frames::{chat, device, hello, typing};
+use super::frames::{alice, bob, chat, device, hello, typing};
 use super::world::{ConnId, Kind, World};
 use crate::limits;
 use crate::store::StoreError;
-
-fn alice() -> Device {
-    device(1, 1)
-}
-
-fn bob() -> Device {
-    device(2, 1)
-}
 
 fn pair() -> (World, ConnId, ConnId) {
     let mut world = World::new(2);
