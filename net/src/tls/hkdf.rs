@@ -14,10 +14,14 @@ use rustls::crypto::{
     tls13::{Hkdf, HkdfExpander, OkmBlock, OutputLengthError},
 };
 
-/// HKDF-Extract (RFC 5869 section 2.2) to a key that is ready for HKDF-Expand.
-pub(crate) fn extract(hash: hmac::Algorithm, salt: &[u8], secret: &[u8]) -> hmac::Key {
-    let prk = hmac::sign(&hmac::Key::new(hash, salt), secret);
-    hmac::Key::new(hash, prk.as_ref())
+/// HKDF-Extract (RFC 5869 section 2.2): HMAC with the salt as its key.
+pub(crate) fn extract(hash: hmac::Algorithm, salt: &[u8], secret: &[u8]) -> hmac::Tag {
+    hmac::sign(&hmac::Key::new(hash, salt), secret)
+}
+
+/// The same as a key that is ready for HKDF-Expand.
+fn extract_key(hash: hmac::Algorithm, salt: &[u8], secret: &[u8]) -> hmac::Key {
+    hmac::Key::new(hash, extract(hash, salt, secret).as_ref())
 }
 
 /// HKDF-Expand (RFC 5869 section 2.3). The info comes in parts. False, and nothing written, if the
@@ -66,7 +70,7 @@ impl ReadyHkdf {
     /// RFC 5869 section 2.2: no salt is as many zeroes as the hash has bytes.
     fn extract(&self, salt: Option<&[u8]>, secret: &[u8]) -> hmac::Key {
         let salt = salt.unwrap_or(&ZEROES[..self.hash.tag_len()]);
-        extract(*self.hash, salt, secret)
+        extract_key(*self.hash, salt, secret)
     }
 }
 
@@ -131,7 +135,7 @@ mod tests {
     fn rfc5869_a2() {
         let [ikm, salt, info] =
             [0, 0x60, 0xb0].map(|first| (first..=first + 0x4f).collect::<Vec<u8>>());
-        let key = extract(hmac::HMAC_SHA256, &salt, &ikm);
+        let key = extract_key(hmac::HMAC_SHA256, &salt, &ikm);
         let mut out = [0; 82];
         assert!(expand(&key, &[&info[..7], &info[7..]], &mut out));
         let expected = "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c\
@@ -142,7 +146,7 @@ mod tests {
 
     #[test]
     fn more_than_255_hashes_are_refused() {
-        let key = extract(hmac::HMAC_SHA256, b"salt", b"secret");
+        let key = extract_key(hmac::HMAC_SHA256, b"salt", b"secret");
         assert!(expand(&key, &[], &mut [0; 255 * 32]));
         assert!(!expand(&key, &[], &mut [0; 255 * 32 + 1]));
     }

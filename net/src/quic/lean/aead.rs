@@ -9,7 +9,7 @@ use aws_lc_rs::{aead, hmac};
 use roadstead_quic::crypto::{Aead, Labelled, Suite};
 
 use super::ready_keys::ReadyKeys;
-use crate::tls::hkdf::expand;
+use crate::tls::hkdf::{expand, extract};
 
 /// The provider's primitives, and the expanded keys of one shard's busiest connections.
 #[derive(Default)]
@@ -110,9 +110,7 @@ impl Aead for AwsLc {
     }
 
     fn hkdf_extract(&self, salt: &[u8], secret: &[u8]) -> [u8; 32] {
-        // RFC 5869 section 2.2: extraction is HMAC with the salt as its key.
-        let key = hmac::Key::new(hmac::HMAC_SHA256, salt);
-        array(hmac::sign(&key, secret).as_ref())
+        array(extract(hmac::HMAC_SHA256, salt, secret).as_ref())
     }
 
     fn hkdf_expand_labels(&self, suite: Suite, secret: &[u8], outputs: &mut [Labelled<'_>]) {
