@@ -87,6 +87,30 @@ fn quinn_client_asked_for_retry() {
     assert_eq!(net.server.endpoint.stats().retries_sent, 1);
 }
 
+/// A closing quinn answers every packet with its CONNECTION_CLOSE at once (RFC 9000 10.2.1 says SHOULD limit the
+/// rate), and a server that asks for Retry answers every Initial, unread. The client's closing period ends it,
+/// and no answer is longer than the question.
+#[test]
+fn quinn_client_that_closes_while_it_is_asked_for_retry() {
+    let mut net = own_server(8, Weather::CALM);
+    net.server = real_server(8, |c| c.retry_above = 0);
+    net.weather.duplicate = 20;
+    net.flush();
+    net.client.close(net.now);
+    net.run_for(30_000_000);
+    let [client, server] = net.sent;
+    let retries = net.server.endpoint.stats().retries_sent;
+    assert!(retries > 1, "they answered each other");
+    assert_eq!(retries, server, "with nothing but Retry");
+    assert!(net.server.endpoint.is_empty());
+    let before = net.sent;
+    net.run_for(30_000_000);
+    assert_eq!(
+        net.sent, before,
+        "{client} and {server} packets, then silence"
+    );
+}
+
 #[test]
 fn quinn_client_behind_a_nat_that_rebinds() {
     let mut net = own_server(6, Weather::CALM);

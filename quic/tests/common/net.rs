@@ -6,6 +6,10 @@ use std::net::SocketAddr;
 
 use roadstead_quic::Time;
 
+/// While so many packets are under way none is doubled: two ends that answer each other's packets one for
+/// one, as a closing client and a server that asks for Retry do, would multiply them without bound.
+const DOUBLED_BELOW: usize = 64;
+
 /// SplitMix64.
 #[derive(Clone)]
 pub struct Dice(pub u64);
@@ -205,7 +209,8 @@ impl<C: Node, S: Node> Net<C, S> {
             let at = usize::try_from(self.dice.below(packet.data.len() as u64)).unwrap();
             packet.data[at] ^= 1 << self.dice.below(8);
         }
-        let copies = 1 + u64::from(self.dice.percent(duplicate));
+        let doubled = self.dice.percent(duplicate) && self.flight.len() < DOUBLED_BELOW;
+        let copies = 1 + u64::from(doubled);
         for _ in 0..copies {
             let at = self.now + delay + self.dice.below(jitter + 1);
             self.sequence += 1;
