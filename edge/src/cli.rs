@@ -112,7 +112,7 @@ pub(crate) struct Serve {
     /// Address of the admin HTTP: /metrics, /healthz, /readyz.
     #[arg(long, value_name = "ADDR")]
     pub(crate) admin: Option<SocketAddr>,
-    /// QUIC engine of the sessions. Default: quinn.
+    /// QUIC engine of the sessions. Default: lean.
     #[arg(long, value_enum, value_name = "ENGINE")]
     pub(crate) quic_engine: Option<config::QuicEngine>,
     #[cfg(feature = "foundationdb")]
@@ -143,7 +143,7 @@ pub(crate) struct Doctor {
     /// Shards that it is to run. Default: one per core.
     #[arg(long, value_name = "N")]
     pub(crate) shards: Option<u16>,
-    /// QUIC engine that it is to use. Default: quinn.
+    /// QUIC engine that it is to use. Default: lean.
     #[arg(long, value_enum, value_name = "ENGINE")]
     pub(crate) quic_engine: Option<config::QuicEngine>,
     /// Machine-readable.

@@ -43,13 +43,14 @@ pub(crate) struct Config {
 }
 
 /// A QUIC implementation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum QuicEngine {
+    /// The project's own, built for idle sessions.
+    #[default]
+    Lean,
     /// quinn-proto: proven elsewhere.
     Quinn,
-    /// The project's own, built for idle sessions.
-    Lean,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -122,7 +123,7 @@ impl Default for Config {
             node: 0,
             pin: true,
             log: "info".into(),
-            quic_engine: QuicEngine::Quinn,
+            quic_engine: QuicEngine::default(),
             memory_max_mib: 0,
             tls: Tls::default(),
             tokens: Tokens::default(),

@@ -1,5 +1,5 @@
 //! The edge on each QUIC engine: the project's own with clients of another implementation (T13, T15), and
-//! quinn-proto, the default, which all other tests run on.
+//! the own one, the default, which all other tests run on.
 
 mod support;
 

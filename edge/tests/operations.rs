@@ -34,7 +34,7 @@ async fn health_readiness_and_metrics_answer() {
 
 #[tokio::test]
 async fn the_account_of_memory_names_each_shard_and_the_rest() {
-    let edge = Edge::start_with("", &["--quic-engine", "lean"]);
+    let edge = Edge::start();
     let _one = Client::login(&edge, 1, 11).await;
     let (status, text) = edge.get("/debug/memory").await;
     assert_eq!(status, 200, "{text}");
@@ -115,7 +115,8 @@ fn a_log_that_can_not_be_written_ends_nothing() {
 /// A log into a pipe that nobody reads: its lines are dropped and counted, and no shard waits for it.
 #[tokio::test]
 async fn a_log_that_nobody_reads_stops_nothing() {
-    let mut edge = Edge::start_unread("log = \"trace\"\n");
+    // quinn-proto says the most.
+    let mut edge = Edge::start_unread("log = \"trace\"\nquic_engine = \"quinn\"\n");
     let mut one = Client::login(&edge, 1, 11).await;
     let mut two = Client::login(&edge, 2, 22).await;
     let until_dropped = async {

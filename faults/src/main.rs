@@ -44,7 +44,7 @@ struct Cli {
     #[arg(long, value_name = "M")]
     minutes: Option<f64>,
     /// QUIC engine of both ends.
-    #[arg(long, value_name = "ENGINE", default_value = "quinn")]
+    #[arg(long, value_name = "ENGINE", default_value = "lean")]
     quic_engine: String,
     /// Write the report as JSON.
     #[arg(long, value_name = "FILE")]

@@ -286,7 +286,7 @@ pub(crate) struct Load {
     #[serde(skip)]
     pub(crate) threads: Option<u16>,
     /// QUIC engine of this end; demo: of the edge too.
-    #[arg(long, value_enum, value_name = "ENGINE", default_value_t = QuicEngine::Quinn)]
+    #[arg(long, value_enum, value_name = "ENGINE", default_value_t)]
     #[serde(skip)]
     pub(crate) quic_engine: QuicEngine,
     /// So many of the sessions are clients on quinn, in threads of their own, whatever the engine of the
@@ -324,13 +324,14 @@ pub(crate) struct Load {
 }
 
 /// A QUIC implementation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum QuicEngine {
+    /// The project's own.
+    #[default]
+    Lean,
     /// quinn-proto.
     Quinn,
-    /// The project's own.
-    Lean,
 }
 
 impl QuicEngine {

@@ -12,7 +12,6 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use crate::cli;
-use crate::config::QuicEngine;
 pub(crate) use crate::numbers::grouped;
 use checks::Need;
 use finding::{Finding, Severity};
@@ -24,7 +23,7 @@ pub(crate) fn run(arguments: &cli::Doctor) -> anyhow::Result<ExitCode> {
     let need = Need {
         sessions: arguments.sessions,
         shards: arguments.shards.map_or(host.cores, u64::from),
-        engine: arguments.quic_engine.unwrap_or(QuicEngine::Quinn),
+        engine: arguments.quic_engine.unwrap_or_default(),
     };
     let findings = checks::all(&host, &need);
     let text = if arguments.json {

@@ -1,5 +1,6 @@
 //! A good host, and what is found when one thing about it is changed.
 
+use crate::config::QuicEngine;
 use std::collections::BTreeMap;
 
 use super::checks::{self, Need};
