@@ -42,6 +42,9 @@ pub(crate) struct Config {
     pub(crate) store: Store,
 }
 
+/// A commit reads some hundred keys: a cache that does not outlive one is none.
+const CACHED_KEYS_MIN: u32 = 1_024;
+
 /// A QUIC implementation.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -93,6 +96,7 @@ pub(crate) struct Sessions {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Store {
     pub(crate) block_cache_mib: u32,
+    pub(crate) cached_keys: u32,
     #[cfg(feature = "foundationdb")]
     pub(crate) engine: Engine,
     #[cfg(feature = "foundationdb")]
@@ -173,6 +177,7 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             block_cache_mib: 64,
+            cached_keys: 128 * 1024,
             #[cfg(feature = "foundationdb")]
             engine: Engine::default(),
             #[cfg(feature = "foundationdb")]
@@ -236,6 +241,10 @@ impl Config {
             self.sessions.inbox_entries_max >= 1,
             "inbox_entries_max is at least 1"
         );
+        anyhow::ensure!(
+            self.store.cached_keys >= CACHED_KEYS_MIN,
+            "store.cached_keys is at least {CACHED_KEYS_MIN}"
+        );
         let every = self.tls.tickets_rotate_every();
         anyhow::ensure!(
             every.is_none_or(|every| every >= TicketKeys::ROTATE_EVERY_MIN),
@@ -292,9 +301,17 @@ mod tests {
             let error = config.check().expect_err(text).to_string();
             assert!(error.contains(named), "{error}");
         }
-        let config: Config = toml::from_str("[tls]\ntickets_rotate_h = 15\n").expect("it parses");
-        let error = config.check().expect_err("too often").to_string();
-        assert!(error.contains("at least 16"), "{error}");
+        for (text, named) in [
+            ("[tls]\ntickets_rotate_h = 15\n", "at least 16"),
+            (
+                "[store]\ncached_keys = 1023\n",
+                "cached_keys is at least 1024",
+            ),
+        ] {
+            let config: Config = toml::from_str(text).expect("it parses");
+            let error = config.check().expect_err("too little").to_string();
+            assert!(error.contains(named), "{error}");
+        }
         let error = toml::from_str::<Config>("[limits]\nunlimited = [\"10.0.0.1\"]\n");
         assert!(
             error

@@ -95,6 +95,8 @@ pub(crate) fn embedded_config(config: &Config, placement_key: [u8; 16]) -> Embed
         placement_key,
         clock: Arc::new(clock::time),
         limits: EmbeddedLimits {
+            cached_keys_max: config.store.cached_keys as usize,
+            known_devices_max: config.store.cached_keys as usize,
             block_cache_bytes: u64::from(config.store.block_cache_mib) << 20,
             ..EmbeddedLimits::default()
         },
