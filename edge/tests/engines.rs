@@ -1,5 +1,5 @@
-//! The edge on each QUIC engine: the project's own with clients of another implementation (T13, T15), and
-//! the own one, the default, which all other tests run on.
+//! The edge on each QUIC engine: quinn-proto, and the project's own, the default which all other tests run on,
+//! with clients of another implementation (T13, T15).
 
 mod support;
 

@@ -1,12 +1,12 @@
 //! A good host, and what is found when one thing about it is changed.
 
-use crate::config::QuicEngine;
 use std::collections::BTreeMap;
 
 use super::checks::{self, Need};
 use super::finding::{Finding, Severity};
 use super::host::Host;
 use super::*;
+use crate::config::QuicEngine;
 use roadstead_net::host::Limit;
 
 const NEED: Need = Need {

@@ -85,7 +85,7 @@ pub(crate) struct Plan {
     #[arg(long, value_name = "N", default_value = "3", value_parser = positive)]
     pub(crate) copies: f64,
     /// QUIC engine of the sessions.
-    #[arg(long, value_enum, value_name = "ENGINE", default_value = "lean")]
+    #[arg(long, value_enum, value_name = "ENGINE", default_value_t)]
     pub(crate) quic_engine: QuicEngine,
     /// Machine-readable.
     #[arg(long)]
