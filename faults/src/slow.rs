@@ -1,25 +1,32 @@
-//! Devices that log in and then read nothing of what is sent to them.
+//! Devices that log in, read nothing of what is sent to them, and read it all in the end.
 
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::collections::BTreeSet;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use anyhow::Result;
-use roadstead_client::{ChatId, Client, Config, Trust, UserId};
+use anyhow::{Context, Result, anyhow};
+use roadstead_client::{ChatId, Client, Config, DeviceId, Event, Events, Trust, UserId};
 
-use crate::edge::Edge;
+use crate::edge::{Edge, PATIENCE};
 
 /// The user who writes to all of them.
 const WRITER: u64 = 900_000;
 
 /// What each of them is sent: several windows of a session.
-const MESSAGES: u32 = 24;
+const MESSAGES: usize = 24;
 const BYTES: usize = 30_000;
 
-/// Devices that hold their sessions and read nothing, until dropped.
+/// How often the thread looks whether it is to go on.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Devices that hold their sessions and read nothing until they are told to. The same ones every time: what
+/// they take leaves nothing behind.
 #[derive(Debug)]
 pub(crate) struct SlowReaders {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// A word: read. Without its other end: go.
+    door: Option<Sender<()>>,
+    thread: Option<JoinHandle<Result<()>>>,
 }
 
 impl SlowReaders {
@@ -29,27 +36,35 @@ impl SlowReaders {
             .map(|index| config(edge, WRITER + index))
             .collect();
         let (readers, writer) = (readers?, config(edge, WRITER)?);
-        let (stop, stopped) = channel();
+        let (door, word) = channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let thread = std::thread::Builder::new()
             .name("slow readers".into())
-            .spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build();
-                let runtime = runtime.expect("a runtime of one thread needs nothing");
-                // A session that is lost meanwhile is the scenario's matter: it counts what the server closed.
-                let _ = runtime.block_on(write_to_all(readers, writer, &stopped));
-            })?;
+            .spawn(move || runtime.block_on(hold(readers, writer, &word)))?;
         Ok(Self {
-            stop: Some(stop),
+            door: Some(door),
             thread: Some(thread),
         })
+    }
+
+    /// They read at last, in new sessions where the server has closed the old ones: nothing is missing.
+    pub(crate) fn catch_up(mut self) -> Result<()> {
+        if let Some(door) = self.door.take() {
+            // A thread that has ended says below why.
+            let _ = door.send(());
+        }
+        let thread = self.thread.take().expect("taken only here and at the end");
+        thread
+            .join()
+            .map_err(|_| anyhow!("the slow readers panicked"))?
     }
 }
 
 impl Drop for SlowReaders {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        drop(self.door.take());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -58,32 +73,84 @@ impl Drop for SlowReaders {
 
 fn config(edge: &Edge, user: u64) -> Result<Config> {
     let trust = Trust::pinned_file(edge.data.join("cert.pem"))?;
-    Ok(Config::new(edge.listen.to_string(), trust).token(edge.token(user)?))
+    let config = Config::new(edge.listen.to_string(), trust).token(edge.token(user)?);
+    Ok(config.device(DeviceId::new(1)?))
 }
 
-async fn write_to_all(readers: Vec<Config>, writer: Config, stopped: &Receiver<()>) -> Result<()> {
+/// A device under way, and the writer's numbers of what it has not seen.
+struct Reader {
+    client: Client,
+    events: Events,
+    missing: BTreeSet<u64>,
+}
+
+async fn hold(readers: Vec<Config>, writer: Config, word: &Receiver<()>) -> Result<()> {
     let mut held = Vec::new();
     for reader in readers {
         let (client, events) = Client::connect(reader).await?;
         client.wait_active().await?;
-        held.push((client, events));
+        held.push(Reader {
+            client,
+            events,
+            missing: BTreeSet::new(),
+        });
     }
     let (client, mut events) = Client::connect(writer).await?;
     let writer = UserId::new(WRITER)?;
     for _ in 0..MESSAGES {
-        for index in 1..=held.len() as u64 {
-            let chat = ChatId::pair(writer, UserId::new(WRITER + index)?);
-            client.send(chat, vec![7; BYTES]).await?;
+        for (user, reader) in (WRITER + 1..).zip(&mut held) {
+            let chat = ChatId::pair(writer, UserId::new(user)?);
+            let number = client.send(chat, vec![7; BYTES]).await?;
+            reader.missing.insert(number);
         }
-        while events.try_next().is_some() {}
+        store_what_came(&mut events);
     }
-    let mut look = tokio::time::interval(std::time::Duration::from_millis(50));
-    while !matches!(
-        stopped.try_recv(),
-        Err(std::sync::mpsc::TryRecvError::Disconnected)
-    ) {
+    let mut look = tokio::time::interval(LOOK_EVERY);
+    loop {
+        store_what_came(&mut events);
+        match word.try_recv() {
+            Ok(()) => break,
+            Err(TryRecvError::Disconnected) => return Ok(()),
+            Err(TryRecvError::Empty) => {}
+        }
         look.tick().await;
-        while events.try_next().is_some() {}
+    }
+    for reader in &mut held {
+        tokio::time::timeout(PATIENCE, read_all(reader))
+            .await
+            .with_context(|| format!("a slow reader still misses {}", reader.missing.len()))??;
+    }
+    for reader in held {
+        end(reader.client, reader.events).await;
+    }
+    end(client, events).await;
+    Ok(())
+}
+
+fn store_what_came(events: &mut Events) {
+    while let Some(event) = events.try_next() {
+        event.stored();
+    }
+}
+
+async fn read_all(reader: &mut Reader) -> Result<()> {
+    while !reader.missing.is_empty() {
+        let event = reader.events.next().await;
+        let event = event.context("a slow reader's client stopped")?;
+        if let Event::Message(message) = &event {
+            reader.missing.remove(&message.number);
+        }
+        event.stored();
     }
     Ok(())
+}
+
+/// Acknowledges what is stored, and takes what still comes meanwhile.
+async fn end(client: Client, mut events: Events) {
+    let rest = async {
+        while let Some(event) = events.next().await {
+            event.stored();
+        }
+    };
+    tokio::join!(client.shutdown(), rest);
 }
