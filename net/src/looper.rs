@@ -356,7 +356,8 @@ impl Sockets {
         let socket = u16::try_from(completion.user_data & !KIND).unwrap_or(u16::MAX);
         if let Some(buffer) = completion.buffer() {
             self.read_buffer(engine, app, now, socket, buffer, completion.result);
-            self.receiver.provide(buffer);
+            let used = usize::try_from(completion.result).unwrap_or(0);
+            self.receiver.provide(buffer, used);
         }
         if completion.more() {
             return Ok(());

@@ -2,7 +2,8 @@
 //! session owns no buffer.
 //!
 //! A buffer takes a whole GRO train: 64 KiB and the headers that the kernel puts before it. A smaller one
-//! would lose the train's tail. Untouched pages cost nothing, so trains that never come cost nothing.
+//! would lose the train's tail. Untouched pages cost nothing, and what a train has touched is given back to the
+//! system: the buffers take turns, so a train now and then would make all of them resident in full.
 
 use std::{
     io, mem,
@@ -23,8 +24,14 @@ use crate::{address, error::Error, ring::Ring};
 /// many a load generator of 16 sockets did so in every third turn.
 const BUFFERS: u16 = 512;
 
-/// A train, and the kernel's header with name and control message.
-const BUFFER_BYTES: usize = 64 * 1024 + 256;
+/// Bytes of a page, the least that can be given back to the system.
+const PAGE_BYTES: usize = 4 * 1024;
+
+/// A train, and the kernel's header with name and control message. Whole pages, so that a packet touches one.
+const BUFFER_BYTES: usize = 64 * 1024 + PAGE_BYTES;
+
+/// Bytes of a buffer that stay resident when it is given back: a packet, and small trains.
+const KEPT_BYTES: usize = PAGE_BYTES;
 
 /// Room for the GRO segment size.
 const CONTROL_BYTES: usize = 64;
@@ -61,6 +68,14 @@ impl Pages {
                 length,
             }),
         }
+    }
+
+    /// Makes pages as if they had never been touched. Nobody else may use them meanwhile.
+    fn forget(&mut self, from: usize, to: usize) {
+        assert!(from <= to && to <= self.length, "pages of this mapping");
+        // SAFETY: the range lies inside this one's own mapping. Should the call fail, where pages are larger,
+        // the memory stays resident, and nothing else is different.
+        unsafe { libc::madvise(self.start.add(from).cast(), to - from, libc::MADV_DONTNEED) };
     }
 }
 
@@ -116,7 +131,7 @@ impl Receiver {
             header,
         };
         for buffer in 0..BUFFERS {
-            receiver.provide(buffer);
+            receiver.provide(buffer, 0);
         }
         receiver.publish();
         Ok(receiver)
@@ -153,8 +168,13 @@ impl Receiver {
         })
     }
 
-    /// Gives a buffer back to the kernel, once `publish` is called.
-    pub(crate) fn provide(&mut self, buffer: u16) {
+    /// Gives a buffer of which so many bytes were used back to the kernel, once `publish` is called.
+    pub(crate) fn provide(&mut self, buffer: u16, used: usize) {
+        if used > KEPT_BYTES {
+            let begin = usize::from(buffer) * BUFFER_BYTES;
+            let end = begin + used.next_multiple_of(PAGE_BYTES).min(BUFFER_BYTES);
+            self.buffers.forget(begin + KEPT_BYTES, end);
+        }
         let slot = usize::from(self.tail % BUFFERS);
         let address = self.buffer(buffer) as u64;
         // SAFETY: the slot lies inside the mapped entries, and the kernel does not read it before the
@@ -218,6 +238,8 @@ fn gro_segment(mut control: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
     use super::*;
 
     fn message(level: i32, kind: i32, value: &[u8]) -> Vec<u8> {
@@ -228,6 +250,40 @@ mod tests {
         bytes.extend(value);
         bytes.resize(length.next_multiple_of(8), 0);
         bytes
+    }
+
+    #[test]
+    fn a_train_leaves_its_own_pages_and_no_others() {
+        let ring = Ring::new().expect("a ring");
+        // Nothing is armed, so nothing is received.
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let mut receiver = Receiver::new(&ring, &[socket.as_raw_fd()]).expect("buffers");
+        let of = |receiver: &Receiver, buffer: u16| {
+            // SAFETY: the bytes lie inside the mapping, and the kernel receives nothing into them.
+            unsafe { std::slice::from_raw_parts_mut(receiver.buffer(buffer), BUFFER_BYTES) }
+        };
+        (0..BUFFERS).for_each(|buffer| of(&receiver, buffer).fill(1));
+        for buffer in (0..BUFFERS).step_by(2) {
+            receiver.provide(buffer, BUFFER_BYTES);
+        }
+        for buffer in 0..BUFFERS {
+            let gone = of(&receiver, buffer)
+                .iter()
+                .filter(|byte| **byte == 0)
+                .count();
+            let is_kept = of(&receiver, buffer)[..KEPT_BYTES]
+                .iter()
+                .all(|byte| *byte == 1);
+            assert!(is_kept, "buffer {buffer}");
+            let expected = match buffer % 2 {
+                0 => BUFFER_BYTES - KEPT_BYTES,
+                _ => 0,
+            };
+            assert_eq!(gone, expected, "buffer {buffer}");
+        }
+        of(&receiver, 1).fill(1);
+        receiver.provide(1, KEPT_BYTES);
+        assert!(of(&receiver, 1).iter().all(|byte| *byte == 1));
     }
 
     #[test]
