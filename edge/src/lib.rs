@@ -28,6 +28,7 @@ mod worker;
 use std::process::ExitCode;
 
 use clap::Parser;
+use roadstead_net::host;
 
 /// The exit status of a server whose node number was taken over, for supervisors not to start it again.
 const FENCED: u8 = 3;
@@ -35,6 +36,8 @@ const FENCED: u8 = 3;
 /// Does what the command line says, and returns the exit status of the process.
 #[must_use]
 pub fn run() -> ExitCode {
+    // As early as can be; `serve` turns them on if the configuration says so. A kernel that refuses has none.
+    let _ = host::set_huge_pages(false);
     let result = match cli::Cli::parse().command {
         cli::Command::Serve(arguments) => serve::serve(&arguments).map(success),
         cli::Command::Token(arguments) => token::print(&arguments).map(success),

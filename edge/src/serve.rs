@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use roadstead::{Placement, Shard, ShardConfig, ShardId};
+use roadstead_net::host;
 use roadstead_net::tls::ServerTls;
 use roadstead_net::{
     Engine, Lean, Mailbox, Quinn, SecretKeys, Seed, Server, ServerConfig, Transport,
@@ -47,6 +48,11 @@ pub(crate) fn serve(arguments: &cli::Serve) -> anyhow::Result<()> {
 
 fn serve_logged(config: &Config, log: &Log) -> anyhow::Result<()> {
     forbid_core_dumps();
+    if config.huge_pages
+        && let Err(error) = host::set_huge_pages(true)
+    {
+        tracing::warn!(%error, "huge pages stay off");
+    }
     let files = files::load(config)?;
     for (name, path) in &files.paths {
         tracing::info!(path = %path.display(), "{name}");

@@ -40,6 +40,7 @@ mod worker;
 use std::process::ExitCode;
 
 use clap::Parser;
+use roadstead_net::host;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -49,6 +50,11 @@ const EXIT_ERROR: u8 = 1;
 
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
+    if let Err(error) = host::set_huge_pages(false) {
+        out::note(format_args!(
+            "loadgen: huge pages stay as they were: {error}"
+        ));
+    }
     let done = match &cli.command {
         cli::Command::Agent(agent) => agent::serve(agent).map(|()| 0),
         _ => scenario::run(&cli).map(|report| report.verdict.exit_code()),

@@ -4,5 +4,5 @@
 mod memory;
 mod process;
 
-pub use memory::{Limit, bytes_of, group_files, memory, memory_free};
+pub use memory::{Limit, bytes_of, group_files, memory, memory_free, set_huge_pages};
 pub use process::{ThreadUsage, Usage, resident_bytes, thread_usage, usage};
