@@ -9,8 +9,8 @@ use roadstead_proto::v1::{self, client_frame};
 use roadstead_proto::{ALPN, ErrorCode};
 use support::{Client, Edge, Expect, chat, soon};
 
-/// Room above what a fresh edge of one shard takes: 16 MiB of receive buffers that it has not touched yet,
-/// and the sessions.
+/// Room above what a fresh edge of one shard takes: receive buffers that it has not touched yet (2 MiB), and
+/// the sessions.
 const ROOM_MIB: u64 = 24;
 
 const ONE_SHARD: &[&str] = &["--shards", "1"];

@@ -12,11 +12,12 @@ use crate::load::Load;
 use crate::report::End;
 
 /// What the group may use, and the ceiling that the server is told to keep below it.
-const GROUP_MIB: u64 = 192;
-const CEILING_MIB: u64 = 96;
+const GROUP_MIB: u64 = 96;
+const CEILING_MIB: u64 = 48;
 
-/// Sessions that do not fit: at 17 KiB each they would take twice the ceiling.
-const SESSIONS: u32 = 12_000;
+/// Sessions that do not fit: at 1.5 KiB each, their devices in the store included, they would take twice what
+/// the ceiling leaves above a fresh server.
+const SESSIONS: u32 = 40_000;
 
 /// Where groups are (cgroup v2, then v1), and the file of their limit.
 const GROUPS: [(&str, &str); 2] = [
