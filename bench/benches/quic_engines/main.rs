@@ -181,7 +181,10 @@ fn child(part: &str, engine: &str, count: usize) {
         ("packets", "lean") => child_packets::<Seam<Lean>>(count),
         ("packets", "quinn-proto") => child_packets::<Seam<Quinn>>(count),
         ("packets", "noq-proto") => child_packets::<Noq>(count),
-        _ => panic!("child rss|packets ENGINE COUNT"),
+        ("handshakes", "lean") => child_handshakes::<Seam<Lean>>(count),
+        ("handshakes", "quinn-proto") => child_handshakes::<Seam<Quinn>>(count),
+        ("handshakes", "noq-proto") => child_handshakes::<Noq>(count),
+        _ => panic!("child rss|packets|handshakes ENGINE COUNT"),
     }
 }
 
@@ -197,6 +200,14 @@ fn child_resident<E: End>(sessions: usize) {
         each(both, sessions)
     );
     drop(pair);
+}
+
+/// Full handshakes, for callgrind.
+fn child_handshakes<E: End>(count: usize) {
+    let mut pair = Pair::<E>::new(&Identity::new(), false, Answer::Echo);
+    for _ in 0..count {
+        pair.connect(1);
+    }
 }
 
 /// Echoes on one session, for callgrind.
