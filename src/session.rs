@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
-use roadstead_proto::{ChatId, DeviceId, Position, UserId};
+use roadstead_proto::{ChatId, DeviceId, Position, UserId, limits as wire};
 
 use crate::limits;
 use crate::store::{DeviceOpened, KnownEntry, SendItem};
@@ -120,11 +120,10 @@ pub(crate) struct InFlight {
     /// Bytes of the outbox, and of that batch.
     pub(crate) outbox_bytes: usize,
     pub(crate) committing_bytes: usize,
-    /// After a retryable failure of this number everything above it is refused until it is sent again,
-    /// or an attempt that was under way gives it its answer (R16).
-    pub(crate) failed_number: Option<u64>,
-    /// The highest number refused since the way was free.
-    pub(crate) refused_through: u64,
+    /// Numbers refused for now, in order. Everything above the lowest is refused, too, until that one is sent
+    /// again, or an attempt that was under way gives it its answer (R16). As many as a client may have in
+    /// flight: one that has more harms its own order.
+    failed: Vec<u64>,
     /// Read marks that wait for the one under way: one for each chat.
     pub(crate) read_marks: Vec<(ChatId, Position)>,
     /// The read mark under way.
@@ -207,22 +206,30 @@ impl Session {
     /// holds nothing up: the client has no reason to send it again.
     pub(crate) fn fail_send(&mut self, now: Time, number: u64) {
         if number > self.answered_number {
-            let active = self.in_flight(now);
-            let lowest = active.failed_number.map_or(number, |f| f.min(number));
-            active.failed_number = Some(lowest);
-            active.refused_through = active.refused_through.max(number);
+            let failed = &mut self.in_flight(now).failed;
+            if let Err(place) = failed.binary_search(&number) {
+                failed.insert(place, number);
+                failed.truncate(wire::SENDS_IN_FLIGHT_MAX);
+            }
         }
+    }
+
+    /// Whether a send has to wait because one before it failed and has not been sent again.
+    pub(crate) fn is_behind_a_failure(&self, number: u64) -> bool {
+        let lowest = self
+            .in_flight
+            .as_ref()
+            .and_then(|active| active.failed.first());
+        lowest.is_some_and(|failed| number > *failed)
     }
 
     /// A client says again what failed, from the lowest number on: the way is free.
     pub(crate) fn attempt_send(&mut self, number: u64) {
-        let is_repeat = number <= self.answered_number;
-        if let Some(active) = self.in_flight.as_mut()
-            && active.failed_number.is_some_and(|f| number <= f)
-            && !is_repeat
+        if number > self.answered_number
+            && !self.is_behind_a_failure(number)
+            && let Some(active) = self.in_flight.as_mut()
         {
-            active.failed_number = None;
-            active.refused_through = 0;
+            active.failed.clear();
         }
     }
 
@@ -232,14 +239,11 @@ impl Session {
         self.answer_send(number);
     }
 
-    /// An attempt that was under way gave a number its final answer. If that is the one that failed, the
-    /// client will not send it again, only those that were refused behind it.
+    /// An attempt that was under way gave a number its final answer: the client will not send it again, only
+    /// those that were refused behind it, from the lowest on.
     pub(crate) fn answer_send(&mut self, number: u64) {
-        if let Some(active) = self.in_flight.as_mut()
-            && active.failed_number == Some(number)
-        {
-            let behind = active.refused_through;
-            active.failed_number = (behind > number).then_some(behind);
+        if let Some(active) = self.in_flight.as_mut() {
+            active.failed.retain(|failed| *failed != number);
         }
     }
 
@@ -274,7 +278,7 @@ impl Session {
         if let Some(active) = self.in_flight.as_mut() {
             active.window = VecDeque::new();
             (active.unacked, active.unacked_bytes) = (0, 0);
-            active.failed_number = None;
+            active.failed = Vec::new();
             active.read_marks = Vec::new();
             (active.mark_at, active.retry_at, active.retries) = (None, None, 0);
             if active.is_quiet() {
@@ -313,8 +317,7 @@ impl InFlight {
             committing: 0,
             outbox_bytes: 0,
             committing_bytes: 0,
-            failed_number: None,
-            refused_through: 0,
+            failed: Vec::new(),
             read_marks: Vec::new(),
             marking: None,
             mark_at: None,
@@ -333,7 +336,7 @@ impl InFlight {
             && self.flush_at.is_none()
             && self.outbox.is_empty()
             && self.committing == 0
-            && self.failed_number.is_none()
+            && self.failed.is_empty()
             && self.read_marks.is_empty()
             && self.marking.is_none()
             && self.retry_at.is_none()

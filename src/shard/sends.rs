@@ -1,5 +1,6 @@
 //! Sending: from a Send frame to its SendResult.
 
+use std::collections::HashSet;
 use std::hash::Hasher;
 use std::time::Duration;
 
@@ -46,7 +47,10 @@ impl Shard {
         if send.payload.len() > wire::PAYLOAD_BYTES_MAX {
             return Err(ErrorCode::PayloadTooLarge.into());
         }
-        behind_a_failure(session, send.number)?;
+        if session.is_behind_a_failure(send.number) {
+            return Err(ErrorCode::StoreUnavailable.into());
+        }
+        session.attempt_send(send.number);
         if session.sends_in_flight() >= wire::SENDS_IN_FLIGHT_MAX
             || session.send_bytes_in_flight() >= wire::SENDS_IN_FLIGHT_BYTES_MAX
         {
@@ -149,19 +153,19 @@ impl Shard {
         if !session.is_active() {
             return self.settle(now, id);
         }
+        let mut refused = Vec::new();
         for (number, answer) in numbers.iter().zip(answers) {
             match answer {
                 Ok(sent) => self.confirm(id, *number, sent),
+                Err(error) if error.is_retryable() => refused.push((*number, error.code())),
                 Err(error) => {
-                    if !error.is_retryable() {
-                        let session = self.session_mut(id).expect("checked above");
-                        session.answer_by_store(*number);
-                    }
+                    let session = self.session_mut(id).expect("checked above");
+                    session.answer_by_store(*number);
                     self.refuse_send(now, id, *number, error.code().into());
                 }
             }
         }
-        self.refuse_outbox_behind_a_failure(now, id);
+        self.refuse_for_now(now, id, refused);
         self.submit(id);
         self.settle(now, id);
     }
@@ -201,42 +205,43 @@ impl Shard {
         self.send(id, server_frame::Body::Error(error));
     }
 
-    fn refuse_outbox_behind_a_failure(&mut self, now: Now, id: SessionId) {
-        let Some(active) = self
-            .session_mut(id)
-            .and_then(|session| session.in_flight.as_mut())
-        else {
+    /// Refuses what a commit refused for now, and what waits behind it (R16).
+    ///
+    /// The client may have sent all of it again before it knew: then what comes from there on is in order, and
+    /// a number of which another attempt waits there has not failed.
+    fn refuse_for_now(&mut self, now: Now, id: SessionId, mut refused: Vec<(u64, ErrorCode)>) {
+        let Some(session) = self.session_mut(id) else {
             return;
         };
-        let Some(failed) = active.failed_number else {
-            return;
-        };
-        // The client may have sent it again before it knew of the failure: then all that comes behind
-        // that is in order, and so will be what it says next.
-        let outbox = std::mem::take(&mut active.outbox);
-        let again = outbox.iter().position(|item| item.number == failed);
-        let (mut behind, mut bytes) = (Vec::new(), 0);
-        for (index, item) in outbox.into_iter().enumerate() {
-            if item.number > failed && again.is_none_or(|again| index < again) {
-                behind.push(item.number);
-                bytes += item.envelope.payload.len();
-            } else {
-                active.outbox.push(item);
+        let answered = session.answered_number;
+        let open = refused.iter().map(|(number, _)| *number);
+        let lowest = open.filter(|number| *number > answered).min();
+        let mut again = HashSet::new();
+        if let Some(active) = session.in_flight.as_mut()
+            && let Some(failed) = lowest
+        {
+            let outbox = std::mem::take(&mut active.outbox);
+            let from = outbox.iter().position(|item| item.number == failed);
+            let (mut behind, mut bytes) = (0, 0);
+            for (index, item) in outbox.into_iter().enumerate() {
+                if item.number > failed && from.is_none_or(|from| index < from) {
+                    refused.push((item.number, ErrorCode::StoreUnavailable));
+                    behind += 1;
+                    bytes += item.envelope.payload.len();
+                } else {
+                    again.insert(item.number);
+                    active.outbox.push(item);
+                }
             }
+            active.outbox_bytes -= bytes;
+            self.sends_pending -= behind;
+            self.send_bytes_pending -= bytes;
         }
-        active.outbox_bytes -= bytes;
-        self.sends_pending -= behind.len();
-        self.send_bytes_pending -= bytes;
-        for number in behind {
-            if again.is_none() {
-                self.refuse_send(now, id, number, ErrorCode::StoreUnavailable.into());
-            } else {
-                self.answer_refused(id, number, ErrorCode::StoreUnavailable.into());
+        for (number, code) in refused {
+            match again.contains(&number) {
+                true => self.answer_refused(id, number, code.into()),
+                false => self.refuse_send(now, id, number, code.into()),
             }
-        }
-        if again.is_some() {
-            let session = self.session_mut(id).expect("checked above");
-            session.attempt_send(failed);
         }
     }
 
@@ -287,17 +292,6 @@ impl From<ErrorCode> for Refusal {
             retry_after_ms: limits::RETRY_AFTER_MS,
         }
     }
-}
-
-fn behind_a_failure(session: &mut crate::session::Session, number: u64) -> Result<(), ErrorCode> {
-    let Some(active) = session.in_flight.as_mut() else {
-        return Ok(());
-    };
-    if active.failed_number.is_some_and(|failed| number > failed) {
-        return Err(ErrorCode::StoreUnavailable);
-    }
-    session.attempt_send(number);
-    Ok(())
 }
 
 fn deadline(asked_ms: u32) -> Duration {

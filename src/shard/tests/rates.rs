@@ -7,7 +7,7 @@ use roadstead_proto::{ErrorCode, Position};
 
 use super::fake_store::Device;
 use super::frames::{alice, answers, bob, chat, device, ours};
-use super::world::{ConnId, World};
+use super::world::{ConnId, Kind, World};
 use crate::rate::Rate;
 
 /// From one token to the next at the rate of [`limited`].
@@ -63,6 +63,29 @@ fn r26_a_send_above_the_rate_is_refused_for_now_and_not_executed() {
         (counters.sends_rate_limited, counters.sends_refused),
         (1, 2)
     );
+}
+
+/// Seed 796048452412 of the simulator.
+#[test]
+fn r16_an_earlier_attempt_that_waits_frees_nothing_behind_a_refused_copy() {
+    let (mut world, from, to) = limited();
+    world.held.insert(Kind::Send);
+    say(&mut world, from, 1..=3);
+    // 1 is with the store, 2 and 3 wait. The client says it all again from 2, and one more, above its rate.
+    say(&mut world, from, 2..=4);
+    let refused = [(2, LIMITED), (3, BEHIND), (4, BEHIND)];
+    assert_eq!(answered(&mut world, from), refused);
+    world.held.clear();
+    world.release();
+    let committed = [(1, Ok(())), (2, Ok(())), (3, Ok(()))];
+    assert_eq!(answered(&mut world, from), committed);
+    // There are tokens again, and the rest of what the client was saying arrives: 4 comes first.
+    world.advance(3 * TOKEN);
+    say(&mut world, from, [5]);
+    assert_eq!(answered(&mut world, from), [(5, BEHIND)]);
+    say(&mut world, from, 4..=5);
+    assert_eq!(answered(&mut world, from), [(4, Ok(())), (5, Ok(()))]);
+    assert_eq!(world.texts(to), ["1", "2", "3", "4", "5"]);
 }
 
 #[test]

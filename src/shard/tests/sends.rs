@@ -261,6 +261,30 @@ fn r16_a_failure_that_becomes_known_while_a_later_refusal_is_retried_goes_first(
 }
 
 #[test]
+fn r16_a_late_copy_of_one_number_frees_none_behind_it() {
+    let (mut world, from, to) = pair();
+    world.held.insert(Kind::Send);
+    say(&mut world, from, [1]);
+    say(&mut world, from, 2..=3);
+    world.complete(Kind::Send);
+    assert_eq!(answered(&mut world, from), committed([1]));
+    // A copy of 2 and nothing else waits when the batch with 2 and 3 fails.
+    say(&mut world, from, [2]);
+    world.fail(Kind::Send, StoreError::Unavailable);
+    assert_eq!(answered(&mut world, from), refused(2..=3));
+    // What comes behind it is no resend: 4 may not overtake 3.
+    say(&mut world, from, [4]);
+    assert_eq!(answered(&mut world, from), refused([4]));
+    world.held.clear();
+    world.release();
+    assert_eq!(answered(&mut world, from), committed([2]));
+    say(&mut world, from, 3..=4);
+    world.pump();
+    assert_eq!(answered(&mut world, from), committed(3..=4));
+    assert_eq!(world.texts(to), ["1", "2", "3", "4"]);
+}
+
+#[test]
 fn r16_one_that_was_sent_again_before_its_failure_was_known_reopens() {
     let (mut world, from, to) = pair();
     world.held.insert(Kind::Send);
