@@ -120,6 +120,7 @@ impl Outbox {
 
     pub(super) fn end_session(&mut self) {
         (self.sent, self.held, self.open) = (0, false, false);
+        self.confirmed = None;
     }
 
     /// Everything that was numbered and not confirmed is lost, and the numbers with it.
