@@ -214,23 +214,25 @@ impl Session {
         }
     }
 
-    /// Whether a send has to wait because one before it failed and has not been sent again.
-    pub(crate) fn is_behind_a_failure(&self, number: u64) -> bool {
-        let lowest = self
-            .in_flight
-            .as_ref()
-            .and_then(|active| active.failed.first());
-        lowest.is_some_and(|failed| number > *failed)
-    }
-
-    /// A client says again what failed, from the lowest number on: the way is free.
-    pub(crate) fn attempt_send(&mut self, number: u64) {
-        if number > self.answered_number
-            && !self.is_behind_a_failure(number)
-            && let Some(active) = self.in_flight.as_mut()
-        {
+    /// Whether a send may go on, or has to wait because one before it failed and has not been sent again. One
+    /// that says again what failed, from the lowest number on, frees the way.
+    pub(crate) fn attempt_send(&mut self, number: u64) -> bool {
+        let Some(active) = self.in_flight.as_mut() else {
+            return true;
+        };
+        if active.failed.first().is_some_and(|lowest| number > *lowest) {
+            return false;
+        }
+        if number > self.answered_number {
             active.failed.clear();
         }
+        true
+    }
+
+    /// Whether an attempt at a number waits for the batch under way to be answered.
+    pub(crate) fn has_in_outbox(&self, number: u64) -> bool {
+        let active = self.in_flight.as_ref();
+        active.is_some_and(|active| active.outbox.iter().any(|item| item.number == number))
     }
 
     /// The store gave a number its final answer. It does so in order: whatever comes before has its own.

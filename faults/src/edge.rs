@@ -19,7 +19,7 @@ use crate::scenario::Bench;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often something that has no way to tell is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// How the server is started.
 #[derive(Debug, Clone, Default)]

@@ -3,22 +3,18 @@
 use std::collections::BTreeSet;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use roadstead_client::{ChatId, Client, Config, DeviceId, Event, Events, Trust, UserId};
 
-use crate::edge::{Edge, PATIENCE};
+use crate::edge::{Edge, LOOK_EVERY, PATIENCE};
 
 /// The user who writes to all of them.
 const WRITER: u64 = 900_000;
 
 /// What each of them is sent: several windows of a session.
-const MESSAGES: usize = 24;
+const MESSAGES: u32 = 24;
 const BYTES: usize = 30_000;
-
-/// How often the thread looks whether it is to go on.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Devices that hold their sessions and read nothing until they are told to. The same ones every time: what
 /// they take leaves nothing behind.

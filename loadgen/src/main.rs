@@ -49,12 +49,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EXIT_ERROR: u8 = 1;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse();
     if let Err(error) = host::set_huge_pages(false) {
         out::note(format_args!(
             "loadgen: huge pages stay as they were: {error}"
         ));
     }
+    let cli = cli::Cli::parse();
     let done = match &cli.command {
         cli::Command::Agent(agent) => agent::serve(agent).map(|()| 0),
         _ => scenario::run(&cli).map(|report| report.verdict.exit_code()),

@@ -1,6 +1,5 @@
 //! Sending: from a Send frame to its SendResult.
 
-use std::collections::HashSet;
 use std::hash::Hasher;
 use std::time::Duration;
 
@@ -47,10 +46,9 @@ impl Shard {
         if send.payload.len() > wire::PAYLOAD_BYTES_MAX {
             return Err(ErrorCode::PayloadTooLarge.into());
         }
-        if session.is_behind_a_failure(send.number) {
+        if !session.attempt_send(send.number) {
             return Err(ErrorCode::StoreUnavailable.into());
         }
-        session.attempt_send(send.number);
         if session.sends_in_flight() >= wire::SENDS_IN_FLIGHT_MAX
             || session.send_bytes_in_flight() >= wire::SENDS_IN_FLIGHT_BYTES_MAX
         {
@@ -216,7 +214,6 @@ impl Shard {
         let answered = session.answered_number;
         let open = refused.iter().map(|(number, _)| *number);
         let lowest = open.filter(|number| *number > answered).min();
-        let mut again = HashSet::new();
         if let Some(active) = session.in_flight.as_mut()
             && let Some(failed) = lowest
         {
@@ -229,7 +226,6 @@ impl Shard {
                     behind += 1;
                     bytes += item.envelope.payload.len();
                 } else {
-                    again.insert(item.number);
                     active.outbox.push(item);
                 }
             }
@@ -238,7 +234,8 @@ impl Shard {
             self.send_bytes_pending -= bytes;
         }
         for (number, code) in refused {
-            match again.contains(&number) {
+            let session = self.session_mut(id).expect("looked at above");
+            match session.has_in_outbox(number) {
                 true => self.answer_refused(id, number, code.into()),
                 false => self.refuse_send(now, id, number, code.into()),
             }

@@ -36,8 +36,9 @@ pub(crate) fn sanitize(options: &[String]) -> anyhow::Result<()> {
 
 fn run(watch: Watch) -> anyhow::Result<()> {
     let missing = match watch {
-        Watch::Address if !works(&["rustc", "--version"]) => "rustup toolchain install nightly",
-        Watch::Thread if !works(&["rustc", "--version"]) => "rustup toolchain install nightly",
+        Watch::Address | Watch::Thread if !works(&["rustc", "--version"]) => {
+            "rustup toolchain install nightly"
+        }
         Watch::Miri if !works(&["cargo", "miri", "--version"]) => {
             "rustup component add miri rust-src --toolchain nightly"
         }
