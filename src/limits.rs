@@ -64,6 +64,19 @@ pub const STORE_SEND_BYTES_REFUSED_ABOVE: usize = 2 * STORE_SEND_BYTES_CONGESTED
 /// full is forgotten ([`crate::rate`]).
 pub const SEND_RATES_MAX: usize = 64 * 1024;
 
+/// Pairs of sender and recipient of one shard whose sends are counted at once, when that rate is limited. As
+/// [`SEND_RATES_MAX`]; a user writes to few others in the time in which a bucket fills.
+pub const RECIPIENT_RATES_MAX: usize = 128 * 1024;
+
+/// How long a session remembers that a chat refused it for a while (R16), if its client does not say before
+/// that it knows. What was sent before the refusal was known has long arrived: a client that hears nothing
+/// for so long takes its connection for dead.
+pub const CHAT_REFUSAL_REMEMBERED: Duration = Duration::from_secs(60);
+
+/// When a client may try a recipient again that has no room, in milliseconds. It needs that recipient's
+/// device to come back or to acknowledge, which takes minutes at least where it is not a matter of moments.
+pub const RECIPIENT_FULL_RETRY_MS: u32 = 30_000;
+
 /// What a client is told to wait after a retryable refusal of a send, in milliseconds, at least.
 pub const RETRY_AFTER_MS: u32 = 250;
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use roadstead_proto::{ChatId, DeviceId, Position, UserId, limits as wire};
 
 use crate::limits;
+use crate::refusals::ChatRefusals;
 use crate::store::{DeviceOpened, KnownEntry, SendItem};
 use crate::time::Time;
 
@@ -124,6 +125,8 @@ pub(crate) struct InFlight {
     /// again, or an attempt that was under way gives it its answer (R16). As many as a client may have in
     /// flight: one that has more harms its own order.
     failed: Vec<u64>,
+    /// Chats that refused a number for good and more of the same for a while (R16).
+    pub(crate) refusals: ChatRefusals,
     /// Read marks that wait for the one under way: one for each chat.
     pub(crate) read_marks: Vec<(ChatId, Position)>,
     /// The read mark under way.
@@ -281,6 +284,7 @@ impl Session {
             active.window = VecDeque::new();
             (active.unacked, active.unacked_bytes) = (0, 0);
             active.failed = Vec::new();
+            active.refusals = ChatRefusals::default();
             active.read_marks = Vec::new();
             (active.mark_at, active.retry_at, active.retries) = (None, None, 0);
             if active.is_quiet() {
@@ -320,6 +324,7 @@ impl InFlight {
             outbox_bytes: 0,
             committing_bytes: 0,
             failed: Vec::new(),
+            refusals: ChatRefusals::default(),
             read_marks: Vec::new(),
             marking: None,
             mark_at: None,
@@ -348,8 +353,9 @@ impl InFlight {
 
     /// When the last interval has passed, if nothing else is under way.
     fn settles_at(&self) -> Option<Time> {
-        self.is_quiet()
-            .then(|| self.flush_not_before.max(self.typing_until))
+        let refused_until = self.refusals.until().unwrap_or_default();
+        let intervals_end = self.flush_not_before.max(self.typing_until);
+        self.is_quiet().then(|| intervals_end.max(refused_until))
     }
 
     fn is_idle(&self, now: Time) -> bool {

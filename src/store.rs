@@ -70,7 +70,8 @@ pub struct Sends {
     pub user: UserId,
     /// The sending device.
     pub device: DeviceId,
-    /// In order of arrival. A retryable failure of one fails all behind it (R16).
+    /// In order of arrival. A retryable failure of one fails all behind it, a refusal of a chat for a while
+    /// those behind it that go to the same chat (R16).
     pub items: Vec<SendItem>,
 }
 
@@ -81,6 +82,10 @@ pub struct SendItem {
     pub number: u64,
     /// A hash of chat and payload, to tell a retry from a reused number (R12).
     pub request_hash: u64,
+    /// The highest number of this chat that its client knows to be refused for a while; 0 for none (R16).
+    pub after: u64,
+    /// It is refused for good already: the store keeps this as the number's answer, unless it has one (R16).
+    pub refused: Option<StoreError>,
     /// The chat.
     pub chat: ChatId,
     /// The other user of the pair; the sender itself for notes to its own devices.
@@ -306,8 +311,16 @@ pub enum StoreError {
     EarlierSendFailed,
     /// No such user.
     UserUnknown,
-    /// Every device of the recipient is suspended (R21). Retryable.
+    /// No device of the recipient takes anything from this sender: each is suspended, or holds as much of it
+    /// as one sender may have there (R21). Final for the number.
     RecipientFull,
+    /// The sender has sent too much to this recipient. Final for the number.
+    ChatBusy {
+        /// When the next message is taken.
+        retry_after_ms: u32,
+    },
+    /// A record of the chat, the recipient or the sender can not be read. Final for the number.
+    RecordDamaged,
     /// The number was used for another message (R12).
     NumberReused,
     /// A newer number took the slot of this one's answer (R12).
@@ -327,11 +340,14 @@ impl StoreError {
     #[must_use]
     pub fn code(self) -> ErrorCode {
         match self {
-            Self::Unavailable | Self::EarlierSendFailed => ErrorCode::StoreUnavailable,
+            Self::Unavailable => ErrorCode::StoreUnavailable,
+            Self::EarlierSendFailed => ErrorCode::EarlierRefused,
             Self::Overloaded => ErrorCode::Overloaded,
             Self::DeadlinePassed => ErrorCode::DeadlinePassed,
             Self::UserUnknown => ErrorCode::UserUnknown,
             Self::RecipientFull => ErrorCode::RecipientFull,
+            Self::ChatBusy { .. } => ErrorCode::ChatBusy,
+            Self::RecordDamaged => ErrorCode::RecordDamaged,
             Self::NumberReused => ErrorCode::NumberReused,
             Self::NumberSpent => ErrorCode::NumberSpent,
             Self::DeviceLimit => ErrorCode::DeviceLimit,
@@ -339,6 +355,15 @@ impl StoreError {
             Self::CursorInvalid => ErrorCode::CursorInvalid,
             Self::Corrupt => ErrorCode::Internal,
         }
+    }
+
+    /// Whether it is kept as a number's answer, so that no later copy of the send is executed (R12, R16).
+    #[must_use]
+    pub fn is_kept(self) -> bool {
+        matches!(
+            self,
+            Self::UserUnknown | Self::RecipientFull | Self::ChatBusy { .. } | Self::RecordDamaged
+        )
     }
 
     /// Whether the same command may succeed later.

@@ -24,6 +24,7 @@ fn send(payload: usize) -> ClientFrame {
             chat: Bytes::from_static(&[1; 16]),
             payload: vec![7; payload].into(),
             deadline_ms: 0,
+            after: 0,
         })),
     }
 }

@@ -105,6 +105,7 @@ impl World {
             chat: Bytes::copy_from_slice(chat.as_bytes()),
             payload: payload.clone(),
             deadline_ms: 0,
+            after: 0,
         };
         self.frame(id(from), Body::Send(send));
         let cursor = Bytes::copy_from_slice(self.last[at(to)].as_bytes());

@@ -244,8 +244,10 @@ async fn r21_an_inbox_at_its_limit() {
     };
     assert_eq!(
         (error.code(), error.retryable),
-        (ErrorCode::RecipientFull, true)
+        (ErrorCode::RecipientFull, false),
+        "D-F1: final for its number, so that it holds no other chat (R16)"
     );
+    assert!(error.retry_after_ms > 0);
     assert!(accepted >= 8);
     bystanders.are_well().await;
 
@@ -265,17 +267,18 @@ async fn r21_an_inbox_at_its_limit() {
     );
     two.ack(gap.cursor).await;
     let retried = async {
+        let mut refused = error.number;
         loop {
-            one.message_numbered(error.number, chat(1, 2), b"filling")
-                .await;
+            one.message_after(refused, chat(1, 2), b"filling").await;
             match one.try_next().await.expect("open") {
                 Expect::SendResult(_) => return,
-                Expect::Error(_) | Expect::ReceiptUpdate(_) => {}
+                Expect::Error(error) => refused = error.number,
+                Expect::ReceiptUpdate(_) => {}
                 other => panic!("{other:?}"),
             }
         }
     };
-    support::soon("the send that had been refused", retried).await;
+    support::soon("what had been refused, under a new number", retried).await;
     two.deliver().await;
 }
 

@@ -258,6 +258,7 @@ impl Ledger {
             chat: Bytes::copy_from_slice(chat.as_bytes()),
             payload: payload::encode(&header, self.rules.size),
             deadline_ms: 0,
+            after: 0,
         }
     }
 

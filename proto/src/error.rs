@@ -3,6 +3,9 @@
 pub use crate::v1::ErrorCode;
 use crate::v1::{self};
 
+/// Codes that a table by code has to have room for: they end at 63.
+pub const CODES_MAX: usize = 64;
+
 impl ErrorCode {
     /// Whether the same request may succeed later without any change.
     #[must_use]
@@ -10,7 +13,6 @@ impl ErrorCode {
         matches!(
             self,
             Self::Internal
-                | Self::RecipientFull
                 | Self::InFlightLimit
                 | Self::DeadlinePassed
                 | Self::StoreUnavailable
@@ -19,7 +21,15 @@ impl ErrorCode {
                 | Self::Draining
                 | Self::RateLimited
                 | Self::HelloTimeout
+                | Self::EarlierRefused
         )
+    }
+
+    /// Whether the number is refused for good and its chat for a while: the same message may be taken later,
+    /// under another number, and what its device sent to the chat before it knew is refused alike (R16).
+    #[must_use]
+    pub fn refuses_chat_for_now(self) -> bool {
+        matches!(self, Self::RecipientFull | Self::ChatBusy)
     }
 
     /// The code as a QUIC application error code (RFC 9000, section 20.2).
@@ -54,11 +64,16 @@ mod tests {
 
     #[test]
     fn close_codes_round_trip() {
-        for code in 0..=28 {
-            let parsed = ErrorCode::from_close_code(code).expect("every number up to 28 is a code");
+        for code in (0..=28).chain(56..=58) {
+            let parsed = ErrorCode::from_close_code(code).expect("a number of the table is a code");
             assert_eq!(u64::from(parsed.as_close_code()), code);
+            assert!(
+                code < CODES_MAX as u64,
+                "counters by code have a place for it"
+            );
         }
         assert_eq!(ErrorCode::from_close_code(29), None);
+        assert_eq!(ErrorCode::from_close_code(59), None);
         assert_eq!(ErrorCode::from_close_code(u64::MAX), None);
     }
 
@@ -67,5 +82,23 @@ mod tests {
         assert!(ErrorCode::StoreUnavailable.is_retryable());
         assert!(!ErrorCode::NumberReused.is_retryable());
         assert!(!ErrorCode::TokenExpired.is_retryable());
+    }
+
+    #[test]
+    fn df1_r16_a_refusal_that_belongs_to_a_chat_is_final_for_its_number() {
+        for code in [
+            ErrorCode::RecipientFull,
+            ErrorCode::ChatBusy,
+            ErrorCode::RecordDamaged,
+            ErrorCode::UserUnknown,
+        ] {
+            assert!(!code.is_retryable(), "{code:?} would hold all other chats");
+        }
+        assert!(ErrorCode::EarlierRefused.is_retryable());
+        assert!(ErrorCode::RecipientFull.refuses_chat_for_now());
+        assert!(
+            !ErrorCode::RecordDamaged.refuses_chat_for_now(),
+            "waiting mends nothing"
+        );
     }
 }

@@ -14,6 +14,9 @@ pub enum IdError {
     /// A chat id has 16 bytes.
     #[error("a chat id has 16 bytes, not {0}")]
     ChatLength(usize),
+    /// A group's id names a cluster that this version does not know: its first byte behind the zeros is 0.
+    #[error("a group of cluster {0}, which is unknown here")]
+    ClusterUnknown(u8),
     /// In a pair's id the smaller user id comes first.
     #[error("the pair is out of order: the smaller user id comes first")]
     PairOrder,
@@ -32,7 +35,8 @@ pub struct DeviceId(NonZeroU32);
 pub struct MessageId(u64);
 
 /// A chat. A pair's id is both user ids, the smaller first, big-endian, so it needs no look-up; a
-/// group's id starts with eight zero bytes, which no pair has because no user is 0.
+/// group's id starts with eight zero bytes, which no pair has because no user is 0. The byte behind them is
+/// kept for the cluster that holds the group (R27): 0, while there is one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChatId([u8; 16]);
 
@@ -147,6 +151,10 @@ impl ChatId {
         if low > high {
             return Err(IdError::PairOrder);
         }
+        let [cluster, ..] = high.to_be_bytes();
+        if low == 0 && cluster != 0 {
+            return Err(IdError::ClusterUnknown(cluster));
+        }
         Ok(id)
     }
 
@@ -259,6 +267,18 @@ mod tests {
         let mut group = [0; 16];
         group[15] = 1;
         assert_eq!(ChatId::from_slice(&group).expect("valid").users(), None);
+    }
+
+    #[test]
+    fn r27_a_group_of_another_cluster_is_unknown() {
+        for cluster in [1, 63, 64, 255] {
+            let mut group = [0; 16];
+            (group[8], group[15]) = (cluster, 1);
+            assert_eq!(
+                ChatId::from_slice(&group),
+                Err(IdError::ClusterUnknown(cluster))
+            );
+        }
     }
 
     #[test]

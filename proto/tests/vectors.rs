@@ -77,6 +77,12 @@ fn client_frames() -> Vec<(&'static str, client_frame::Body)> {
         chat: chat(),
         payload: Bytes::from_static(b"hello"),
         deadline_ms: 0,
+        after: 0,
+    };
+    let after = v1::Send {
+        number: 8,
+        after: 7,
+        ..send.clone()
     };
     let late = v1::Send {
         number: 128,
@@ -97,6 +103,7 @@ fn client_frames() -> Vec<(&'static str, client_frame::Body)> {
         ("hello_with_resume_token", Body::Hello(resume)),
         ("send", Body::Send(send)),
         ("send_empty_with_deadline", Body::Send(late)),
+        ("send_after_a_refusal", Body::Send(after)),
         (
             "ack",
             Body::Ack(v1::Ack {
@@ -128,6 +135,7 @@ fn welcome() -> v1::Welcome {
         }),
         resume_token: Bytes::from_static(b"rt"),
         node_hints: Vec::new(),
+        capabilities: v1::ServerCapability::FinalChatRefusals as u64,
     }
 }
 
@@ -177,6 +185,18 @@ fn server_frames() -> Vec<(&'static str, server_frame::Body)> {
         message: "later".into(),
         number: 2,
     };
+    let behind = v1::Error {
+        code: v1::ErrorCode::EarlierRefused.into(),
+        number: 3,
+        ..refused.clone()
+    };
+    let busy = v1::Error {
+        code: v1::ErrorCode::ChatBusy.into(),
+        retryable: false,
+        retry_after_ms: 4_000,
+        number: 7,
+        ..refused.clone()
+    };
     let closing = v1::Error {
         code: v1::ErrorCode::SessionReplaced.into(),
         ..v1::Error::default()
@@ -202,6 +222,8 @@ fn server_frames() -> Vec<(&'static str, server_frame::Body)> {
         ("receipt_update", Body::ReceiptUpdate(receipt)),
         ("gap", Body::Gap(gap)),
         ("error_of_a_send", Body::Error(refused)),
+        ("error_behind_another", Body::Error(behind)),
+        ("error_of_a_busy_chat", Body::Error(busy)),
         ("error_of_the_session", Body::Error(closing)),
         ("go_away", Body::GoAway(go_away)),
         ("typing", Body::Typing(typing)),
@@ -328,8 +350,8 @@ fn vectors_that_differ_in_identity_are_refused_by_the_types() {
     assert_eq!(ChatId::from_slice(&[0; 16]), Err(IdError::Zero));
     // A canary: were the vectors not read at all, the tests above would pass.
     assert!(vectors(MALFORMED).len() >= 25);
-    assert_eq!(vectors(CLIENT).len(), 8);
-    assert_eq!(vectors(SERVER).len(), 12);
+    assert_eq!(vectors(CLIENT).len(), 9);
+    assert_eq!(vectors(SERVER).len(), 14);
 }
 
 /// The bytes of an annotated block: what stands before two spaces, if it is hexadecimal.

@@ -18,8 +18,7 @@ use crate::time::{Now, Time};
 impl Shard {
     /// The server ends a session. What it acknowledged is flushed (R18), its home forgets it (R13).
     pub(super) fn close(&mut self, id: SessionId, reason: CloseReason) {
-        let code = usize::try_from(reason.code.as_close_code()).unwrap_or(0);
-        self.counters.closed_by_code[code.min(31)] += 1;
+        self.counters.closed_by_code.add(reason.code);
         self.leave(id);
         self.outputs.push_back(Output::Close(id, reason));
     }

@@ -21,8 +21,9 @@ mod tests;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use roadstead_proto::error::CODES_MAX;
 use roadstead_proto::v1::{self, client_frame, server_frame};
-use roadstead_proto::{ErrorCode, Position, UserId};
+use roadstead_proto::{ChatId, ErrorCode, Position, UserId};
 use slab::Slab;
 
 use crate::directory::{Directory, InboxWatch};
@@ -60,6 +61,8 @@ pub struct ShardConfig {
     /// Sends that a user may make, or `None` for as many as the store takes. Counted by each shard for the
     /// sessions that it holds: a user's sessions are on one, unless a client goes elsewhere on purpose (T9).
     pub send_rate: Option<Rate>,
+    /// Of those, what a user may send to one other user, or `None` for no less.
+    pub recipient_rate: Option<Rate>,
 }
 
 impl ShardConfig {
@@ -76,6 +79,7 @@ impl ShardConfig {
             inbox_entries_max: limits::INBOX_ENTRIES_MAX,
             slow_consumer_after: limits::SLOW_CONSUMER_AFTER,
             send_rate: None,
+            recipient_rate: None,
         }
     }
 
@@ -106,6 +110,8 @@ pub struct Counters {
     pub sends_refused: u64,
     /// Of those, because the user had made too many.
     pub sends_rate_limited: u64,
+    /// Sends refused for good because their user had sent too much to their recipient.
+    pub sends_chat_busy: u64,
     /// Users whose sends were counted anew before their bucket was full, because the table of them was.
     pub send_rates_forgotten: u64,
     /// Entries delivered.
@@ -140,8 +146,32 @@ pub struct Counters {
     pub session_bytes: u64,
     /// Bytes of the directory.
     pub directory_bytes: u64,
+    /// Sends refused, by error code.
+    pub sends_refused_by_code: CountByCode,
     /// Sessions closed by the server, by error code.
-    pub closed_by_code: [u64; 32],
+    pub closed_by_code: CountByCode,
+}
+
+/// A count for each error code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CountByCode([u64; CODES_MAX]);
+
+impl CountByCode {
+    fn add(&mut self, code: ErrorCode) {
+        let place = usize::try_from(code.as_close_code()).unwrap_or(0);
+        self.0[place.min(CODES_MAX - 1)] += 1;
+    }
+
+    /// The counts, in the order of codes.
+    pub fn iter(&self) -> impl Iterator<Item = u64> {
+        self.0.into_iter()
+    }
+}
+
+impl Default for CountByCode {
+    fn default() -> Self {
+        Self([0; CODES_MAX])
+    }
 }
 
 /// Who waits for an answer of the store.
@@ -150,7 +180,7 @@ enum Pending {
     OpenDevice(SessionId),
     Send {
         session: SessionId,
-        numbers: Vec<u64>,
+        numbers: Vec<(u64, ChatId)>,
         bytes: usize,
     },
     ReadInbox(SessionId),
@@ -178,6 +208,8 @@ pub struct Shard {
     send_bytes_pending: usize,
     /// By user.
     send_rates: Option<RateTable<UserId>>,
+    /// By sender and recipient.
+    recipient_rates: Option<RateTable<(UserId, UserId)>>,
     timers: BTreeSet<(Time, SessionId)>,
     /// No timer is looked at before this: the last slice of them fired just before it.
     timers_from: Time,
@@ -204,6 +236,9 @@ impl Shard {
             send_rates: config
                 .send_rate
                 .map(|rate| RateTable::new(rate, limits::SEND_RATES_MAX, config.hash_key)),
+            recipient_rates: config
+                .recipient_rate
+                .map(|rate| RateTable::new(rate, limits::RECIPIENT_RATES_MAX, config.hash_key)),
             timers: BTreeSet::new(),
             timers_from: Time::ZERO,
             sweeps: Vec::new(),
@@ -300,7 +335,11 @@ impl Shard {
             sends_pending: count(self.sends_pending),
             send_bytes_pending: count(self.send_bytes_pending),
             requests_pending: count(self.pending.len()),
-            send_rates_forgotten: self.send_rates.as_ref().map_or(0, RateTable::forgotten),
+            send_rates_forgotten: self.send_rates.as_ref().map_or(0, RateTable::forgotten)
+                + self
+                    .recipient_rates
+                    .as_ref()
+                    .map_or(0, RateTable::forgotten),
             users: count(self.directory.users()),
             session_bytes: count(self.sessions.bytes()),
             directory_bytes: count(self.directory.bytes()),

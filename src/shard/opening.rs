@@ -1,6 +1,6 @@
 //! From the first frame to the Welcome.
 
-use roadstead_proto::v1::{self, Capability, hello, server_frame};
+use roadstead_proto::v1::{self, Capability, ServerCapability, hello, server_frame};
 use roadstead_proto::{DeviceId, ErrorCode, Position, limits as wire};
 
 use super::{Pending, Shard};
@@ -165,6 +165,7 @@ impl Shard {
             home_prefix: Some(self.config.placement.home_prefix(user)),
             resume_token: opening.resume_token,
             node_hints: self.config.node_hints.clone(),
+            capabilities: capabilities(),
         };
         self.counters.welcomes += 1;
         self.counters.sessions_active += 1;
@@ -179,6 +180,11 @@ impl Shard {
             self.deliver(now, id, gap);
         }
     }
+}
+
+/// What this server understands beyond the first version of the protocol.
+fn capabilities() -> u64 {
+    u64::from(ServerCapability::FinalChatRefusals as u32)
 }
 
 fn announced_limits() -> v1::Limits {

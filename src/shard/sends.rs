@@ -37,6 +37,7 @@ impl Shard {
 
     /// Checks a Send and makes the item that the store commits.
     fn admit(&mut self, now: Now, id: SessionId, send: v1::Send) -> Result<SendItem, Refusal> {
+        let after = send.after;
         let store_full = self.sends_pending >= limits::STORE_SENDS_REFUSED_ABOVE
             || self.send_bytes_pending >= limits::STORE_SEND_BYTES_REFUSED_ABOVE;
         let session = self.session_mut(id).expect("it sent the frame");
@@ -47,7 +48,7 @@ impl Shard {
             return Err(ErrorCode::PayloadTooLarge.into());
         }
         if !session.attempt_send(send.number) {
-            return Err(ErrorCode::StoreUnavailable.into());
+            return Err(ErrorCode::EarlierRefused.into());
         }
         if session.sends_in_flight() >= wire::SENDS_IN_FLIGHT_MAX
             || session.send_bytes_in_flight() >= wire::SENDS_IN_FLIGHT_BYTES_MAX
@@ -58,6 +59,7 @@ impl Shard {
             return Err(ErrorCode::Overloaded.into());
         }
         self.count_send(now, user)?;
+        let refused = self.refused_by_chat(now, id, (chat, recipient), (send.number, after));
         let message_id = self
             .message_ids
             .next(now.unix_ms)
@@ -65,6 +67,8 @@ impl Shard {
         Ok(SendItem {
             number: send.number,
             request_hash: request_hash(chat, &send.payload),
+            after,
+            refused,
             chat,
             recipient,
             deadline: now.at + deadline(send.deadline_ms),
@@ -93,6 +97,55 @@ impl Shard {
         })
     }
 
+    /// Why the chat takes nothing more of this device for a while, if it does not: what was sent before an
+    /// earlier refusal of it was known, or more than one recipient has to bear of one sender (R16, R21). The
+    /// send goes to the store all the same, which keeps the refusal as its answer.
+    fn refused_by_chat(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        (chat, recipient): (ChatId, UserId),
+        (number, after): (u64, u64),
+    ) -> Option<StoreError> {
+        let session = self.session_mut(id).expect("it sent the frame");
+        let (user, _) = session.identity();
+        if let Some(active) = session.in_flight.as_mut() {
+            active.refusals.forget(now.at);
+            if let Some(error) = active.refusals.of(chat, number, after) {
+                return Some(error);
+            }
+        }
+        let rates = self
+            .recipient_rates
+            .as_mut()
+            .filter(|_| recipient != user)?;
+        let wait = rates.take(now.at, (user, recipient)).err()?;
+        self.counters.sends_chat_busy += 1;
+        let error = StoreError::ChatBusy {
+            retry_after_ms: millis_up(wait),
+        };
+        self.note_chat_refusal(now, id, (chat, number), error);
+        Some(error)
+    }
+
+    fn note_chat_refusal(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        (chat, number): (ChatId, u64),
+        error: StoreError,
+    ) {
+        let session = self.session_mut(id).expect("checked by the caller");
+        let active = session.in_flight(now.at);
+        let until = now.at + limits::CHAT_REFUSAL_REMEMBERED;
+        active.refusals.note(chat, number, error, until);
+        for item in &mut active.outbox {
+            if item.chat == chat && item.refused.is_none() {
+                item.refused = active.refusals.of(chat, item.number, item.after);
+            }
+        }
+    }
+
     /// Hands the waiting sends to the store, if none of this device are there already (R16).
     fn submit(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else {
@@ -109,7 +162,7 @@ impl Shard {
         active.committing = items.len();
         let bytes = std::mem::take(&mut active.outbox_bytes);
         active.committing_bytes = bytes;
-        let numbers = items.iter().map(|item| item.number).collect();
+        let numbers = items.iter().map(|item| (item.number, item.chat)).collect();
         let command = Command::Send(Sends {
             user,
             device,
@@ -129,7 +182,7 @@ impl Shard {
         &mut self,
         now: Now,
         id: SessionId,
-        numbers: &[u64],
+        numbers: &[(u64, ChatId)],
         answers: Vec<Result<Sent, StoreError>>,
     ) {
         assert_eq!(numbers.len(), answers.len(), "one answer for each send");
@@ -152,14 +205,15 @@ impl Shard {
             return self.settle(now, id);
         }
         let mut refused = Vec::new();
-        for (number, answer) in numbers.iter().zip(answers) {
+        for ((number, chat), answer) in numbers.iter().zip(answers) {
             match answer {
                 Ok(sent) => self.confirm(id, *number, sent),
                 Err(error) if error.is_retryable() => refused.push((*number, error.code())),
                 Err(error) => {
                     let session = self.session_mut(id).expect("checked above");
                     session.answer_by_store(*number);
-                    self.refuse_send(now, id, *number, error.code().into());
+                    self.note_chat_refusal(now, id, (*chat, *number), error);
+                    self.refuse_send(now, id, *number, error.into());
                 }
             }
         }
@@ -195,9 +249,10 @@ impl Shard {
 
     fn answer_refused(&mut self, id: SessionId, number: u64, refusal: Refusal) {
         self.counters.sends_refused += 1;
+        self.counters.sends_refused_by_code.add(refusal.code);
         let mut error = refusal.code.frame(explanation(refusal.code));
         error.number = number;
-        if error.retryable {
+        if error.retryable || refusal.code.refuses_chat_for_now() {
             error.retry_after_ms = refusal.retry_after_ms;
         }
         self.send(id, server_frame::Body::Error(error));
@@ -222,7 +277,7 @@ impl Shard {
             let (mut behind, mut bytes) = (0, 0);
             for (index, item) in outbox.into_iter().enumerate() {
                 if item.number > failed && from.is_none_or(|from| index < from) {
-                    refused.push((item.number, ErrorCode::StoreUnavailable));
+                    refused.push((item.number, ErrorCode::EarlierRefused));
                     behind += 1;
                     bytes += item.envelope.payload.len();
                 } else {
@@ -273,11 +328,23 @@ struct Refusal {
 impl Refusal {
     /// Not before this time has passed, rounded up.
     fn after(code: ErrorCode, wait: Duration) -> Self {
-        let wait = wait.as_micros().div_ceil(1_000);
-        let wait = u32::try_from(wait).unwrap_or(u32::MAX);
         Self {
             code,
-            retry_after_ms: wait.max(limits::RETRY_AFTER_MS),
+            retry_after_ms: millis_up(wait).max(limits::RETRY_AFTER_MS),
+        }
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let retry_after_ms = match error {
+            StoreError::ChatBusy { retry_after_ms } => retry_after_ms.max(limits::RETRY_AFTER_MS),
+            StoreError::RecipientFull => limits::RECIPIENT_FULL_RETRY_MS,
+            _ => limits::RETRY_AFTER_MS,
+        };
+        Self {
+            code: error.code(),
+            retry_after_ms,
         }
     }
 }
@@ -289,6 +356,11 @@ impl From<ErrorCode> for Refusal {
             retry_after_ms: limits::RETRY_AFTER_MS,
         }
     }
+}
+
+/// Milliseconds, rounded up.
+fn millis_up(time: Duration) -> u32 {
+    u32::try_from(time.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX)
 }
 
 fn deadline(asked_ms: u32) -> Duration {
@@ -313,7 +385,10 @@ fn explanation(code: ErrorCode) -> &'static str {
         ErrorCode::PayloadTooLarge => "see Welcome.limits.payload_bytes_max",
         ErrorCode::InFlightLimit => "see Welcome.limits.sends_in_flight_max",
         ErrorCode::UserUnknown => "nobody has that id",
-        ErrorCode::RecipientFull => "every device of the recipient is suspended",
+        ErrorCode::RecipientFull => "the recipient has no room for more of this sender",
+        ErrorCode::ChatBusy => "this chat takes no more for a while",
+        ErrorCode::RecordDamaged => "a record of this chat or recipient can not be read",
+        ErrorCode::EarlierRefused => "an earlier number waits for its retry",
         ErrorCode::NumberReused => "this number was used for another message",
         ErrorCode::NumberSpent => "this number is too old to be answered again",
         ErrorCode::DeadlinePassed => "the store did not get to it in time",

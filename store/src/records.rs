@@ -15,6 +15,7 @@ mod knowledge;
 pub mod meta;
 pub mod minutes;
 pub mod node;
+pub mod order;
 pub mod pending;
 pub mod read_mark;
 pub mod receipts;

@@ -137,7 +137,7 @@ fn damaged_records_are_reported_and_never_panic() {
     }
     let sent = store.attempt(&send(alice(), bob().0, 2)).expect("runs");
     match sent {
-        Ok(Outcome::Sent { answers, .. }) => assert_eq!(answers, [Err(StoreError::Corrupt)]),
+        Ok(Outcome::Sent { answers, .. }) => assert_eq!(answers, [Err(StoreError::RecordDamaged)]),
         other => panic!("{other:?}"),
     }
     assert_eq!(

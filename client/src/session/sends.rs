@@ -119,6 +119,7 @@ impl Sends {
             chat: message.chat.as_bytes().to_vec().into(),
             payload: message.payload.clone(),
             deadline_ms: self.deadline_ms,
+            after: 0,
         })
     }
 

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use roadstead::Counters;
+use roadstead::{CountByCode, Counters};
 use roadstead_net::CloseReason;
 use roadstead_proto::ErrorCode;
+use roadstead_proto::error::CODES_MAX;
 
 pub(crate) use histogram::Histogram;
 pub(crate) use text::Text;
@@ -70,21 +71,48 @@ pub(crate) struct ShardMetrics {
     pub(crate) read_latency: Histogram,
 }
 
+/// A number for each error code.
+#[derive(Debug)]
+struct NumberByCode([Number; CODES_MAX]);
+
+impl Default for NumberByCode {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Number::default()))
+    }
+}
+
+impl NumberByCode {
+    fn publish(&self, counts: &CountByCode) {
+        for (published, count) in self.0.iter().zip(counts.iter()) {
+            published.set(count);
+        }
+    }
+
+    fn write(&self, text: &mut Text, shard: usize) {
+        let counts = self.0.iter().map(Number::get).enumerate();
+        for (code, count) in counts.filter(|(_, count)| *count > 0) {
+            let code = ErrorCode::from_close_code(code as u64).unwrap_or_default();
+            let labels = [("shard", &*shard.to_string()), ("code", code.as_str_name())];
+            text.sample(&labels, count);
+        }
+    }
+}
+
 macro_rules! core_metrics {
     ($($kind:ident $name:ident $help:literal,)+) => {
         /// The core's counters, published.
         #[derive(Debug, Default)]
         struct CoreMetrics {
             $($name: Number,)+
-            closed_by_code: [Number; 32],
+            sends_refused_by_code: NumberByCode,
+            closed_by_code: NumberByCode,
         }
 
         impl CoreMetrics {
             fn publish(&self, counters: &Counters) {
                 $(self.$name.set(counters.$name);)+
-                for (published, count) in self.closed_by_code.iter().zip(counters.closed_by_code) {
-                    published.set(count);
-                }
+                self.sends_refused_by_code.publish(&counters.sends_refused_by_code);
+                self.closed_by_code.publish(&counters.closed_by_code);
             }
         }
 
@@ -110,6 +138,7 @@ core_metrics! {
     counter sends_repeated "Sends answered with their first answer.",
     counter sends_refused "Sends refused.",
     counter sends_rate_limited "Of these, because the user had sent too much.",
+    counter sends_chat_busy "Of these, because the user had sent too much to one other.",
     counter send_rates_forgotten "Users counted anew too early, because the table of their rates was full.",
     counter delivered "Inbox entries delivered.",
     counter delivered_without_read "Of these, without a read of the store.",
@@ -171,20 +200,15 @@ pub(crate) fn write_shards(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
         "Sessions closed by the server, by error code.",
     );
     for (shard, metrics) in shards.iter().enumerate() {
-        let counts = metrics.core.closed_by_code.iter().enumerate();
-        for (code, count) in counts.filter(|(_, count)| count.get() > 0) {
-            let code = ErrorCode::from_close_code(code as u64).unwrap_or_default();
-            let labels = [
-                ("shard", shard.to_string()),
-                ("code", code.as_str_name().into()),
-            ];
-            text.sample(
-                &labels
-                    .each_ref()
-                    .map(|(name, value)| (*name, value.as_str())),
-                count.get(),
-            );
-        }
+        metrics.core.closed_by_code.write(text, shard);
+    }
+    text.family(
+        "roadstead_sends_refused_by_code",
+        "counter",
+        "Sends refused, by error code.",
+    );
+    for (shard, metrics) in shards.iter().enumerate() {
+        metrics.core.sends_refused_by_code.write(text, shard);
     }
     text.family(
         "roadstead_connections_closed",

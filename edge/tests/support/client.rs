@@ -132,6 +132,20 @@ impl Client {
         self.say(client_frame::Body::Send(send)).await;
     }
 
+    /// Says that the refusal of that number of the chat is known (R16).
+    pub(crate) async fn message_after(&mut self, after: u64, chat: Bytes, payload: &[u8]) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let send = v1::Send {
+            number,
+            chat,
+            payload: Bytes::copy_from_slice(payload),
+            after,
+            ..v1::Send::default()
+        };
+        self.say(client_frame::Body::Send(send)).await;
+    }
+
     pub(crate) async fn ack(&mut self, cursor: Bytes) {
         self.say(client_frame::Body::Ack(v1::Ack { cursor })).await;
     }

@@ -30,6 +30,7 @@ impl Pending {
             chat: Bytes::copy_from_slice(self.chat.as_bytes()),
             payload: self.payload.clone(),
             deadline_ms: 0,
+            after: 0,
         })
     }
 }

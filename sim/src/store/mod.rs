@@ -22,6 +22,7 @@ use roadstead::time::Time;
 use roadstead_proto::position::Stamp;
 use roadstead_proto::{DeviceId, Position, UserId};
 use roadstead_store::keys::Keys;
+use roadstead_store::records::order::Order;
 use roadstead_store::records::pending::PendingSends;
 use roadstead_store::records::{Knowledge, RecordError, Scope, device, node};
 use roadstead_store::txn::{TxnError, ready};
@@ -269,7 +270,7 @@ fn step_sends(
 ) -> Result<(), TxnError> {
     if canary == Some(Canary::R16) {
         // The planted bug: a failure stops nothing.
-        pending.failed = false;
+        pending.order = Order::default();
     }
     ready(pending.step(scope, work, now))
 }

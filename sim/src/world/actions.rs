@@ -212,6 +212,7 @@ impl World {
             chat: bytes_of(chat),
             payload,
             deadline_ms: 0,
+            after: 0,
         };
         self.say(index, Up::Send(send));
     }

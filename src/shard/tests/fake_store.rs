@@ -22,7 +22,7 @@ pub(super) struct DeviceRecord {
     /// The last entry ever appended, for `Grown::previous`.
     last: Position,
     /// `k/`: number, hash and answer by `number % 256` (R12).
-    answers: BTreeMap<u64, (u64, u64, Sent)>,
+    answers: BTreeMap<u64, (u64, u64, Result<Sent, StoreError>)>,
     highest_number: u64,
     /// The one pending receipt entry per chat and peer (R20).
     pending_receipts: BTreeMap<(ChatId, UserId), Position>,
@@ -80,6 +80,11 @@ impl FakeStore {
         record.expired_through = through;
     }
 
+    /// As a count that found too much (R21), without its Gap.
+    pub(super) fn suspend(&mut self, device: Device) {
+        self.devices.get_mut(&device).expect("registered").suspended = true;
+    }
+
     pub(super) fn device(&self, device: Device) -> &DeviceRecord {
         &self.devices[&device]
     }
@@ -129,13 +134,22 @@ impl FakeStore {
         self.next_stamp();
         let mut grown = Vec::new();
         let mut failed = false;
+        let mut busy: BTreeMap<ChatId, (u64, StoreError)> = BTreeMap::new();
         let mut answers = Vec::new();
         for (index, item) in sends.items.iter().enumerate() {
+            let is_behind = |(number, _): &&(u64, StoreError)| item.after < *number;
+            let mut item = item.clone();
+            if let Some((_, error)) = busy.get(&item.chat).filter(is_behind) {
+                item.refused.get_or_insert(*error);
+            }
             let answer = if failed {
                 Err(StoreError::EarlierSendFailed)
             } else {
-                self.send_one(now, device, index, item, &mut grown)
+                self.send_one(now, device, index, &item, &mut grown)
             };
+            if let Err(error @ (StoreError::RecipientFull | StoreError::ChatBusy { .. })) = answer {
+                busy.insert(item.chat, (item.number, error));
+            }
             failed |= answer.is_err_and(StoreError::is_retryable);
             answers.push(answer);
         }
@@ -150,18 +164,14 @@ impl FakeStore {
         item: &SendItem,
         grown: &mut Vec<Grown>,
     ) -> Result<Sent, StoreError> {
-        if let Some(error) = self.refuse_once.remove(&(sender.1, item.number)) {
-            return Err(error);
-        }
         let slot = item.number % wire::SEND_ANSWERS_KEPT;
         match self.devices[&sender].answers.get(&slot) {
-            Some((number, hash, sent)) if *number == item.number => {
-                let repeated = Sent {
-                    repeated: true,
-                    ..*sent
-                };
+            Some((number, hash, first)) if *number == item.number => {
                 return if *hash == item.request_hash {
-                    Ok(repeated)
+                    first.map(|sent| Sent {
+                        repeated: true,
+                        ..sent
+                    })
                 } else {
                     Err(StoreError::NumberReused)
                 };
@@ -169,15 +179,20 @@ impl FakeStore {
             Some((number, ..)) if *number > item.number => return Err(StoreError::NumberSpent),
             _ => {}
         }
-        if item.deadline <= now {
-            return Err(StoreError::DeadlinePassed);
-        }
         let recipients = self.devices_of(item.recipient);
-        if recipients.is_empty() {
-            return Err(StoreError::UserUnknown);
-        }
-        if item.recipient != sender.0 && recipients.iter().all(|d| self.devices[d].suspended) {
-            return Err(StoreError::RecipientFull);
+        let all_full = recipients.iter().all(|d| self.devices[d].suspended);
+        let refused = match self.refuse_once.remove(&(sender.1, item.number)) {
+            Some(error) => Some(error),
+            None if item.deadline <= now => Some(StoreError::DeadlinePassed),
+            None if item.refused.is_some() => item.refused,
+            None if recipients.is_empty() => Some(StoreError::UserUnknown),
+            None => (item.recipient != sender.0 && all_full).then_some(StoreError::RecipientFull),
+        };
+        if let Some(error) = refused {
+            if error.is_kept() {
+                self.keep(sender, item, Err(error));
+            }
+            return Err(error);
         }
         let position = self.place(index);
         let mut inboxes = self.devices_of(sender.0);
@@ -198,14 +213,18 @@ impl FakeStore {
             server_time_ms: item.envelope.server_time_ms,
             repeated: false,
         };
-        let record = self.devices.get_mut(&sender).expect("it sends");
-        record
-            .answers
-            .insert(slot, (item.number, item.request_hash, sent));
-        record.highest_number = record.highest_number.max(item.number);
+        self.keep(sender, item, Ok(sent));
         let twice = self.committed.insert((sender, item.number), position);
         assert_eq!(twice, None, "R12: number {} executed twice", item.number);
         Ok(sent)
+    }
+
+    fn keep(&mut self, sender: Device, item: &SendItem, answer: Result<Sent, StoreError>) {
+        let slot = item.number % wire::SEND_ANSWERS_KEPT;
+        let record = self.devices.get_mut(&sender).expect("it sends");
+        let kept = (item.number, item.request_hash, answer);
+        record.answers.insert(slot, kept);
+        record.highest_number = record.highest_number.max(item.number);
     }
 
     fn append(

@@ -54,11 +54,16 @@ pub(super) fn hello((user, device): Device, connect_counter: u64, cursor: Positi
 }
 
 pub(super) fn send(number: u64, chat: ChatId, text: &str) -> Up {
+    send_after(number, 0, chat, text)
+}
+
+pub(super) fn send_after(number: u64, after: u64, chat: ChatId, text: &str) -> Up {
     Up::Send(v1::Send {
         number,
         chat: Bytes::copy_from_slice(chat.as_bytes()),
         payload: Bytes::copy_from_slice(text.as_bytes()),
         deadline_ms: 0,
+        after,
     })
 }
 

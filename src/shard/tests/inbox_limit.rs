@@ -47,8 +47,8 @@ fn r21_a_full_inbox_is_suspended_with_a_gap_and_resumes_once_that_is_acknowledge
     world.pump();
     assert!(!world.store.device(bob()).suspended);
     world.take_frames(from);
-    for number in 10..=12 {
-        world.send(from, number, chat(alice(), bob()), "x");
+    for number in 13..=15 {
+        world.send_after(from, number, 12, chat(alice(), bob()), "x");
     }
     world.pump();
     assert_eq!(world.delivered(to).len(), 3);

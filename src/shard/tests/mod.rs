@@ -4,6 +4,7 @@
 //! faults, from a seed.
 
 mod acks;
+mod chat_refusals;
 mod ending;
 mod ephemeral;
 mod fake_store;

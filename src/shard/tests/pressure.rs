@@ -31,6 +31,7 @@ fn with_deadline(number: u64, deadline_ms: u32) -> Up {
         chat: Bytes::copy_from_slice(chat(alice(), bob()).as_bytes()),
         payload: Bytes::new(),
         deadline_ms,
+        after: 0,
     })
 }
 
@@ -43,7 +44,7 @@ fn r26_a_send_past_its_deadline_is_not_committed() {
     world.advance(Duration::from_millis(51));
     world.release();
     let got = answers(&world.take_frames(from));
-    let behind = (2, Err(ErrorCode::StoreUnavailable));
+    let behind = (2, Err(ErrorCode::EarlierRefused));
     assert_eq!(got, [(1, Err(ErrorCode::DeadlinePassed)), behind]);
     assert_eq!(world.texts(to).len(), 0);
     world.frame(from, with_deadline(1, 50));
@@ -98,7 +99,7 @@ fn r26_a_shard_whose_store_is_behind_says_so_and_then_refuses() {
     assert_eq!(got[0], (1, Err(ErrorCode::Overloaded)));
     assert_eq!(
         got[1],
-        (2, Err(ErrorCode::StoreUnavailable)),
+        (2, Err(ErrorCode::EarlierRefused)),
         "R16: behind the first"
     );
     assert_eq!(

@@ -37,7 +37,7 @@ fn answered(world: &mut World, conn: ConnId) -> Vec<(u64, Result<(), ErrorCode>)
 }
 
 const LIMITED: Result<(), ErrorCode> = Err(ErrorCode::RateLimited);
-const BEHIND: Result<(), ErrorCode> = Err(ErrorCode::StoreUnavailable);
+const BEHIND: Result<(), ErrorCode> = Err(ErrorCode::EarlierRefused);
 
 #[test]
 fn r26_a_send_above_the_rate_is_refused_for_now_and_not_executed() {

@@ -13,7 +13,7 @@ use roadstead_proto::{ChatId, ErrorCode, Position, UserId};
 use siphasher::sip::SipHasher13;
 
 use super::fake_store::{Device, FakeStore};
-use super::frames::{ack, cursor_of, hello, send, shard_id, text_of};
+use super::frames::{ack, cursor_of, hello, send, send_after, shard_id, text_of};
 use crate::io::{Credential, Identity, Input, Output, SessionId};
 use crate::peer::ShardMessage;
 use crate::placement::{Placement, ShardId};
@@ -477,6 +477,17 @@ impl World {
 
     pub(super) fn send(&mut self, conn: ConnId, number: u64, chat: ChatId, text: &str) {
         self.frame(conn, send(number, chat, text));
+    }
+
+    pub(super) fn send_after(
+        &mut self,
+        conn: ConnId,
+        number: u64,
+        after: u64,
+        chat: ChatId,
+        text: &str,
+    ) {
+        self.frame(conn, send_after(number, after, chat, text));
     }
 
     pub(super) fn ack(&mut self, conn: ConnId, cursor: Position) {

@@ -8,6 +8,7 @@ use roadstead::time::Time;
 use roadstead_proto::position::Stamp;
 use roadstead_proto::{DeviceId, Position, UserId};
 
+use crate::records::order::Order;
 use crate::records::{self, Scope, attempt};
 use crate::txn::TxnError;
 
@@ -127,20 +128,15 @@ impl Work {
     ) -> Result<Trial, TxnError> {
         let sender = (sends.user, sends.device);
         let (mut answers, mut grown) = (Vec::new(), Vec::new());
-        // A retryable failure fails all behind it (R16).
-        let failed =
-            |answer: &Result<Sent, StoreError>| answer.is_err_and(StoreError::is_retryable);
-        let mut has_failed = self.answers.last().is_some_and(failed);
+        let mut order = Order::behind(&sends.items, &self.answers);
         for item in &sends.items[self.answers.len()..] {
             if !answers.is_empty() && !has_room(txn, scope) {
                 break;
             }
-            let answer = if has_failed {
-                Err(StoreError::EarlierSendFailed)
-            } else if now > item.deadline {
-                Err(self.too_late())
-            } else {
-                match attempt::send(scope, txn, sender, item).await {
+            let answer = match order.next(item) {
+                Err(error) => Err(error),
+                Ok(_) if now > item.deadline => Err(self.too_late()),
+                Ok(item) => match attempt::send(scope, txn, sender, &item).await {
                     Ok(answer) => answer.and_then(|(answer, news)| {
                         grown.extend(news);
                         answer
@@ -148,9 +144,9 @@ impl Work {
                     // It needs what an earlier one wrote under the same stamp: in the next transaction.
                     Err(TxnError::Unreadable) if !answers.is_empty() => break,
                     Err(error) => return Err(error),
-                }
+                },
             };
-            has_failed |= failed(&answer);
+            order.note(item, &answer);
             answers.push(answer);
         }
         Ok(Trial::Sends(answers, grown))

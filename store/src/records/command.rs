@@ -1,10 +1,11 @@
 //! Commands as transactions: which record carries out which.
 
-use roadstead::store::{Command, Outcome, Sends, StoreError};
+use roadstead::store::{Command, Outcome, Sends};
 use roadstead_proto::{DeviceId, UserId};
 
 use crate::txn::Txn;
 
+use super::order::Order;
 use super::{RecordError, Scope, device, flush, inbox, read_mark, send};
 
 /// What came of a command.
@@ -61,21 +62,20 @@ async fn run_sends<T: Txn>(
 ) -> Result<Outcome, RecordError> {
     let sender = (sends.user, sends.device);
     let (mut answers, mut grown) = (Vec::with_capacity(sends.items.len()), Vec::new());
-    let mut failed = false;
+    let mut order = Order::default();
     for item in &sends.items {
-        let answer = if failed {
-            Err(StoreError::EarlierSendFailed)
-        } else {
-            match send::send(scope, txn, sender, item).await {
+        let answer = match order.next(item) {
+            Err(error) => Err(error),
+            Ok(item) => match send::send(scope, txn, sender, &item).await {
                 Ok((answer, growth)) => {
                     grown.extend(growth);
                     answer
                 }
                 Err(RecordError::Refused(error)) => Err(error),
                 Err(error) => return Err(error),
-            }
+            },
         };
-        failed |= answer.is_err_and(StoreError::is_retryable);
+        order.note(item, &answer);
         answers.push(answer);
     }
     Ok(Outcome::Sent { answers, grown })

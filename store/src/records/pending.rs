@@ -6,6 +6,7 @@ use roadstead_proto::position::Stamp;
 
 use crate::txn::{Shared, TxnError};
 
+use super::order::Order;
 use super::{Scope, attempt, resolve};
 
 /// Sends of one device. They are evaluated in order; if a batch is full before the last, the rest waits
@@ -22,10 +23,10 @@ pub struct PendingSends<O> {
     grown: Vec<Grown>,
     /// Answers and growth that earlier commits made durable.
     kept: (usize, usize),
-    /// A retryable failure fails all behind it (R16).
-    pub failed: bool,
+    /// What those answered mean for those behind them (R16).
+    pub order: Order,
     /// The same as of the last commit.
-    failed_before: bool,
+    order_before: Order,
 }
 
 impl<O> PendingSends<O> {
@@ -39,8 +40,8 @@ impl<O> PendingSends<O> {
             grown: Vec::new(),
             sends,
             kept: (0, 0),
-            failed: false,
-            failed_before: false,
+            order: Order::default(),
+            order_before: Order::default(),
         }
     }
 
@@ -73,21 +74,21 @@ impl<O> PendingSends<O> {
         now: Time,
     ) -> Result<(), TxnError> {
         let item = &self.sends.items[self.answers.len()];
-        let answer = if self.failed {
-            Err(StoreError::EarlierSendFailed)
-        } else if now > item.deadline {
-            Err(StoreError::DeadlinePassed)
-        } else {
-            let sender = (self.sends.user, self.sends.device);
-            match attempt::send(scope, txn, sender, item).await? {
-                Ok((answer, growth)) => {
-                    self.grown.extend(growth);
-                    answer
+        let answer = match self.order.next(item) {
+            Err(error) => Err(error),
+            Ok(_) if now > item.deadline => Err(StoreError::DeadlinePassed),
+            Ok(item) => {
+                let sender = (self.sends.user, self.sends.device);
+                match attempt::send(scope, txn, sender, &item).await? {
+                    Ok((answer, growth)) => {
+                        self.grown.extend(growth);
+                        answer
+                    }
+                    Err(error) => Err(error),
                 }
-                Err(error) => Err(error),
             }
         };
-        self.failed |= answer.is_err_and(StoreError::is_retryable);
+        self.order.note(item, &answer);
         self.answers.push(answer);
         Ok(())
     }
@@ -108,14 +109,14 @@ impl<O> PendingSends<O> {
     /// What was answered so far is durable.
     pub fn keep(&mut self) {
         self.kept = (self.answers.len(), self.grown.len());
-        self.failed_before = self.failed;
+        self.order_before = self.order.clone();
     }
 
     /// Forgets what was evaluated since the last commit.
     pub fn forget(&mut self) {
         self.answers.truncate(self.kept.0);
         self.grown.truncate(self.kept.1);
-        self.failed = self.failed_before;
+        self.order = self.order_before.clone();
     }
 
     /// What was evaluated since the last commit has an unknown outcome, and the rest is not tried.

@@ -2,7 +2,8 @@
 
 use bytes::{BufMut, Bytes};
 use roadstead::store::{EntryBody, Grown, SendItem, Sent, StoreError};
-use roadstead_proto::{DeviceId, MessageId, Position, UserId};
+use roadstead_proto::limits::SEND_ANSWERS_KEPT;
+use roadstead_proto::{DeviceId, ErrorCode, MessageId, Position, UserId};
 
 use crate::txn::{RangeQuery, Read, Txn};
 
@@ -13,8 +14,12 @@ use super::{Device, RecordError, Scope, inbox, read};
 /// The first byte of the answer to a committed send.
 const VERSION: u8 = 1;
 
-/// The first byte of a refusal for good, [`StoreError::UserUnknown`]: number and hash follow.
-const REFUSED: u8 = 2;
+/// The first byte of the refusal [`StoreError::UserUnknown`]: number and hash follow.
+const UNKNOWN: u8 = 2;
+
+/// The first byte of any other refusal for good: number and hash follow, the error code (u16), and for how
+/// many ms the chat takes nothing more (u32).
+const REFUSED: u8 = 3;
 
 /// Bytes of an answer in front of the stamp: version, number, hash, message id, server time, generation.
 const PREFIX: usize = 1 + 8 + 8 + 8 + 8 + 4;
@@ -29,18 +34,19 @@ struct Answer {
 
 impl Answer {
     fn decode(value: &[u8]) -> Option<Self> {
-        let is_refused = value.first() == Some(&REFUSED);
-        let mut parts = Parts::of(value, if is_refused { REFUSED } else { VERSION })?;
+        let kind = *value.first()?;
+        let mut parts = Parts::of(value, kind)?;
         let (number, request_hash) = (parts.u64()?, parts.u64()?);
-        let first = if is_refused {
-            Err(StoreError::UserUnknown)
-        } else {
-            Ok(Sent {
+        let first = match kind {
+            VERSION => Ok(Sent {
                 message_id: MessageId::new(parts.u64()?),
                 server_time_ms: parts.u64()?,
                 position: parts.position()?,
                 repeated: true,
-            })
+            }),
+            UNKNOWN => Err(StoreError::UserUnknown),
+            REFUSED => Err(kept_error(parts.u16()?, parts.u32()?)?),
+            _ => return None,
         };
         parts.end(Self {
             number,
@@ -49,10 +55,26 @@ impl Answer {
         })
     }
 
-    fn refusal(item: &SendItem) -> Bytes {
-        let mut value = value(REFUSED, 8 + 8);
+    /// The answer to a send that is refused for good.
+    fn refusal(item: &SendItem, error: StoreError) -> Bytes {
+        let code = u16::try_from(error.code().as_close_code()).expect("codes are below 64");
+        let mut value = match error {
+            StoreError::UserUnknown => value(UNKNOWN, 8 + 8),
+            _ => value(REFUSED, 8 + 8 + 2 + 4),
+        };
         value.put_u64(item.number);
         value.put_u64(item.request_hash);
+        match error {
+            StoreError::UserUnknown => {}
+            StoreError::ChatBusy { retry_after_ms } => {
+                value.put_u16(code);
+                value.put_u32(retry_after_ms);
+            }
+            _ => {
+                value.put_u16(code);
+                value.put_u32(0);
+            }
+        }
         finish(value)
     }
 
@@ -68,11 +90,22 @@ impl Answer {
     }
 }
 
+/// The refusal that a kept answer names; `None` if this version knows none like it.
+fn kept_error(code: u16, retry_after_ms: u32) -> Option<StoreError> {
+    Some(match ErrorCode::from_close_code(code.into())? {
+        ErrorCode::UserUnknown => StoreError::UserUnknown,
+        ErrorCode::RecipientFull => StoreError::RecipientFull,
+        ErrorCode::RecordDamaged => StoreError::RecordDamaged,
+        ErrorCode::ChatBusy => StoreError::ChatBusy { retry_after_ms },
+        _ => return None,
+    })
+}
+
 /// Commits one message, or finds the first answer to it.
 ///
 /// The inner result is what the number is answered with from now on. A refusal for good is kept like any
-/// other answer: otherwise a copy of the send that is evaluated later, perhaps by another session, would
-/// find the recipient registered by then and deliver what its sender was told nobody would get.
+/// other answer (R16): otherwise a copy of the send that is evaluated later, perhaps by another session, would
+/// find the recipient registered by then, or with room, and deliver what its sender was told nobody would get.
 ///
 /// The read set is its `k/` slot and `uv/` of both users (R14): everything that it writes beside them is
 /// blind, so two devices that write to one inbox never conflict.
@@ -89,11 +122,15 @@ pub async fn send<T: Txn>(
         return Ok((first, Vec::new()));
     }
     let key = scope.keys.answer(sender.0, sender.1, item.number);
-    let receivers = match receivers(scope, txn, sender, item.recipient).await {
-        Err(RecordError::Refused(StoreError::UserUnknown)) => {
-            txn.set(&key, Answer::refusal(item));
+    let receivers = match item.refused {
+        Some(error) => Err(error.into()),
+        None => receivers(scope, txn, sender, item.recipient).await,
+    };
+    let receivers = match receivers {
+        Err(RecordError::Refused(error)) if error.is_kept() => {
+            txn.set(&key, Answer::refusal(item, error));
             scope.knowledge.raise_highest_number(sender, item.number);
-            return Ok((Err(StoreError::UserUnknown), Vec::new()));
+            return Ok((Err(error), Vec::new()));
         }
         receivers => receivers?,
     };
@@ -131,7 +168,10 @@ async fn first_answer<T: Txn>(
         return Ok(None);
     }
     let key = scope.keys.answer(sender.0, sender.1, item.number);
-    match read(txn, &key, Read::Serializable, Answer::decode).await? {
+    // What this number was answered is not known if the slot can not be read, so it is not executed; and what
+    // the slot held stays, because a newer number may ask for it.
+    let answer = read(txn, &key, Read::Serializable, Answer::decode).await;
+    match answer.map_err(damaged)? {
         Some(answer) if answer.number > item.number => Err(StoreError::NumberSpent.into()),
         Some(answer) if answer.number == item.number => {
             if answer.request_hash != item.request_hash {
@@ -143,10 +183,11 @@ async fn first_answer<T: Txn>(
     }
 }
 
-/// The highest number of a device that has its answer, 0 if there is none.
+/// The highest number of a device that has its answer, 0 if there is none. Where an answer can not be read it
+/// may be higher: above it no number was used (R13).
 ///
 /// # Errors
-/// If an answer can not be read.
+/// If the engine can not read.
 pub async fn highest_number<T: Txn>(
     scope: &mut Scope<'_>,
     txn: &mut T,
@@ -158,13 +199,22 @@ pub async fn highest_number<T: Txn>(
     let from = scope.keys.answers(device.0, device.1);
     let to = from.end_of_prefix();
     let page = txn.range(RangeQuery::all(&from, &to)).await?;
-    let mut highest = 0;
-    for (_, value) in &page.pairs {
-        let answer = Answer::decode(value).ok_or(StoreError::Corrupt)?;
-        highest = answer.number.max(highest);
-    }
+    let answers = page.pairs.iter().map(|(_, value)| Answer::decode(value));
+    let is_damaged = answers.clone().any(|answer| answer.is_none());
+    let highest = answers.flatten().map(|answer| answer.number).max();
+    // The number of an answer that can not be read is less than a round of slots above the others.
+    let above = if is_damaged { SEND_ANSWERS_KEPT } else { 0 };
+    let highest = highest.unwrap_or(0).saturating_add(above);
     scope.knowledge.learn_highest_number(device, highest);
     Ok(highest)
+}
+
+/// A record that can not be read will not be read later: the send fails for good, and holds nothing up (R16).
+fn damaged(error: RecordError) -> RecordError {
+    match error {
+        RecordError::Refused(StoreError::Corrupt) => StoreError::RecordDamaged.into(),
+        other => other,
+    }
 }
 
 /// Every device that gets the message: the recipient's and the sender's others, but the suspended ones.
@@ -175,12 +225,14 @@ async fn receivers<T: Txn>(
     recipient: UserId,
 ) -> Result<Vec<Device>, RecordError> {
     let own = versions::load(scope, txn, sender.0)
-        .await?
+        .await
+        .map_err(damaged)?
         .filter(|own| own.device(sender.1).is_some())
         .ok_or(StoreError::DeviceRemoved)?;
     let mut receivers = Vec::with_capacity(4);
     if recipient != sender.0 {
-        let theirs = versions::load(scope, txn, recipient).await?;
+        let theirs = versions::load(scope, txn, recipient).await;
+        let theirs = theirs.map_err(damaged)?;
         push_receiving(&mut receivers, recipient, &known_user(theirs)?)?;
     }
     receivers.extend(others(&own, sender));

@@ -67,6 +67,8 @@ pub(crate) fn item(from: (UserId, DeviceId), to: UserId, number: u64, payload: &
         request_hash: payload
             .iter()
             .fold(7u64, |hash, byte| hash.rotate_left(5) ^ u64::from(*byte)),
+        after: 0,
+        refused: None,
         chat,
         recipient: to,
         envelope: Envelope {

@@ -1,7 +1,7 @@
 //! The rules of delivery, each a check on anything that carries out commands, named after its rule.
 
 use roadstead::limits::DEVICES_PER_USER_MAX;
-use roadstead::store::{EntryBody, KnownEntries, KnownEntry, StoreError};
+use roadstead::store::{EntryBody, KnownEntries, KnownEntry, SendItem, StoreError};
 use roadstead_proto::v1::GapReason;
 use roadstead_proto::{ChatId, Position};
 
@@ -22,7 +22,8 @@ macro_rules! for_every_rule {
             r13_the_highest_number_is_found,
             r13_devices_are_registered_up_to_the_limit,
             r14_an_added_device_gets_the_next_message,
-            r16_a_retryable_failure_fails_all_behind_it,
+            df1_r16_a_full_recipient_refuses_its_own_chat_alone,
+            df1_r16_what_is_behind_a_refusal_of_its_chat_is_refused_alike,
             r16_other_failures_fail_alone,
             r18_a_flush_is_cumulative_and_idempotent,
             r18_a_known_list_counts_only_from_the_stored_ack,
@@ -223,21 +224,61 @@ pub(crate) fn r14_an_added_device_gets_the_next_message(store: &mut impl Ask) {
     assert_eq!(store.entries(bob()).len(), 2);
 }
 
-pub(crate) fn r16_a_retryable_failure_fails_all_behind_it(store: &mut impl Ask) {
+/// D-F1: what a chat refuses is final for its number, holds that chat alone, and is what any later copy hears.
+pub(crate) fn df1_r16_a_full_recipient_refuses_its_own_chat_alone(store: &mut impl Ask) {
     let carol = (user(3), device(3));
     open_all(store, &[alice(), bob(), carol]);
     store.send(carol, user(2), 1);
     assert!(store.check(bob(), 0).0, "bob is suspended");
+    let full = Err(StoreError::RecipientFull);
     let items = vec![
         item(alice(), user(3), 1, b"one"),
         item(alice(), user(2), 2, b"two"),
         item(alice(), user(3), 3, b"three"),
     ];
     let (answers, grown) = store.sends(alice(), items);
-    assert!(answers[0].is_ok());
-    assert_eq!(answers[1], Err(StoreError::RecipientFull));
-    assert_eq!(answers[2], Err(StoreError::EarlierSendFailed));
-    assert_eq!(grown.len(), 1);
+    assert!(answers[0].is_ok() && answers[2].is_ok(), "{answers:?}");
+    assert_eq!(answers[1], full);
+    assert_eq!(grown.len(), 2);
+    // Bob is back, and there is room.
+    let gap = *cursors(store, bob()).last().expect("a gap");
+    store.flush(bob(), gap);
+    let again = vec![item(alice(), user(2), 2, b"two")];
+    assert_eq!(store.sends(alice(), again).0, [full]);
+    store.send(alice(), user(2), 4);
+}
+
+/// What a device sent to a chat before it knew of a refusal there is refused alike, or it would overtake.
+pub(crate) fn df1_r16_what_is_behind_a_refusal_of_its_chat_is_refused_alike(store: &mut impl Ask) {
+    open_all(store, &[alice(), bob()]);
+    let busy = StoreError::ChatBusy {
+        retry_after_ms: 700,
+    };
+    let first = item(alice(), user(2), 1, b"one");
+    let items = vec![
+        SendItem {
+            refused: Some(busy),
+            ..first.clone()
+        },
+        item(alice(), user(2), 2, b"two"),
+        SendItem {
+            after: 2,
+            ..item(alice(), user(2), 3, b"one again")
+        },
+    ];
+    let (answers, _) = store.sends(alice(), items);
+    assert_eq!(answers[..2], [Err(busy), Err(busy)]);
+    assert!(answers[2].is_ok(), "its client knew of both");
+    // The refusal is kept with all that it said, also for a copy that was refused by nobody.
+    assert_eq!(store.sends(alice(), vec![first]).0, [Err(busy)]);
+    // A number that was committed keeps its answer, whatever its chat says now.
+    let committed = SendItem {
+        refused: Some(busy),
+        ..item(alice(), user(2), 3, b"one again")
+    };
+    let (again, _) = store.sends(alice(), vec![committed]);
+    assert!(again[0].is_ok_and(|sent| sent.repeated), "{again:?}");
+    assert_eq!(cursors(store, bob()).len(), 1);
 }
 
 pub(crate) fn r16_other_failures_fail_alone(store: &mut impl Ask) {
@@ -461,7 +502,7 @@ pub(crate) fn r21_recipient_full_only_if_all_devices_are_suspended(store: &mut i
     );
     let gap = *cursors(store, bob()).last().expect("a gap");
     store.flush(bob(), gap);
-    store.send(alice(), user(2), 3);
+    store.send(alice(), user(2), 4);
 }
 
 pub(crate) fn notes_to_oneself_reach_the_other_devices(store: &mut impl Ask) {

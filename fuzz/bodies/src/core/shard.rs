@@ -218,6 +218,7 @@ fn send(world: &World, conn: u8, number: u16, to: u8, len: usize, deadline_ms: u
         chat: chat(world, conn, to),
         payload: Bytes::from(vec![7; len]),
         deadline_ms: deadline_ms.into(),
+        after: 0,
     }
 }
 

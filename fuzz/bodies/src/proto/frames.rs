@@ -112,6 +112,7 @@ fn client_frames() -> Vec<v1::client_frame::Body> {
         chat: chat(),
         payload: Bytes::from_static(b"hello"),
         deadline_ms: 5_000,
+        after: 5,
     };
     vec![
         Body::Hello(hello),

@@ -142,6 +142,8 @@ fn sends(peer: bool) -> Sends {
     let item = |number: u64| SendItem {
         number,
         request_hash: number,
+        after: 0,
+        refused: None,
         chat: chat(),
         recipient: user(!peer),
         envelope: Envelope {

@@ -47,6 +47,8 @@ pub(super) fn item(from: Device, to: UserId, number: u64, payload: &[u8]) -> Sen
     SendItem {
         number,
         request_hash: number * 31,
+        after: 0,
+        refused: None,
         chat,
         recipient: to,
         envelope: Envelope {
