@@ -2,10 +2,15 @@
 //! the user that it names.
 
 use std::sync::OnceLock;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use roadstead_edge::fuzzing::Credentials;
 use roadstead_proto::{DeviceId, ErrorCode, UserId};
+use serde_json::Value;
+
+/// Seconds that a token may be away from its time: the leeway, and what rounds a fraction.
+const LEEWAY_S: f64 = 6.0;
 
 const HEADER: &str = r#"{"typ":"JWT","alg":"EdDSA"}"#;
 const CLAIMS: &str = r#"{"sub":"7","iss":"roadstead","aud":"roadstead","iat":1,"exp":4000000000}"#;
@@ -59,10 +64,35 @@ fn received(token: &str) {
 }
 
 fn signed(header: &str, claims: &str) {
-    if let Ok(user) = keys().credentials.verify(&sign(header, claims)) {
-        let named = claims.contains(&user.to_string()) || claims.contains('\\');
-        assert!(named, "{user} is not in {claims}");
+    let Ok(user) = keys().credentials.verify(&sign(header, claims)) else {
+        return;
+    };
+    let named = claims.contains(&user.to_string()) || claims.contains('\\');
+    assert!(named, "{user} is not in {claims}");
+    // A value that is passed over may be more than this library takes: an exponent, many levels.
+    if let Ok(header) = serde_json::from_str::<Value>(header) {
+        assert_eq!(header["alg"], "EdDSA");
+        // Null asks for nothing.
+        assert!(header["crit"].is_null(), "{header}");
     }
+    if let Ok(claims) = serde_json::from_str::<Value>(claims) {
+        assert_eq!(claims["sub"], user.to_string());
+        assert_eq!(claims["iss"], "roadstead");
+        let audience = &claims["aud"];
+        let many = audience.as_array().map_or(&[][..], |many| many);
+        assert!(audience == "roadstead" || many.contains(&"roadstead".into()));
+        is_in_time(&claims);
+    }
+}
+
+fn is_in_time(claims: &Value) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.expect("after 1970").as_secs_f64();
+    let expires = claims["exp"].as_f64().expect("a number");
+    assert!(expires + LEEWAY_S > now, "{claims}");
+    let begins = claims.get("nbf").map(|begins| begins.as_f64());
+    let begun = begins.is_none_or(|begins| begins.is_some_and(|at| at < now + LEEWAY_S));
+    assert!(begun, "{claims}");
 }
 
 /// A resume token is its own only spelling.
@@ -104,6 +134,11 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let resume = keys().credentials.issue(user, device, 50);
     let expired = CLAIMS.replace("4000000000", "2");
     let many = CLAIMS.replace("\"roadstead\",\"iat\"", "[\"x\",\"roadstead\"],\"iat\"");
+    let early = CLAIMS.replace("\"iat\":1", "\"iat\":1,\"nbf\":3999999999.5");
+    let begun = CLAIMS.replace("\"iat\":1", "\"nbf\":1.5,\"iat\":1.5");
+    let padded = CLAIMS.replace("\"7\"", "\"007\"");
+    let critical = r#"{"alg":"EdDSA","crit":["b64"],"b64":false}"#;
+    let named = r#"{"alg":"EdDSA","kid":"x"}"#;
     vec![
         [&[0][..], sign(HEADER, CLAIMS).as_bytes()].concat(),
         [&[0][..], sign(HEADER, &expired).as_bytes()].concat(),
@@ -114,5 +149,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         [&[2][..], br#"{"alg":"none"}"#, b"\n", CLAIMS.as_bytes()].concat(),
         [&[60][..], &resume].concat(),
         [&[200][..], &resume].concat(),
+        [&[1][..], early.as_bytes()].concat(),
+        [&[1][..], begun.as_bytes()].concat(),
+        [&[1][..], padded.as_bytes()].concat(),
+        [&[2][..], critical.as_bytes(), b"\n", CLAIMS.as_bytes()].concat(),
+        [&[2][..], named.as_bytes(), b"\n", CLAIMS.as_bytes()].concat(),
     ]
 }
