@@ -5,6 +5,8 @@ mod support;
 
 use std::process::Command;
 
+use bytes::Bytes;
+use roadstead_proto::ErrorCode;
 use roadstead_proto::v1::{self, client_frame};
 use support::{Client, Edge, chat, sibling};
 
@@ -35,7 +37,49 @@ on_each_engine! {
     a_large_message_arrives_whole,
     t1_old_connections_learn_of_the_restart,
     t18_a_client_that_moves_keeps_its_session,
+    fc5_p2_a_client_that_stops_listening_ends_its_session,
+    fc5_p2_a_client_that_gives_up_sending_ends_its_session,
+    fc5_p2_a_client_that_has_said_all_ends_its_session,
     loadgen_chats_over_it_on_both_sides,
+}
+
+/// The server closes without fault, counts it, and harms no other. What was answered before stays.
+async fn ends_its_session(engine: &str, aborted: u64, end: impl Fn(&mut Client)) {
+    let edge = edge(engine);
+    let mut two = Client::login(&edge, 2, 22).await;
+    let mut one = Client::login(&edge, 1, 11).await;
+    one.message(chat(1, 2), b"before").await;
+    one.result().await;
+    end(&mut one);
+    assert_eq!(one.closed().await, Some(ErrorCode::Unspecified));
+    // Without a word, too.
+    let mut silent = Client::connect(&edge).await;
+    end(&mut silent);
+    assert_eq!(silent.closed().await, Some(ErrorCode::Unspecified));
+    edge.metric_reaches("roadstead_connections_closed_total", "reason=\"local\"", 2)
+        .await;
+    edge.metric_reaches("roadstead_streams_aborted_total", "", aborted)
+        .await;
+    let delivered = two.deliver().await.envelope.expect("an envelope");
+    assert_eq!(&delivered.payload[..], b"before");
+    let mut again = Client::resume(&edge, 1, 11, 2, Bytes::new()).await.0;
+    again.message_numbered(2, chat(1, 2), b"after").await;
+    again.result().await;
+    let delivered = two.deliver().await.envelope.expect("an envelope");
+    assert_eq!(&delivered.payload[..], b"after");
+}
+
+/// It hears no answer any more, so it must not be able to go on speaking either.
+async fn fc5_p2_a_client_that_stops_listening_ends_its_session(engine: &str) {
+    ends_its_session(engine, 2, Client::stop_listening).await;
+}
+
+async fn fc5_p2_a_client_that_gives_up_sending_ends_its_session(engine: &str) {
+    ends_its_session(engine, 2, Client::give_up_sending).await;
+}
+
+async fn fc5_p2_a_client_that_has_said_all_ends_its_session(engine: &str) {
+    ends_its_session(engine, 0, Client::finish_sending).await;
 }
 
 async fn a_message_gets_its_three_ticks(engine: &str) {

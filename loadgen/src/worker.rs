@@ -307,7 +307,7 @@ impl<E: Engine> App<E> for Worker {
                 }
             }
             // A server that ends the stream closes the connection next.
-            Event::Finished { .. } => {}
+            Event::Finished { .. } | Event::Aborted { .. } => {}
         }
     }
 

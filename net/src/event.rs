@@ -42,6 +42,12 @@ pub enum Event {
         /// The connection.
         conn: ConnId,
     },
+    /// The peer gave up a half of the stream: its own (RESET_STREAM), so that what was not read yet is lost, or
+    /// this end's (STOP_SENDING), so that nothing that is written arrives any more. Once for each half.
+    Aborted {
+        /// The connection.
+        conn: ConnId,
+    },
     /// A DATAGRAM frame (RFC 9221).
     Datagram {
         /// The connection.

@@ -54,6 +54,7 @@ pub(crate) struct ShardMetrics {
     core: CoreMetrics,
     closed: [Number; CLOSE_NAMES.len()],
     pub(crate) closed_unread: Number,
+    pub(crate) streams_aborted: Number,
     pub(crate) datagrams_ignored: Number,
     pub(crate) reads_paused: Number,
     logins_by_token: Number,
@@ -229,7 +230,7 @@ pub(crate) fn write_shards(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
 
 fn write_worker(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
     type Pick = fn(&ShardMetrics) -> &Number;
-    let families: [(&str, &str, &str, Pick); 12] = [
+    let families: [(&str, &str, &str, Pick); 13] = [
         (
             "shed",
             "counter",
@@ -265,6 +266,12 @@ fn write_worker(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
             "counter",
             "Sessions closed because the peer read nothing.",
             |m| &m.closed_unread,
+        ),
+        (
+            "streams_aborted",
+            "counter",
+            "Sessions that the peer ended by RESET_STREAM or STOP_SENDING.",
+            |m| &m.streams_aborted,
         ),
         (
             "datagrams_ignored",

@@ -381,8 +381,12 @@ impl<E: Engine> App<E> for Worker {
                     self.read(io, conn);
                 }
             }
-            // A client that ends its half of the stream has nothing more to say: the session is over.
+            // Whichever half of the stream a client ends, the session is over (P2).
             Event::Finished { conn } => io.close(conn, 0, b""),
+            Event::Aborted { conn } => {
+                self.metrics.streams_aborted.add(1);
+                io.close(conn, 0, b"");
+            }
             Event::Datagram { .. } => self.metrics.datagrams_ignored.add(1),
             Event::Closed { conn, reason } => {
                 self.metrics.closed(&reason);

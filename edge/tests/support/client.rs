@@ -113,6 +113,21 @@ impl Client {
         let _ = self.send.write_all(bytes).await;
     }
 
+    /// Asks the server to send nothing more on the stream (STOP_SENDING).
+    pub(crate) fn stop_listening(&mut self) {
+        self.receive.stop(7u32.into()).expect("it listened");
+    }
+
+    /// Gives up what it sends on the stream (RESET_STREAM).
+    pub(crate) fn give_up_sending(&mut self) {
+        self.send.reset(7u32.into()).expect("it sent");
+    }
+
+    /// Ends what it sends on the stream.
+    pub(crate) fn finish_sending(&mut self) {
+        self.send.finish().expect("it sent");
+    }
+
     /// Sends a message and returns its number.
     pub(crate) async fn message(&mut self, chat: Bytes, payload: &[u8]) -> u64 {
         let number = self.next_number;

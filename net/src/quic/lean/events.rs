@@ -38,11 +38,14 @@ impl Lean {
             lean::Event::StreamOpened(other) => self.refuse_stream(handle, other),
             lean::Event::StreamsAvailable(Dir::Bidi) => self.open_stream(handle),
             lean::Event::StreamReadable(STREAM) => self.events.push_back(Event::Readable { conn }),
-            lean::Event::StreamWritable(STREAM) | lean::Event::StreamStopped { id: STREAM, .. } => {
+            lean::Event::StreamWritable(STREAM) => self.tell_writable(handle),
+            lean::Event::StreamStopped { id: STREAM, .. } => {
+                self.events.push_back(Event::Aborted { conn });
                 self.tell_writable(handle);
             }
-            // A reset of the stream counts as its end.
-            lean::Event::StreamReset { id: STREAM, .. } => self.tell_finished(handle),
+            lean::Event::StreamReset { id: STREAM, .. } => {
+                self.events.push_back(Event::Aborted { conn });
+            }
             lean::Event::Datagram(data) => self.events.push_back(Event::Datagram { conn, data }),
             _ => {}
         }

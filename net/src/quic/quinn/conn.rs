@@ -47,6 +47,7 @@ pub(super) struct Conn {
     /// A write accepted less than it was given.
     short_write: bool,
     finish_wanted: bool,
+    /// The application was told the end of what the peer sends, or that it gave that up.
     finished_told: bool,
 }
 
@@ -56,6 +57,8 @@ pub(super) struct Polled {
     pub(super) opened: Option<Opened>,
     pub(super) readable: bool,
     pub(super) writable: bool,
+    /// Halves of the stream that the peer gave up.
+    pub(super) aborted: usize,
     pub(super) datagrams: Vec<Bytes>,
     pub(super) lost: Option<Lost>,
 }
@@ -167,6 +170,7 @@ impl Conn {
             StreamEvent::Opened { dir: Dir::Bi } if self.stream.is_none() => {
                 self.stream = self.inner.streams().accept(Dir::Bi);
                 polled.readable |= self.stream.is_some();
+                self.look_for_reset(polled);
                 self.pump();
             }
             StreamEvent::Available { dir: Dir::Bi }
@@ -175,12 +179,27 @@ impl Conn {
                 self.stream = self.inner.streams().open(Dir::Bi);
                 self.pump();
             }
-            StreamEvent::Readable { id } => polled.readable |= self.stream == Some(*id),
+            StreamEvent::Readable { id } if self.stream == Some(*id) => {
+                polled.readable = true;
+                self.look_for_reset(polled);
+            }
             StreamEvent::Writable { .. } | StreamEvent::Stopped { .. } => {
+                polled.aborted += usize::from(matches!(event, StreamEvent::Stopped { .. }));
                 self.pump();
                 polled.writable |= self.take_writable();
             }
             _ => {}
+        }
+    }
+
+    /// A reset is told at once, whether the application reads or not.
+    fn look_for_reset(&mut self, polled: &mut Polled) {
+        let Some(stream) = self.stream.filter(|_| !self.finished_told) else {
+            return;
+        };
+        if let Ok(Some(_)) = self.inner.recv_stream(stream).received_reset() {
+            self.finished_told = true;
+            polled.aborted += 1;
         }
     }
 
@@ -189,7 +208,7 @@ impl Conn {
         self.backlog.is_empty() && std::mem::take(&mut self.short_write)
     }
 
-    /// The next chunk of the stream. A reset of the stream counts as its end.
+    /// The next chunk of the stream.
     pub(super) fn read(&mut self) -> Read {
         let mut read = Read::default();
         let Some(stream) = self.stream.filter(|_| !self.finished_told) else {
@@ -201,8 +220,9 @@ impl Conn {
         };
         match chunks.next(usize::MAX) {
             Ok(Some(chunk)) => read.bytes = Some(chunk.bytes),
-            Ok(None) | Err(ReadError::Reset(_)) => read.finished = true,
-            Err(ReadError::Blocked) => {}
+            Ok(None) => read.finished = true,
+            // A reset is looked for when it comes.
+            Err(ReadError::Reset(_) | ReadError::Blocked) => {}
         }
         read.transmit = chunks.finalize().should_transmit();
         self.finished_told |= read.finished;

@@ -32,6 +32,10 @@ impl Quinn {
         if let Some(opened) = polled.opened {
             self.opened(index, id, opened);
         }
+        // First, so that nothing is read behind it.
+        for _ in 0..polled.aborted {
+            self.events.push_back(Event::Aborted { conn: id });
+        }
         if polled.readable {
             self.events.push_back(Event::Readable { conn: id });
         }
