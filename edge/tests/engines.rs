@@ -40,7 +40,30 @@ on_each_engine! {
     fc5_p2_a_client_that_stops_listening_ends_its_session,
     fc5_p2_a_client_that_gives_up_sending_ends_its_session,
     fc5_p2_a_client_that_has_said_all_ends_its_session,
+    fc9_datagrams_are_not_announced_and_a_client_that_sends_one_is_closed,
     loadgen_chats_over_it_on_both_sides,
+}
+
+/// RFC 9221 section 3: what is not announced is a violation of the transport's protocol, not the session's.
+async fn fc9_datagrams_are_not_announced_and_a_client_that_sends_one_is_closed(engine: &str) {
+    const PROTOCOL_VIOLATION: u64 = 0x0a;
+    let edge = edge(engine);
+    let two = Client::login(&edge, 2, 22).await;
+    assert_eq!(two.connection.max_datagram_size(), None, "none announced");
+    let bold = Client::connect_boldly(&edge).await;
+    assert!(bold.connection.max_datagram_size().is_some(), "bold");
+    let datagram = Bytes::from_static(b"typing");
+    bold.connection.send_datagram(datagram).expect("sent");
+    let end = support::soon("the end", bold.connection.closed()).await;
+    let ::quinn::ConnectionError::ConnectionClosed(close) = end else {
+        panic!("{end}")
+    };
+    assert_eq!(u64::from(close.error_code), PROTOCOL_VIOLATION, "{close}");
+    edge.metric_reaches("roadstead_net_closed_error_total", "", 1)
+        .await;
+    let mut one = Client::login(&edge, 1, 11).await;
+    one.message(chat(1, 2), b"unharmed").await;
+    one.result().await;
 }
 
 /// The server closes without fault, counts it, and harms no other. What was answered before stays.

@@ -76,7 +76,8 @@ pub struct Transport {
     pub send_window: u32,
     /// Bytes that `write` accepts beyond that. See [`SEND_BACKLOG_BYTES_DEFAULT`].
     pub send_backlog: usize,
-    /// Bytes of DATAGRAM frames kept per direction; 0 turns them off.
+    /// Bytes of DATAGRAM frames kept per direction. With 0, the default, this end announces none (RFC 9221
+    /// section 3), and the connection of a peer that sends one all the same is closed.
     pub datagram_buffer: usize,
     /// UDP payload of every packet: 1,200 to 1,252 until a path's limit is discovered (T12).
     pub udp_payload: u16,
@@ -93,7 +94,8 @@ impl Default for Transport {
             receive_window_max: 256 * 1024,
             send_window: 64 * 1024,
             send_backlog: SEND_BACKLOG_BYTES_DEFAULT,
-            datagram_buffer: 4 * 1024,
+            // Nothing is said in them yet, and what is announced must be kept.
+            datagram_buffer: 0,
             udp_payload: 1_200,
             gso: true,
         }

@@ -55,7 +55,6 @@ pub(crate) struct ShardMetrics {
     closed: [Number; CLOSE_NAMES.len()],
     pub(crate) closed_unread: Number,
     pub(crate) streams_aborted: Number,
-    pub(crate) datagrams_ignored: Number,
     pub(crate) reads_paused: Number,
     logins_by_token: Number,
     logins_by_resume: Number,
@@ -230,7 +229,7 @@ pub(crate) fn write_shards(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
 
 fn write_worker(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
     type Pick = fn(&ShardMetrics) -> &Number;
-    let families: [(&str, &str, &str, Pick); 13] = [
+    let families: [(&str, &str, &str, Pick); 12] = [
         (
             "shed",
             "counter",
@@ -272,12 +271,6 @@ fn write_worker(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
             "counter",
             "Sessions that the peer ended by RESET_STREAM or STOP_SENDING.",
             |m| &m.streams_aborted,
-        ),
-        (
-            "datagrams_ignored",
-            "counter",
-            "DATAGRAM frames received and not used.",
-            |m| &m.datagrams_ignored,
         ),
         (
             "reads_paused",

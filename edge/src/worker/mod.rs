@@ -387,7 +387,8 @@ impl<E: Engine> App<E> for Worker {
                 self.metrics.streams_aborted.add(1);
                 io.close(conn, 0, b"");
             }
-            Event::Datagram { .. } => self.metrics.datagrams_ignored.add(1),
+            // None is announced, so the transport has closed whoever sends one.
+            Event::Datagram { .. } => {}
             Event::Closed { conn, reason } => {
                 self.metrics.closed(&reason);
                 if self.connections.close(conn) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use quinn::crypto;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ConnectionError, Endpoint, RecvStream, SendStream};
 use roadstead_proto::v1::{self, client_frame, hello, server_frame};
@@ -10,6 +11,7 @@ use roadstead_proto::{ChatId, Deframer, ErrorCode, UserId, decode_frame, encode_
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::bold::Bold;
 use super::{Edge, soon};
 
 /// One connection with its stream.
@@ -42,8 +44,21 @@ impl Client {
 
     /// Connects with a protocol name of the test's choice.
     pub(crate) async fn try_connect(edge: &Edge, alpn: &[u8]) -> Result<Self, ConnectionError> {
+        Self::connect_with(edge, client_config(tls(edge, alpn))).await
+    }
+
+    /// Connects and sends DATAGRAM frames although the server announces none.
+    pub(crate) async fn connect_boldly(edge: &Edge) -> Self {
+        let bold = Arc::new(Bold(tls(edge, roadstead_proto::ALPN)));
+        let connected = Self::connect_with(edge, client_config(bold)).await;
+        connected.expect("a connection")
+    }
+
+    async fn connect_with(
+        edge: &Edge,
+        config: quinn::ClientConfig,
+    ) -> Result<Self, ConnectionError> {
         let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
-        let config = client_config(edge, alpn);
         let connecting = endpoint
             .connect_with(config, edge.listen, "localhost")
             .expect("a valid configuration");
@@ -275,7 +290,8 @@ impl Client {
     }
 }
 
-fn client_config(edge: &Edge, alpn: &[u8]) -> quinn::ClientConfig {
+/// TLS that trusts the edge's certificate.
+fn tls(edge: &Edge, alpn: &[u8]) -> Arc<dyn crypto::ClientConfig> {
     let mut roots = rustls::RootCertStore::empty();
     let pem = std::fs::read(edge.data.join("cert.pem")).expect("the edge made it");
     roots
@@ -288,18 +304,21 @@ fn client_config(edge: &Edge, alpn: &[u8]) -> quinn::ClientConfig {
         .with_root_certificates(roots)
         .with_no_client_auth();
     tls.alpn_protocols = vec![alpn.to_vec()];
-    let quic = QuicClientConfig::try_from(tls).expect("an initial cipher suite");
+    Arc::new(QuicClientConfig::try_from(tls).expect("an initial cipher suite"))
+}
+
+fn client_config(tls: Arc<dyn crypto::ClientConfig>) -> quinn::ClientConfig {
     // A test may be silent for longer than quinn's idle time-out of 30 s.
     let mut transport = quinn::TransportConfig::default();
     transport.keep_alive_interval(Some(std::time::Duration::from_secs(10)));
-    let mut config = quinn::ClientConfig::new(Arc::new(quic));
+    let mut config = quinn::ClientConfig::new(tls);
     config.transport_config(Arc::new(transport));
     config
 }
 
 /// The datagrams that a client sends before it has heard anything.
 pub(crate) fn first_flight(edge: &Edge) -> Vec<Vec<u8>> {
-    let config = client_config(edge, roadstead_proto::ALPN);
+    let config = client_config(tls(edge, roadstead_proto::ALPN));
     let endpoint_config = Arc::new(quinn_proto::EndpointConfig::default());
     let mut endpoint = quinn_proto::Endpoint::new(endpoint_config, None, true, None);
     let now = std::time::Instant::now();

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each test file uses its part")]
 
+pub(crate) mod bold;
 pub(crate) mod client;
 pub(crate) mod edge;
 

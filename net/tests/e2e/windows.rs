@@ -82,8 +82,12 @@ fn a_server_that_does_not_read_holds_the_client_back() {
 
 #[test]
 fn a_datagram_comes_back() {
-    let (server, remote) = rig::serve(rig::server_config(1));
-    let client = rig::start(rig::client_config(1, 1));
+    let mut config = rig::server_config(1);
+    config.transport.datagram_buffer = 4 * 1024;
+    let (server, remote) = rig::serve(config);
+    let mut config = rig::client_config(1, 1);
+    config.transport.datagram_buffer = 4 * 1024;
+    let client = rig::start(config);
     let conn = client.open(remote);
     client.running.tell(0, move |_, io| {
         assert!(io.datagram_max(conn).unwrap() >= 1000);
@@ -100,6 +104,24 @@ fn a_datagram_comes_back() {
             data: Bytes::from_static(b"typing")
         }
     );
+    server.kill();
+    client.kill();
+}
+
+#[test]
+fn fc9_nobody_announces_datagrams_unless_told() {
+    let (server, remote) = rig::serve(rig::server_config(1));
+    let client = rig::start(rig::client_config(1, 1));
+    let conn = client.open(remote);
+    client.echo(conn, b"both are open");
+    let (max, sent) = client.running.ask(0, move |_, io| {
+        let sent = io.send_datagram(conn, Bytes::from_static(b"typing"));
+        (io.datagram_max(conn), sent)
+    });
+    assert_eq!((max, sent), (None, false), "of the server");
+    let known = server.ask(0, |echo, _| *echo.open.keys().next().expect("it is open"));
+    let max = server.ask(0, move |_, io| io.datagram_max(known));
+    assert_eq!(max, None, "of the client");
     server.kill();
     client.kill();
 }
