@@ -16,6 +16,7 @@ use roadstead_net::tls::TicketKeys;
 
 use crate::config::Config;
 use crate::resume::ResumeKeys;
+use crate::{clock, development};
 
 /// What the server reads at start, and where it found it.
 pub(crate) struct Files {
@@ -126,20 +127,18 @@ fn certificate_paths(config: &Config) -> anyhow::Result<(PathBuf, PathBuf)> {
         config.data.join("cert-key.pem"),
     );
     if !certificate.exists() || !key.exists() {
-        let made = rcgen::generate_simple_self_signed(config.tls.names.clone())
-            .context("a self-signed certificate for tls.names")?;
-        write_secret(&key, made.signing_key.serialize_pem().as_bytes())?;
-        write_secret(&certificate, made.cert.pem().as_bytes())?;
+        let now_s = clock::unix_ms() / 1_000;
+        let made = development::certificate(&config.tls.names, now_s);
+        let (chain, private) = made.context("a self-signed certificate")?;
+        write_secret(&key, private.as_bytes())?;
+        write_secret(&certificate, chain.as_bytes())?;
     }
     Ok((certificate, key))
 }
 
 fn jwks_path(config: &Config) -> anyhow::Result<PathBuf> {
     let private = token_key(&config.data);
-    ensure(&private, || {
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519)?;
-        Ok(key.serialize_pem().into_bytes())
-    })?;
+    ensure(&private, || Ok(development::token_key()?.into_bytes()))?;
     if !config.tokens.jwks.as_os_str().is_empty() {
         return Ok(config.tokens.jwks.clone());
     }
@@ -270,5 +269,76 @@ mod tests {
             error.contains("reset.key") && error.contains("5 bytes"),
             "{error}"
         );
+    }
+
+    /// The DER of a PEM file.
+    fn der(path: &Path) -> Vec<u8> {
+        let pem = fs::read_to_string(path).expect("it is there");
+        let key = rcgen::KeyPair::from_pem(&pem).expect("a key");
+        key.serialize_der()
+    }
+
+    /// RFC 5208: version 0, an algorithm, the key in an octet string, and no public key behind it (RFC 5958 adds
+    /// that, as version 1).
+    #[test]
+    fn fc9_private_keys_are_pkcs8_as_everything_reads_it() {
+        let data = tempfile::tempdir().expect("a directory");
+        load(&config(data.path())).expect("made");
+        let token = der(&token_key(data.path()));
+        let head = [
+            0x30, 46, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 34, 4, 32,
+        ];
+        assert_eq!(token[..head.len()], head);
+        assert_eq!(token.len(), head.len() + 32);
+        let certificate = der(&data.path().join("cert-key.pem"));
+        assert_eq!(certificate[..2], [0x30, 0x81], "a length of one byte");
+        assert_eq!(certificate[3..6], [2, 1, 0], "version 0");
+
+        for (command, file) in [
+            ("pkey", "token-key.pem"),
+            ("pkey", "cert-key.pem"),
+            ("x509", "cert.pem"),
+        ] {
+            let mut openssl = std::process::Command::new("openssl");
+            openssl.args([command, "-noout", "-in"]);
+            // Not everywhere.
+            if let Ok(output) = openssl.arg(data.path().join(file)).output() {
+                let error = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert!(output.status.success(), "{file}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn fc9_the_certificate_that_is_made_has_dates_that_every_parser_holds() {
+        use rustls::pki_types::CertificateDer;
+        use rustls::pki_types::pem::PemObject;
+        let data = tempfile::tempdir().expect("a directory");
+        let files = load(&config(data.path())).expect("made");
+        let der = CertificateDer::from_pem_slice(&files.certificate).expect("a certificate");
+        for date in [&b"750101000000Z"[..], b"40960101000000Z"] {
+            assert!(!der.windows(date.len()).any(|part| part == date));
+        }
+    }
+
+    #[test]
+    fn fc9_a_key_of_the_older_form_still_signs() {
+        let data = tempfile::tempdir().expect("a directory");
+        let old = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+        assert_eq!(old.serialized_der()[4], 1, "version 2 of PKCS #8");
+        fs::write(token_key(data.path()), old.serialize_pem()).expect("written");
+        let files = load(&config(data.path())).expect("read");
+        let public = DecodingKey::from_ed_der(old.public_key_raw());
+        let known = DecodingKey::from_jwk(&files.jwks.keys[0]).expect("a key");
+        let (public, known) = (public.try_get_as_bytes(), known.try_get_as_bytes());
+        assert_eq!(public.expect("raw"), known.expect("raw"));
+        assert_eq!(
+            fs::read_to_string(token_key(data.path())).expect("there"),
+            old.serialize_pem()
+        );
+        let pem = old.serialize_pem();
+        let key = jsonwebtoken::EncodingKey::from_ed_pem(pem.as_bytes()).expect("a key");
+        let header = jsonwebtoken::Header::new(Algorithm::EdDSA);
+        jsonwebtoken::encode(&header, &serde_json::json!({}), &key).expect("signed");
     }
 }
