@@ -4,8 +4,7 @@
 //! resets that clients believe (T1), resumes their TLS sessions and their logins (T14).
 
 use std::fs;
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use roadstead_net::tls::TicketKeys;
 
 use crate::config::Config;
 use crate::resume::ResumeKeys;
-use crate::{clock, development};
+use crate::{clock, development, private};
 
 /// What the server reads at start, and where it found it.
 pub(crate) struct Files {
@@ -36,7 +35,9 @@ pub(crate) struct Files {
 /// Makes what is missing and reads everything.
 pub(crate) fn load(config: &Config) -> anyhow::Result<Files> {
     let data = &config.data;
-    fs::create_dir_all(data).with_context(|| format!("data directory {}", data.display()))?;
+    let made = private::make_folder(data);
+    made.with_context(|| format!("data directory {}", data.display()))?;
+    private::secure(data);
     let (certificate, key) = certificate_paths(config)?;
     let jwks = jwks_path(config)?;
     let (tickets, resume) = (tickets_path(config), resume_path(config));
@@ -50,7 +51,7 @@ pub(crate) fn load(config: &Config) -> anyhow::Result<Files> {
         epoch: next_epoch(&data.join("epoch"))?,
         resume: resume_keys(config)?,
         certificate: read(&certificate)?,
-        key: read(&key)?,
+        key: read_secret(&key)?,
         paths: vec![
             ("certificate", certificate),
             ("certificate key", key),
@@ -67,13 +68,13 @@ pub(crate) fn load(config: &Config) -> anyhow::Result<Files> {
 /// Certificate chain and key, PEM.
 pub(crate) fn certificate(config: &Config) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
     let (certificate, key) = certificate_paths(config)?;
-    Ok((read(&certificate)?, read(&key)?))
+    Ok((read(&certificate)?, read_secret(&key)?))
 }
 
 /// The keys that seal and open TLS tickets (T14).
 pub(crate) fn ticket_keys(config: &Config) -> anyhow::Result<TicketKeys> {
     let path = tickets_path(config);
-    TicketKeys::from_bytes(&read(&path)?).with_context(|| damaged(&path))
+    TicketKeys::from_bytes(&read_secret(&path)?).with_context(|| damaged(&path))
 }
 
 /// How long ago they were written. A file from the future is new.
@@ -98,7 +99,7 @@ pub(crate) fn token_keys(config: &Config) -> anyhow::Result<JwkSet> {
 /// The keys of resume tokens (T14).
 pub(crate) fn resume_keys(config: &Config) -> anyhow::Result<ResumeKeys> {
     let path = resume_path(config);
-    ResumeKeys::from_bytes(&read(&path)?).with_context(|| damaged(&path))
+    ResumeKeys::from_bytes(&read_secret(&path)?).with_context(|| damaged(&path))
 }
 
 fn tickets_path(config: &Config) -> PathBuf {
@@ -204,21 +205,19 @@ fn ensure(path: &Path, make: impl FnOnce() -> anyhow::Result<Vec<u8>>) -> anyhow
 /// Writes a file that only its owner may read, whole or not at all.
 fn write_secret(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let unfinished = path.with_extension("unfinished");
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-        _ => {}
-    }
     let write = || -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&unfinished)?;
+        let mut file = private::make_file(&unfinished)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&unfinished, path)
     };
     write().with_context(|| format!("writing {}", path.display()))
+}
+
+/// Reads a key, which nobody else should.
+fn read_secret(path: &Path) -> anyhow::Result<Vec<u8>> {
+    private::warn_if_others_read(path);
+    read(path)
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -17,6 +17,7 @@ mod memory;
 mod metrics;
 mod numbers;
 mod plan;
+mod private;
 mod reload;
 mod reservation;
 mod resume;

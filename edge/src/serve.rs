@@ -27,7 +27,7 @@ use crate::metrics::ShardMetrics;
 use crate::reload::Reload;
 use crate::store::{Handle, Store};
 use crate::worker::{Addresses, Message, Parts, Report, ShardOutbox, Worker};
-use crate::{cli, cores, reservation, worker};
+use crate::{cli, cores, private, reservation, worker};
 
 type WorkerThread = JoinHandle<Result<(), roadstead_net::Error>>;
 
@@ -41,6 +41,7 @@ const FENCE_WATCH_EVERY: Duration = Duration::from_millis(250);
 pub(crate) fn serve(arguments: &cli::Serve) -> anyhow::Result<()> {
     let config = Config::load(arguments)?;
     let log = log::start(&config.log)?;
+    private::keep_from_others();
     let result = serve_logged(&config, &log);
     log.flush();
     result

@@ -9,13 +9,14 @@ use roadstead_store::embedded::SerialEngine;
 use roadstead_store::transfer::{self, Summary};
 use roadstead_store::txn::{Engine, ready};
 
-use crate::cli;
 use crate::config::Config;
 use crate::store::{embedded_config, new_placement_key};
+use crate::{cli, private};
 
 pub(crate) fn run(command: &cli::Store) -> anyhow::Result<()> {
     let (cli::Store::Export(arguments) | cli::Store::Import(arguments)) = command;
     let config = Config::load(&arguments.as_serve())?;
+    private::keep_from_others();
     #[cfg(feature = "foundationdb")]
     if config.store.engine == crate::config::Engine::Foundationdb {
         return foundation::run(command, arguments.replace, &config);
@@ -29,7 +30,8 @@ pub(crate) fn run(command: &cli::Store) -> anyhow::Result<()> {
     if matches!(command, cli::Store::Export(_)) {
         anyhow::ensure!(path.is_dir(), "{} holds no store", config.data.display());
     } else {
-        fs::create_dir_all(&config.data).with_context(|| config.data.display().to_string())?;
+        let made = private::make_folder(&config.data);
+        made.with_context(|| config.data.display().to_string())?;
     }
     let engine = SerialEngine::open(&embedded_config(&config, new_placement_key()?));
     ready(transfer(&engine.context("the store")?, command))
@@ -56,11 +58,11 @@ async fn transfer(engine: &impl Engine, command: &cli::Store) -> anyhow::Result<
     Ok(())
 }
 
-/// The file has its name once it is complete and on disk.
+/// The file has its name once it is complete and on disk. It holds messages in clear.
 async fn export(engine: &impl Engine, path: &Path) -> anyhow::Result<Summary> {
     anyhow::ensure!(!path.exists(), "{} exists already", path.display());
     let partial = partial(path);
-    let file = File::create(&partial).with_context(|| partial.display().to_string())?;
+    let file = private::make_file(&partial).with_context(|| partial.display().to_string())?;
     let mut output = BufWriter::with_capacity(1 << 20, file);
     let summary = transfer::export(engine, &mut output).await?;
     output.into_inner()?.sync_all()?;

@@ -39,6 +39,7 @@ impl FileJournal {
         let path = path.into();
         let lock = lock(&path)?;
         let mut file = options().open(&path)?;
+        keep_from_others(&file);
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let (saved, intact) = replay(&bytes)?;
@@ -123,6 +124,15 @@ fn options() -> OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
+}
+
+/// A file that was there, restored from a backup say, may be readable for all. It fails only if the file belongs to
+/// another user, who then decides.
+fn keep_from_others(file: &File) {
+    #[cfg(unix)]
+    let _ = file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600));
+    #[cfg(not(unix))]
+    let _ = file;
 }
 
 fn lock(path: &Path) -> Result<File, JournalError> {
@@ -226,6 +236,28 @@ mod tests {
             drop(journal);
             assert_eq!(reopened(&path).connect_counter, 99, "cut at {cut}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn fc4_a_journal_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        fs::write(&path, MAGIC).expect("writes");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("it is ours");
+        let private = || {
+            for file in fs::read_dir(folder.path()).expect("a folder") {
+                let file = file.expect("an entry");
+                let mode = file.metadata().expect("it is there").permissions().mode();
+                assert_eq!(mode & 0o777, 0o600, "{:?}", file.file_name());
+            }
+        };
+        let mut journal = FileJournal::open(&path).expect("opens");
+        private();
+        journal.append(&samples()).expect("appends");
+        journal.compact().expect("written anew");
+        private();
     }
 
     #[test]

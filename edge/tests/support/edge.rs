@@ -18,6 +18,8 @@ pub(crate) struct Edge {
     pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
     pub(crate) data: PathBuf,
+    /// What a shell does before it becomes the edge; nothing, if there is none.
+    shell: String,
     options: Vec<String>,
     /// What it has written to standard error.
     log: Log,
@@ -38,6 +40,15 @@ impl Edge {
         let directory = tempfile::tempdir().expect("a directory");
         let data = directory.path().to_owned();
         Self::start_on(&data, Some(directory), config, options)
+    }
+
+    /// An edge that a shell starts on a data directory, after it has done something: `umask`, `ulimit`.
+    pub(crate) fn start_after(shell: &str, data: &Path, options: &[&str]) -> Self {
+        let mut all = vec!["--data".to_owned(), data.display().to_string()];
+        all.extend(options.iter().map(|option| (*option).to_owned()));
+        let mut edge = Self::spawn(shell, data, None, all);
+        edge.read_log();
+        edge
     }
 
     /// An edge on a data directory that the test provides.
@@ -76,9 +87,18 @@ impl Edge {
         let mut all = vec!["--config".to_owned(), file.display().to_string()];
         all.extend(["--data".to_owned(), data.display().to_string()]);
         all.extend(options.iter().map(|option| (*option).to_owned()));
+        Self::spawn("", data, directory, all)
+    }
+
+    fn spawn(
+        shell: &str,
+        data: &Path,
+        directory: Option<tempfile::TempDir>,
+        options: Vec<String>,
+    ) -> Self {
         let any = "127.0.0.1:0".parse().expect("an address");
         let log = Log::default();
-        let (mut child, listen, admin) = spawn(&all, any, &log);
+        let (mut child, listen, admin) = spawn(shell, &options, any, &log);
         Self {
             unread: child.stderr.take(),
             child,
@@ -86,7 +106,8 @@ impl Edge {
             listen,
             admin,
             data: data.to_owned(),
-            options: all,
+            shell: shell.to_owned(),
+            options,
             _directory: directory,
         }
     }
@@ -99,7 +120,7 @@ impl Edge {
 
     /// Starts it again on the same data and the same port.
     pub(crate) fn restart(&mut self) {
-        let (child, listen, admin) = spawn(&self.options, self.listen, &self.log);
+        let (child, listen, admin) = spawn(&self.shell, &self.options, self.listen, &self.log);
         (self.child, self.listen, self.admin) = (child, listen, admin);
         self.unread = self.child.stderr.take();
         self.read_log();
@@ -226,8 +247,26 @@ impl Log {
     }
 }
 
-fn spawn(options: &[String], listen: SocketAddr, log: &Log) -> (Child, SocketAddr, SocketAddr) {
-    let mut child = roadstead()
+/// The binary under test, started by a shell that has done something before.
+pub(crate) fn roadstead_after(shell: &str) -> Command {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &format!("{shell} && exec \"$0\" \"$@\"")])
+        .arg(env!("CARGO_BIN_EXE_roadstead"));
+    command
+}
+
+fn spawn(
+    shell: &str,
+    options: &[String],
+    listen: SocketAddr,
+    log: &Log,
+) -> (Child, SocketAddr, SocketAddr) {
+    let mut command = match shell {
+        "" => roadstead(),
+        shell => roadstead_after(shell),
+    };
+    let mut child = command
         .arg("serve")
         .args(options)
         .args(["--listen", &listen.to_string(), "--admin", "127.0.0.1:0"])

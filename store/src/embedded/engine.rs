@@ -86,6 +86,8 @@ impl Engine {
     /// Opens or creates a store: what the log says goes into the database, stamps are reserved above all
     /// that were ever used, the lease is taken.
     pub(crate) fn open(config: &EmbeddedConfig) -> Result<Self, OpenError> {
+        // What the database makes in it has the mode of the umask.
+        log::make_folder(&config.path)?;
         let disk = Disk::open(&config.path.join("tables"), config.limits.block_cache_bytes)?;
         let log_folder = config.path.join("log");
         log::sync_parent(&config.path)?;

@@ -9,9 +9,10 @@
 //! to: after an opening, and so after a failed sync, whose pages the kernel may have dropped while it
 //! calls them clean, everything is first written anew into the database (R10).
 
-use std::fs::{File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::hash::Hasher;
 use std::io::{self, BufReader, Write as _};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Buf;
@@ -49,6 +50,7 @@ impl Log {
             .create(true)
             .write(true)
             .truncate(true)
+            .mode(0o600)
             .open(&path)?;
         file.sync_all()?;
         sync_folder(folder)?;
@@ -84,10 +86,16 @@ impl Log {
     }
 }
 
+/// Makes a folder, and those that it is in, if it is not there. Only its owner looks into it: messages are in clear.
+pub(crate) fn make_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(folder)
+}
+
 /// Reads all log files of a folder in order, one record at a time: a log is many times as large as what it
 /// leaves. Makes the folder if it is not there; answers the files.
 pub(crate) fn read_all(folder: &Path, mut take: impl FnMut(Record)) -> io::Result<Vec<PathBuf>> {
-    std::fs::create_dir_all(folder)?;
+    make_folder(folder)?;
     sync_parent(folder)?;
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -264,5 +272,19 @@ mod tests {
         };
         read_all(folder.path(), take).expect("reads");
         assert_eq!(values, 6);
+    }
+
+    #[test]
+    fn fc4_a_log_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = |path: &Path| {
+            let found = std::fs::metadata(path).expect("it is there");
+            found.permissions().mode() & 0o777
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path().join("log");
+        make_folder(&folder).expect("made");
+        let log = Log::start(&folder, 1).expect("started");
+        assert_eq!((mode(&folder), mode(&log.path)), (0o700, 0o600));
     }
 }

@@ -182,6 +182,9 @@ impl History {
         let mut file = options
             .open(path)
             .with_context(|| path.display().to_string())?;
+        // One that was there, restored from a backup say. If it belongs to another user, that one decides.
+        #[cfg(unix)]
+        let _ = file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600));
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let length = bytes.len();
@@ -261,5 +264,19 @@ mod tests {
             let (_, after) = History::open(&path).expect("opens");
             assert_eq!(after.len(), survivors.len() + 1, "cut at {cut}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn fc4_a_history_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("history");
+        std::fs::write(&path, b"").expect("writes");
+        let open = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(&path, open).expect("it is ours");
+        History::open(&path).expect("opens");
+        let found = std::fs::metadata(&path).expect("it is there");
+        assert_eq!(found.permissions().mode() & 0o777, 0o600);
     }
 }

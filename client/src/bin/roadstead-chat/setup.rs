@@ -77,7 +77,8 @@ impl Setup {
             Some(state) => state.clone(),
             None => default_state(user, &identity?),
         };
-        fs::create_dir_all(&state).with_context(|| format!("creating {}", state.display()))?;
+        let made = make_folder(&state);
+        made.with_context(|| format!("creating {}", state.display()))?;
         let journal = open_journal(&state)?;
         let config = Config::new(&arguments.server, trust).journal(journal);
         let config = add_token(config, &arguments, user)?;
@@ -88,6 +89,14 @@ impl Setup {
             config,
         })
     }
+}
+
+/// Makes a folder for messages in clear, and those that it is in, if it is not there.
+fn make_folder(path: &Path) -> std::io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(path)
 }
 
 fn open_journal(state: &Path) -> anyhow::Result<FileJournal> {
@@ -206,6 +215,16 @@ mod tests {
         assert_eq!(again.peer.get(), 7);
         let second = Setup::new(arguments(folder.path(), &[])).expect_err("locked");
         assert!(second.to_string().contains("--state"), "{second}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn fc4_the_state_is_its_owners_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let (folder, _) = data();
+        Setup::new(arguments(folder.path(), &[])).expect("works");
+        let found = fs::metadata(folder.path().join("state")).expect("made");
+        assert_eq!(found.permissions().mode() & 0o777, 0o700);
     }
 
     #[test]
