@@ -1,8 +1,10 @@
 //! The admin HTTP: `/metrics`, `/healthz`, `/readyz`, `/debug/memory`.
 
+mod connections;
+mod sample;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -12,14 +14,16 @@ use roadstead_net::Mailbox;
 use roadstead_store::Health;
 use roadstead_store::embedded::{Count, ReadCounters};
 use serde_json::json;
-use tokio::sync::oneshot;
 
 use crate::log::Log;
-use crate::memory::{Ceiling, account};
+use crate::memory::Ceiling;
 use crate::metrics::{self, ShardMetrics, Text};
 use crate::reload;
 use crate::store::Handle;
 use crate::worker::Message;
+
+pub(crate) use connections::{CONNECTIONS_MAX, Counts, serve};
+pub(crate) use sample::Sample;
 
 /// What the handlers read.
 pub(crate) struct Admin {
@@ -32,6 +36,8 @@ pub(crate) struct Admin {
     pub(crate) reloads: Arc<reload::Counts>,
     pub(crate) log: Log,
     pub(crate) udp_port: u16,
+    pub(crate) connections: Arc<Counts>,
+    pub(crate) sample: Sample,
 }
 
 pub(crate) fn router(admin: Arc<Admin>) -> Router {
@@ -71,26 +77,10 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     (code, Json(body))
 }
 
-/// How long a busy shard may take to say what it holds.
-const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
-
-/// Where the bytes are: a table, or JSON for who accepts only that. Every shard walks over its
-/// connections for it, which takes some 20 ms for a million.
+/// Where the bytes are: a table, or JSON for who accepts only that. At most a second old.
 async fn memory(State(admin): State<Arc<Admin>>, headers: HeaderMap) -> Response {
-    let mut shards = Vec::new();
-    for mailbox in &admin.mailboxes {
-        let (ask, answer) = oneshot::channel();
-        let sent = mailbox.send(Message::Memory(ask)).is_ok();
-        let answer = tokio::time::timeout(MEMORY_PATIENCE, answer);
-        match answer.await {
-            Ok(Ok(memory)) if sent => shards.push(memory),
-            _ => return (StatusCode::SERVICE_UNAVAILABLE, "a shard is busy").into_response(),
-        }
-    }
-    let report = account::Report {
-        shards,
-        store_young_bytes: admin.store.young_bytes(),
-        process: account::ProcessMemory::read(admin.udp_port),
+    let Some(report) = admin.sample.get(&admin).await else {
+        return (StatusCode::SERVICE_UNAVAILABLE, "a shard is busy").into_response();
     };
     let wanted = headers.get(header::ACCEPT).map(HeaderValue::as_bytes);
     if wanted == Some(b"application/json") {
@@ -108,6 +98,10 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     write_net(&mut text, &admin.net);
     write_memory(&mut text, &admin.ceiling);
     admin.reloads.write(&mut text);
+    admin.connections.write(&mut text);
+    let help = "Times every shard walked over its connections for /debug/memory.";
+    text.family("roadstead_memory_accounts", "counter", help);
+    text.sample(&[], admin.sample.taken());
     let help = "Lines of the log dropped because standard error was not read.";
     text.family("roadstead_log_dropped", "counter", help);
     text.sample(&[], admin.log.dropped());

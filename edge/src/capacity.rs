@@ -159,12 +159,6 @@ pub(crate) const SHARD_BYTES: u64 = 34 << 20;
 /// tables of the database.
 pub(crate) const STORE_BYTES: u64 = 256 << 20;
 
-/// A fresh server has 15 descriptors; the files of the store grow with it.
-pub(crate) const DESCRIPTORS_BASE: u64 = 2_048;
-
-/// A shard has 3 descriptors and one for each further address.
-pub(crate) const DESCRIPTORS_PER_SHARD: u64 = 16;
-
 /// A ring needs between 128 and 256 KiB of RLIMIT_MEMLOCK (a server of one shard starts with 262,144 bytes
 /// and not with 131,072); twice that, because a restart finds the last process's still counted.
 pub(crate) const LOCKED_BYTES_PER_SHARD: u64 = 512 << 10;

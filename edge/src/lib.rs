@@ -7,6 +7,7 @@ mod clock;
 mod config;
 mod cores;
 mod credentials;
+mod descriptors;
 mod development;
 mod doctor;
 mod files;

@@ -20,6 +20,7 @@ use tokio::sync::mpsc as async_mpsc;
 use crate::admin::{self, Admin};
 use crate::config::{Config, QuicEngine};
 use crate::credentials::Credentials;
+use crate::descriptors::{self, Takers};
 use crate::files::{self, Files};
 use crate::log::{self, Log};
 use crate::memory::{self, Ceiling};
@@ -70,10 +71,20 @@ fn serve_with<E: Engine + 'static>(
     files: &Files,
     log: &Log,
 ) -> anyhow::Result<()> {
+    let descriptors = descriptors::raise_limit();
+    // Before a socket fails for want of one, as far as the addresses are known.
+    takers(config, config.listen.len()).share_out(descriptors)?;
     let server_config = server_config(config, files)?;
     let credentials = Credentials::new(config, files)?;
     let mut server = bind::<E>(&server_config)?;
-    let store = open_store(config, server.mailboxes())?;
+    let takers = takers(config, server.addresses().len());
+    let open_files = takers.share_out(descriptors)?;
+    tracing::info!(
+        descriptors,
+        open_files,
+        "limit of open files, and the store's part"
+    );
+    let store = open_store(config, open_files, server.mailboxes())?;
     let shards = start_shards(config, &credentials, &mut server, &store)?;
     let (tls, mailboxes) = (server_config.tls, server.mailboxes());
     let reload = Reload::new(config.clone(), tls, credentials, mailboxes);
@@ -123,14 +134,28 @@ fn bind<E: Engine>(config: &ServerConfig) -> Result<Server<Message, E>, roadstea
     }
 }
 
-fn open_store(config: &Config, mailboxes: Vec<Mailbox<Message>>) -> anyhow::Result<Store> {
+/// Who takes descriptors of this server.
+fn takers(config: &Config, addresses: usize) -> Takers {
+    let shards = config.shard_count().into();
+    #[cfg(feature = "foundationdb")]
+    if config.store.engine == crate::config::Engine::Foundationdb {
+        return Takers::foundationdb(shards, addresses);
+    }
+    Takers::embedded(shards, addresses)
+}
+
+fn open_store(
+    config: &Config,
+    open_files: u64,
+    mailboxes: Vec<Mailbox<Message>>,
+) -> anyhow::Result<Store> {
     let deliver = move |shard: ShardId, completions| {
         worker::deliver(
             &mailboxes[usize::from(shard.0)],
             Message::Store(completions),
         );
     };
-    Store::open(config, Arc::new(deliver))
+    Store::open(config, open_files, Arc::new(deliver))
 }
 
 fn start_shards<E: Engine + 'static>(
@@ -243,6 +268,8 @@ fn run<E: Engine>(
         reloads: reload.counts(),
         log: log.clone(),
         udp_port: server.addresses()[0].port(),
+        connections: Arc::default(),
+        sample: admin::Sample::default(),
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -252,8 +279,8 @@ fn run<E: Engine>(
             .await
             .with_context(|| format!("admin address {}", config.admin))?;
         let address = listener.local_addr()?;
-        let router = admin::router(admin.clone());
-        let http = tokio::spawn(async move { axum::serve(listener, router).await });
+        let (router, counts) = (admin::router(admin.clone()), admin.connections.clone());
+        let http = tokio::spawn(admin::serve(listener, router, counts));
         let reloading = tokio::spawn(reload.run(signal(SignalKind::hangup())?));
         let served = serve_until_told(config, server, address, &mut shards, &admin.store).await;
         admin.draining.store(true, Ordering::Relaxed);

@@ -41,13 +41,14 @@ macro_rules! on {
 }
 
 impl Store {
-    pub(crate) fn open(config: &Config, sink: Sink) -> anyhow::Result<Self> {
+    pub(crate) fn open(config: &Config, open_files: u64, sink: Sink) -> anyhow::Result<Self> {
         let placement_key = new_placement_key()?;
         #[cfg(feature = "foundationdb")]
         if config.store.engine == crate::config::Engine::Foundationdb {
             return open_foundation(config, placement_key, sink).context("the store");
         }
-        let store = EmbeddedStore::open(embedded_config(config, placement_key), sink);
+        let embedded = embedded_config(config, open_files, placement_key);
+        let store = EmbeddedStore::open(embedded, sink);
         let store = store.context("the store")?;
         Ok(Self::Embedded(store))
     }
@@ -87,8 +88,12 @@ pub(crate) fn new_placement_key() -> anyhow::Result<[u8; 16]> {
     Ok(key)
 }
 
-/// The store of the data directory.
-pub(crate) fn embedded_config(config: &Config, placement_key: [u8; 16]) -> EmbeddedConfig {
+/// The store of the data directory, which may keep so many files open.
+pub(crate) fn embedded_config(
+    config: &Config,
+    open_files: u64,
+    placement_key: [u8; 16],
+) -> EmbeddedConfig {
     EmbeddedConfig {
         path: config.data.join("store"),
         node: config.node,
@@ -98,6 +103,7 @@ pub(crate) fn embedded_config(config: &Config, placement_key: [u8; 16]) -> Embed
             cached_keys_max: config.store.cached_keys as usize,
             known_devices_max: config.store.cached_keys as usize,
             block_cache_bytes: u64::from(config.store.block_cache_mib) << 20,
+            open_files_max: usize::try_from(open_files).unwrap_or(usize::MAX),
             ..EmbeddedLimits::default()
         },
     }

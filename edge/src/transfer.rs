@@ -10,6 +10,7 @@ use roadstead_store::transfer::{self, Summary};
 use roadstead_store::txn::{Engine, ready};
 
 use crate::config::Config;
+use crate::descriptors::{self, Takers};
 use crate::store::{embedded_config, new_placement_key};
 use crate::{cli, private};
 
@@ -33,7 +34,9 @@ pub(crate) fn run(command: &cli::Store) -> anyhow::Result<()> {
         let made = private::make_folder(&config.data);
         made.with_context(|| config.data.display().to_string())?;
     }
-    let engine = SerialEngine::open(&embedded_config(&config, new_placement_key()?));
+    let open_files = Takers::embedded(0, 0).share_out(descriptors::raise_limit())?;
+    let embedded = embedded_config(&config, open_files, new_placement_key()?);
+    let engine = SerialEngine::open(&embedded);
     ready(transfer(&engine.context("the store")?, command))
 }
 

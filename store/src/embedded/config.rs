@@ -53,6 +53,9 @@ pub struct EmbeddedLimits {
     pub young_bytes_max: usize,
     /// Blocks of the database kept in memory, in bytes.
     pub block_cache_bytes: u64,
+    /// Table files of the database kept open, each with a descriptor of the process. Those that are written or
+    /// merged come on top, some dozens.
+    pub open_files_max: usize,
 }
 
 impl Default for EmbeddedLimits {
@@ -69,6 +72,8 @@ impl Default for EmbeddedLimits {
             known_devices_max: 128 * 1024,
             young_bytes_max: 32 * 1024 * 1024,
             block_cache_bytes: 64 * 1024 * 1024,
+            // With the rest it fits the usual limit of 1,024.
+            open_files_max: 700,
         }
     }
 }

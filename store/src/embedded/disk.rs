@@ -14,6 +14,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, Readable, Snapshot};
 
 use crate::txn::{Order, RangeQuery};
 
+use super::config::EmbeddedLimits;
 use super::write::{Write, Writes};
 
 /// An open database; cheap to clone, and open until the last clone is gone.
@@ -35,10 +36,11 @@ pub(crate) type Pair = Result<(Bytes, Write), fjall::Error>;
 
 impl Disk {
     /// Opens or creates the database.
-    pub(crate) fn open(path: &Path, cache_bytes: u64) -> Result<Self, fjall::Error> {
+    pub(crate) fn open(path: &Path, limits: &EmbeddedLimits) -> Result<Self, fjall::Error> {
         remove_unborn(path)?;
         let database = Database::builder(path)
-            .cache_size(cache_bytes)
+            .cache_size(limits.block_cache_bytes)
+            .max_cached_files(Some(limits.open_files_max))
             .worker_threads(1)
             .manual_journal_persist(true)
             .open()?;

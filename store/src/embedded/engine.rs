@@ -88,7 +88,7 @@ impl Engine {
     pub(crate) fn open(config: &EmbeddedConfig) -> Result<Self, OpenError> {
         // What the database makes in it has the mode of the umask.
         log::make_folder(&config.path)?;
-        let disk = Disk::open(&config.path.join("tables"), config.limits.block_cache_bytes)?;
+        let disk = Disk::open(&config.path.join("tables"), &config.limits)?;
         let log_folder = config.path.join("log");
         log::sync_parent(&config.path)?;
         let (mut tables, was_written) = replay(&disk, &log_folder)?;

@@ -2,9 +2,13 @@
 
 use super::Need;
 use crate::capacity;
+use crate::descriptors::Takers;
 use crate::doctor::finding::{Finding, Want};
 use crate::doctor::grouped;
 use crate::doctor::host::Host;
+
+/// Addresses that a server listens on, at most: what a wildcard is expanded to on a host with some networks.
+const ADDRESSES: usize = 8;
 
 /// The first long-term kernel with everything that the loops use.
 const KERNEL_MIN: (u32, u32) = (6, 1);
@@ -46,14 +50,16 @@ pub(super) fn io_uring(host: &Host) -> Finding {
 }
 
 pub(super) fn descriptors(host: &Host, need: &Need) -> Finding {
-    let least = capacity::DESCRIPTORS_BASE + need.shards * capacity::DESCRIPTORS_PER_SHARD;
+    let least = Takers::embedded(need.shards, ADDRESSES).wanted();
     let want = Want::new(
         "nofile",
         format!("{} descriptors or more", grouped(least)),
-        "sessions share sockets, so they need none; the store's files, rings and admin connections do",
+        "sessions share sockets, so they need none; the store's files, rings and admin connections do. The \
+         server takes what the hard limit gives",
     );
     let fix = "LimitNOFILE=65536 in the unit (tuning/systemd), or `ulimit -n 65536`";
-    want.at_least(limit(host, "Max open files"), least, fix)
+    let hard = limits(host, "Max open files").map(|(_, hard)| hard);
+    want.at_least(hard, least, fix)
 }
 
 pub(super) fn locked_memory(host: &Host, need: &Need) -> Finding {
@@ -65,15 +71,17 @@ pub(super) fn locked_memory(host: &Host, need: &Need) -> Finding {
          replaced a while longer",
     );
     let fix = "LimitMEMLOCK=infinity in the unit (tuning/systemd), or `ulimit -l unlimited`";
-    want.at_least(limit(host, "Max locked memory"), least, fix)
+    let soft = limits(host, "Max locked memory").map(|(soft, _)| soft);
+    want.at_least(soft, least, fix)
 }
 
-/// The soft limit of a line of /proc/self/limits.
-fn limit(host: &Host, name: &str) -> Option<u64> {
+/// The soft and the hard limit of a line of /proc/self/limits.
+fn limits(host: &Host, name: &str) -> Option<(u64, u64)> {
     let limits = host.text("proc/self/limits")?;
     let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
-    match line.split_whitespace().next()? {
+    let mut numbers = line.split_whitespace().map(|number| match number {
         "unlimited" => Some(u64::MAX),
         number => number.parse().ok(),
-    }
+    });
+    Some((numbers.next()??, numbers.next()??))
 }
