@@ -1,6 +1,7 @@
 //! The admin HTTP: `/metrics`, `/healthz`, `/readyz`, `/debug/memory`.
 
 mod connections;
+mod guard;
 mod sample;
 
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router, routing};
+use axum::{Json, Router, middleware, routing};
 use roadstead_net::Mailbox;
 use roadstead_store::Health;
 use roadstead_store::embedded::{Count, ReadCounters};
@@ -23,6 +24,7 @@ use crate::store::Handle;
 use crate::worker::Message;
 
 pub(crate) use connections::{CONNECTIONS_MAX, Counts, serve};
+pub(crate) use guard::{Guard, is_host};
 pub(crate) use sample::Sample;
 
 /// What the handlers read.
@@ -38,14 +40,17 @@ pub(crate) struct Admin {
     pub(crate) udp_port: u16,
     pub(crate) connections: Arc<Counts>,
     pub(crate) sample: Sample,
+    pub(crate) guard: Arc<Guard>,
 }
 
 pub(crate) fn router(admin: Arc<Admin>) -> Router {
+    let check = middleware::from_fn_with_state(admin.guard.clone(), guard::check);
     Router::new()
         .route("/metrics", routing::get(metrics))
         .route("/healthz", routing::get(health))
         .route("/readyz", routing::get(ready))
         .route("/debug/memory", routing::get(memory))
+        .layer(check)
         .with_state(admin)
 }
 
@@ -99,6 +104,7 @@ async fn metrics(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
     write_memory(&mut text, &admin.ceiling);
     admin.reloads.write(&mut text);
     admin.connections.write(&mut text);
+    admin.guard.write(&mut text);
     let help = "Times every shard walked over its connections for /debug/memory.";
     text.family("roadstead_memory_accounts", "counter", help);
     text.sample(&[], admin.sample.taken());

@@ -12,7 +12,7 @@ use anyhow::Context;
 use roadstead_net::tls::TicketKeys;
 use serde::Deserialize;
 
-use crate::cli;
+use crate::{admin, cli};
 
 pub(crate) use limits::Limits;
 pub(crate) use network::Network;
@@ -30,6 +30,7 @@ pub(crate) struct Config {
     pub(crate) data: PathBuf,
     pub(crate) shards: u16,
     pub(crate) admin: SocketAddr,
+    pub(crate) admin_names: Vec<String>,
     pub(crate) node: u16,
     pub(crate) pin: bool,
     pub(crate) log: String,
@@ -125,6 +126,7 @@ impl Default for Config {
             data: DATA_DEFAULT.into(),
             shards: 0,
             admin: SocketAddr::from(([127, 0, 0, 1], 9433)),
+            admin_names: Vec::new(),
             node: 0,
             pin: true,
             log: "info".into(),
@@ -253,6 +255,12 @@ impl Config {
             "tls.tickets_rotate_h is at least {}, or 0: tickets are good for longer than their key seals",
             TicketKeys::ROTATE_EVERY_MIN.as_secs() / 3_600
         );
+        for name in &self.admin_names {
+            anyhow::ensure!(
+                admin::is_host(name),
+                "admin_names: {name:?} is no host name or address without port"
+            );
+        }
         self.limits.check()?;
         let both =
             self.tls.certificate.as_os_str().is_empty() == self.tls.key.as_os_str().is_empty();
@@ -304,6 +312,7 @@ mod tests {
             assert!(error.contains(named), "{error}");
         }
         for (text, named) in [
+            ("admin_names = [\"a:80\"]\n", "without port"),
             ("[tls]\ntickets_rotate_h = 15\n", "at least 16"),
             (
                 "[store]\ncached_keys = 1023\n",

@@ -270,6 +270,7 @@ fn run<E: Engine>(
         udp_port: server.addresses()[0].port(),
         connections: Arc::default(),
         sample: admin::Sample::default(),
+        guard: Arc::new(admin::Guard::new(&config.admin_names)),
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

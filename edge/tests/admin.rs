@@ -2,8 +2,11 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -17,7 +20,7 @@ const FEW_DESCRIPTORS: &str = "ulimit -n 300";
 const HOARDED: usize = 1_100;
 
 /// Bytes of messages that make the store begin files: more than it keeps in memory.
-const STORED_BYTES: usize = 44 << 20;
+const STORED_BYTES: usize = 36 << 20;
 
 /// Connections of this process.
 fn raise_own_limit() {
@@ -42,6 +45,14 @@ fn hoard(admin: SocketAddr) -> Vec<TcpStream> {
     (0..HOARDED).map(open).collect()
 }
 
+/// The log files of the store.
+fn logs(data: &Path) -> BTreeSet<OsString> {
+    let folder = std::fs::read_dir(data.join("store/log")).expect("a folder");
+    folder
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect()
+}
+
 /// Reads until the end of a connection, and answers what came.
 fn read_to_end(mut stream: TcpStream) -> Vec<u8> {
     stream.set_read_timeout(Some(PATIENCE)).expect("a time");
@@ -60,6 +71,7 @@ async fn fc3_idle_admin_connections_leave_the_store_its_files() {
     let edge = Edge::start_after(FEW_DESCRIPTORS, &data, &["--shards", "2"]);
     Client::login(&edge, 2, 22).await.leave().await;
     let mut one = Client::login(&edge, 1, 11).await;
+    let before = logs(&data);
     let hoarded = hoard(edge.admin);
 
     // The operator gets in: one that hoards makes room.
@@ -75,6 +87,7 @@ async fn fc3_idle_admin_connections_leave_the_store_its_files() {
             "{committed:?}"
         );
     }
+    assert_ne!(logs(&data), before, "a log was begun");
     Client::login(&edge, 3, 33).await;
     assert_eq!(edge.get("/readyz").await.0, 200);
     assert_eq!(edge.metric("roadstead_store_failures_total", "").await, 0);
@@ -198,4 +211,56 @@ async fn df23_the_account_of_memory_is_taken_once_a_second_for_all_who_ask() {
         }
     };
     soon("the session in the account", counted).await;
+}
+
+/// What a page of evil.example asks when that name leads to this address.
+#[tokio::test]
+async fn fc9_a_request_for_another_host_is_not_answered() {
+    let edge = Edge::start();
+    let port = edge.admin.port();
+    let pages = [
+        "/metrics",
+        "/healthz",
+        "/readyz",
+        "/debug/memory",
+        "/nothing",
+    ];
+    for path in pages {
+        let (status, body) = edge
+            .get_with(path, &format!("Host: evil.example:{port}\r\n"))
+            .await;
+        assert_eq!(status, 421, "{path}: {body}");
+        assert!(!body.contains("shard") && !body.contains("pid"), "{body}");
+    }
+    for host in ["localhost", "[::1]", "127.0.0.1"] {
+        let (status, _) = edge
+            .get_with("/healthz", &format!("Host: {host}:{port}\r\n"))
+            .await;
+        assert_eq!(status, 200, "{host}");
+    }
+    let foreign = format!("Host: {}\r\nOrigin: http://evil.example\r\n", edge.admin);
+    assert_eq!(edge.get_with("/metrics", &foreign).await.0, 403);
+    let own = format!("Host: {0}\r\nOrigin: http://{0}\r\n", edge.admin);
+    assert_eq!(edge.get_with("/metrics", &own).await.0, 200);
+    assert_eq!(edge.get_with("/metrics", "").await.0, 400);
+
+    let refused = |reason| edge.metric("roadstead_admin_refused_total", reason);
+    assert_eq!(refused("host").await, pages.len() as u64);
+    assert_eq!(refused("origin").await, 1);
+    assert_eq!(refused("malformed").await, 1);
+}
+
+#[tokio::test]
+async fn fc9_a_name_that_the_operator_gave_is_answered() {
+    let edge = Edge::start_with("admin_names = [\"metrics.example\"]\n", &[]);
+    for (host, expected) in [
+        ("metrics.example", 200),
+        ("metrics.example:80", 200),
+        ("other.example", 421),
+    ] {
+        let (status, _) = edge
+            .get_with("/healthz", &format!("Host: {host}\r\n"))
+            .await;
+        assert_eq!(status, expected, "{host}");
+    }
 }

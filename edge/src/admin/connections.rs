@@ -20,6 +20,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
+use super::guard::CameTo;
 use crate::metrics::{Number, Text};
 
 /// Connections at once: a scraper, a load balancer, probes and people with a terminal each have a few. Each costs a
@@ -204,9 +205,13 @@ impl State {
 
 /// Answers the requests of one connection until it ends.
 async fn hold(stream: TcpStream, router: Router, state: Arc<State>, counts: Arc<Counts>) {
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
     let answers = TowerToHyperService::new(router);
     let asked = state.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(CameTo(local.ip()));
         let (answer, state) = (answers.call(request.map(Body::new)), asked.clone());
         async move {
             state.set(true);

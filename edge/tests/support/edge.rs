@@ -206,10 +206,16 @@ impl Edge {
 
     /// Status and body of an admin page.
     pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let host = format!("Host: {}\r\n", self.admin);
+        self.get_with(path, &host).await
+    }
+
+    /// Status and body of an admin page, asked for with other headers.
+    pub(crate) async fn get_with(&self, path: &str, headers: &str) -> (u16, String) {
         let mut stream = tokio::net::TcpStream::connect(self.admin)
             .await
             .expect("admin listens");
-        let request = format!("GET {path} HTTP/1.1\r\nHost: edge\r\nConnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("answered");
