@@ -86,6 +86,8 @@ counters! {
     drop_half_open,
     /// Initials dropped because their Retry token had been used.
     drop_token_reused,
+    /// Packets dropped because their number would be 2^62 or more (T19).
+    drop_packet_number,
     /// Datagrams of another shard that arrived here (T1).
     strays_received,
     /// Of these, handed to their owner.
@@ -128,6 +130,8 @@ counters! {
     closed_error,
     /// Of these, because they had the most in flight when the memory for it was used up (T8).
     closed_hoarders,
+    /// Of these, because an invariant of this side did not hold for them (T19).
+    closed_broken,
     /// Messages taken from the mailbox.
     messages_received,
     /// Wake-ups received.

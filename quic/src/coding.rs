@@ -3,18 +3,16 @@
 /// The largest value of a variable-length integer (RFC 9000 16).
 pub const VARINT_MAX: u64 = (1 << 62) - 1;
 
-/// Bytes that `value` takes in its shortest encoding.
-///
-/// # Panics
-/// Panics above [`VARINT_MAX`]: the engine never writes such a value.
+/// Bytes that `value` takes in its shortest encoding. Values above [`VARINT_MAX`] are written as that
+/// one: what a peer can bring a number to must not end the process (T19), and numbers that mean
+/// something have their own check before.
 #[must_use]
 pub const fn varint_len(value: u64) -> usize {
     match value {
         0..=0x3f => 1,
         0x40..=0x3fff => 2,
         0x4000..=0x3fff_ffff => 4,
-        0x4000_0000..=VARINT_MAX => 8,
-        _ => panic!("value above the range of a variable-length integer"),
+        _ => 8,
     }
 }
 
@@ -170,8 +168,9 @@ impl<'a> Writer<'a> {
         self.bytes(&value.to_be_bytes());
     }
 
-    /// Writes a variable-length integer in its shortest encoding (RFC 9000 16).
+    /// Writes a variable-length integer in its shortest encoding (RFC 9000 16), at most [`VARINT_MAX`].
     pub fn varint(&mut self, value: u64) {
+        let value = value.min(VARINT_MAX);
         let bytes = value.to_be_bytes();
         let len = varint_len(value);
         let tag = (len.trailing_zeros() & 3) as u8;
@@ -243,6 +242,17 @@ mod tests {
             w.varint(value);
             assert_eq!(w.len(), varint_len(value));
             assert_eq!(Reader::new(w.written()).varint(), Some(value));
+        }
+    }
+
+    #[test]
+    fn tf1_t19_an_integer_beyond_the_range_is_written_as_the_largest() {
+        for value in [VARINT_MAX, VARINT_MAX + 1, 1 << 63, u64::MAX] {
+            let mut buf = [0; 8];
+            let mut w = Writer::new(&mut buf);
+            w.varint(value);
+            assert_eq!((w.len(), varint_len(value)), (8, 8));
+            assert_eq!(Reader::new(w.written()).varint(), Some(VARINT_MAX));
         }
     }
 

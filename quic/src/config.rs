@@ -145,6 +145,9 @@ pub struct Config {
     pub in_flight_bytes_max: usize,
     /// Stateless resets a second (T1); zero sends none.
     pub resets_per_s: u32,
+    /// Whether a broken invariant of one connection panics, as tests want it, or closes that connection
+    /// and is counted ([`crate::Stats::invariants_broken`]), as a server with many others wants it.
+    pub strict: bool,
     /// Limits of connections.
     pub transport: Transport,
 }
@@ -165,6 +168,7 @@ impl Config {
             retry_above: 1_000,
             in_flight_bytes_max: crate::limits::IN_FLIGHT_BYTES_MAX,
             resets_per_s: crate::limits::RESETS_PER_S,
+            strict: cfg!(debug_assertions),
             transport: Transport::default(),
         }
     }

@@ -246,8 +246,8 @@ pub trait Tls: Sized {
     fn read(&mut self, data: &[u8]) -> Result<(), TlsError>;
 
     /// Appends bytes for the peer at the current level, and returns the keys of the next level when
-    /// they are ready. Called until it does nothing.
-    fn write(&mut self, out: &mut Vec<u8>) -> Option<KeyChange>;
+    /// they are ready. Called until it does nothing. An error ends this connection and no other.
+    fn write(&mut self, out: &mut Vec<u8>) -> Result<Option<KeyChange>, TlsError>;
 
     /// False once both Finished messages are done.
     fn is_handshaking(&self) -> bool;

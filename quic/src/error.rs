@@ -165,6 +165,23 @@ impl From<TransportError> for Refusal {
     }
 }
 
+/// An invariant of this side does not hold for one connection. In a process with millions of others it is
+/// no reason to end them all: this connection is closed with INTERNAL_ERROR and counted, and only tests panic
+/// ([`crate::Config::strict`]).
+pub(crate) const fn broken(reason: &'static str) -> TransportError {
+    TransportError::new(Code::INTERNAL_ERROR, reason)
+}
+
+/// Asserts an invariant of one connection: see [`broken`].
+macro_rules! ensure {
+    ($condition:expr, $reason:expr) => {
+        if !$condition {
+            return Err(crate::error::broken($reason).into());
+        }
+    };
+}
+pub(crate) use ensure;
+
 macro_rules! refuse {
     ($code:ident, $reason:expr) => {
         return Err(crate::error::TransportError::new(crate::error::Code::$code, $reason).into())

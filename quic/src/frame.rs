@@ -424,13 +424,14 @@ pub fn write_ack(
         return false;
     };
     // The fixed head, with a count of at most two bytes.
-    let head = 1 + varint_len(largest) + varint_len(delay) + 2 + varint_len(largest - first_low);
+    let first = largest.saturating_sub(first_low);
+    let head = 1 + varint_len(largest) + varint_len(delay) + 2 + varint_len(first);
     let Some(room) = w.room().checked_sub(head) else {
         return false;
     };
     let (mut count, mut used, mut low) = (0u64, 0, first_low);
     for (next_low, high) in ranges.clone() {
-        let len = varint_len(low - high - 2) + varint_len(high - next_low);
+        let len = varint_len(gap(low, high)) + varint_len(high.saturating_sub(next_low));
         if used + len > room || count == 1_000 {
             break;
         }
@@ -440,14 +441,19 @@ pub fn write_ack(
     w.varint(largest);
     w.varint(delay);
     w.varint(count);
-    w.varint(largest - first_low);
+    w.varint(first);
     let mut low = first_low;
     for (next_low, high) in ranges.take(crate::time::to_usize(count)) {
-        w.varint(low - high - 2);
-        w.varint(high - next_low);
+        w.varint(gap(low, high));
+        w.varint(high.saturating_sub(next_low));
         low = next_low;
     }
     true
+}
+
+/// The gap between two ranges as it is written (RFC 9000 19.3.1).
+const fn gap(low: u64, high: u64) -> u64 {
+    low.saturating_sub(high).saturating_sub(2)
 }
 
 /// Writes the type and the given integers: the shape of most control frames.

@@ -1,11 +1,40 @@
-//! The door for the fuzz targets (`fuzz/`): what they call and nobody else can. Absent without the feature.
+//! The door for the fuzz targets (`fuzz/`) and for this crate's own tests: what they call and nobody else
+//! can. Absent without the feature.
 
 use std::net::SocketAddr;
 
-use crate::Time;
-use crate::crypto::Aead;
+use crate::crypto::{Aead, Tls};
+use crate::endpoint::Endpoint;
+use crate::event::Handle;
 use crate::packet::ConnectionId;
+use crate::time::Time;
 use crate::token::{Tokens, Verdict};
+
+impl<T: Tls, A: Aead> Endpoint<T, A> {
+    /// Takes a connection's 1-RTT packet numbers to where no test can walk: as if the peer had left out
+    /// numbers and `received` was its largest one.
+    pub fn leap_received(&mut self, handle: Handle, received: u64) {
+        if let Some(conn) = self.find(handle).map(|index| self.connection(index)) {
+            conn.pn.on_received(received);
+        }
+    }
+
+    /// The same for the next number that this side sends, under keys that are still fresh.
+    pub fn leap_sent(&mut self, handle: Handle, next: u64) {
+        if let Some(conn) = self.find(handle).map(|index| self.connection(index)) {
+            conn.pn.next = conn.pn.next.max(next);
+            conn.phases.local_first = conn.pn.next;
+        }
+    }
+
+    /// Breaks an invariant of a connection with something in flight: a byte came that nobody can read.
+    pub fn break_invariant(&mut self, handle: Handle) {
+        let conn = self.find(handle).map(|index| self.connection(index));
+        if let Some(active) = conn.and_then(|conn| conn.active.as_mut()) {
+            active.rx_sum += 1;
+        }
+    }
+}
 
 /// What a token proved of an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

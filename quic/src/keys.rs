@@ -236,18 +236,20 @@ impl OneRttKeys {
         }
     }
 
-    /// The peer's next keys become current (RFC 9001 6.2); returns the replaced one.
-    pub(crate) fn rotate_remote<A: Aead>(&mut self, aead: &A) -> OldKey {
-        match self {
-            Self::None => panic!("a key update before there are keys"),
+    /// The peer's next keys become current (RFC 9001 6.2); returns the replaced one, `None` before there
+    /// are keys.
+    pub(crate) fn rotate_remote<A: Aead>(&mut self, aead: &A) -> Option<OldKey> {
+        Some(match self {
+            Self::None => return None,
             Self::Inline(s) => OldKey::Small(s.rotate_remote(aead, Suite::Aes128Gcm)),
             Self::Boxed(suite, s) => OldKey::Large(s.rotate_remote(aead, *suite)),
-        }
+        })
     }
 
+    /// This side's next keys become current; nothing before there are keys.
     pub(crate) fn rotate_local<A: Aead>(&mut self, aead: &A) {
         match self {
-            Self::None => panic!("a key update before there are keys"),
+            Self::None => {}
             Self::Inline(s) => s.rotate_local(aead, Suite::Aes128Gcm),
             Self::Boxed(suite, s) => s.rotate_local(aead, *suite),
         }

@@ -5,7 +5,7 @@
 //! Sans-IO: no socket, thread, file, clock or entropy. [`Endpoint::handle_datagram`] takes input,
 //! [`Endpoint::poll_event`] and [`Endpoint::poll_transmit`] yield output, [`Endpoint::next_timeout`]
 //! and [`Endpoint::handle_timeout`] stand for the clock. TLS and the AEAD come in through the traits
-//! [`crypto::Tls`] and [`crypto::Aead`]. The rules T1 to T18 are those of docs/TRANSPORT.md.
+//! [`crypto::Tls`] and [`crypto::Aead`]. The rules T1 to T21 are those of docs/TRANSPORT.md.
 //!
 //! Reading order: `connection/mod.rs` for the data, `endpoint/mod.rs` for the drive contract,
 //! `connection/receive.rs` and `connection/transmit.rs` for the packet path, then the rest.

@@ -98,9 +98,14 @@ pub const CLOSE_REPEATS_MAX: u8 = 8;
 /// one close, and [`CLOSE_REPEATS_MAX`] again (RFC 9001 6.6).
 pub const KEY_RESERVE: u64 = 16;
 
+/// Packet numbers that stay reserved for saying that they are used up (RFC 9000 12.3): one close and
+/// [`CLOSE_REPEATS_MAX`] again, and what a datagram takes before the check is made anew.
+pub const NUMBER_RESERVE: u64 = 64;
+
 /// PATH_CHALLENGE transmissions before a path is given up early.
 pub const CHALLENGES_MAX: u8 = 4;
 
 const _: () = assert!(KEY_RESERVE > CLOSE_REPEATS_MAX as u64);
+const _: () = assert!(NUMBER_RESERVE > KEY_RESERVE);
 const _: () = assert!(RETIRE_PENDING_MAX >= PEER_IDS_MAX);
 const _: () = assert!(CRYPTO_UNVALIDATED_MAX >= 4_096, "RFC 9000 7.5");

@@ -13,6 +13,10 @@ pub const CID_LEN_MAX: usize = 20;
 /// The smallest datagram that may carry an Initial packet (RFC 9000 14.1).
 pub const INITIAL_DATAGRAM_MIN: usize = 1_200;
 
+/// The first number that no packet has (RFC 9000 12.3). A packet whose number decodes to it, or beyond,
+/// is none, and a connection ends before its numbers do (T19).
+pub const PACKET_NUMBER_END: u64 = 1 << 62;
+
 /// Bytes of the AEAD tag of every suite of TLS 1.3 that QUIC uses.
 pub const TAG_LEN: usize = 16;
 
@@ -211,7 +215,7 @@ fn parse_cid(r: &mut Reader<'_>) -> Result<ConnectionId, Malformed> {
 /// A.2): the receiver's window must be more than twice the distance.
 #[must_use]
 pub fn pn_len(pn: u64, acked: Option<u64>) -> usize {
-    let unacked = acked.map_or(pn + 1, |a| pn - a);
+    let unacked = acked.map_or(pn.saturating_add(1), |a| pn.saturating_sub(a));
     match unacked {
         0..=0x7f => 1,
         0x80..=0x7fff => 2,
@@ -220,20 +224,24 @@ pub fn pn_len(pn: u64, acked: Option<u64>) -> usize {
     }
 }
 
-/// The packet number nearest to the one expected that ends in `truncated` (RFC 9000 A.3).
+/// The packet number nearest to the one expected that ends in `truncated` (RFC 9000 A.3). `None` when
+/// that is [`PACKET_NUMBER_END`] or beyond (RFC 9000 12.3).
 #[must_use]
-pub fn pn_decode(largest: Option<u64>, truncated: u64, bytes: usize) -> u64 {
-    let expected = largest.map_or(0, |l| l + 1);
+pub fn pn_decode(largest: Option<u64>, truncated: u64, bytes: usize) -> Option<u64> {
+    let expected = largest.map_or(0, |l| l.saturating_add(1));
     let window = 1u64 << (8 * bytes);
     let half = window / 2;
     let candidate = (expected & !(window - 1)) | truncated;
-    if candidate + half <= expected && candidate + window < 1 << 62 {
+    let pn = if candidate.saturating_add(half) <= expected
+        && candidate.saturating_add(window) < PACKET_NUMBER_END
+    {
         candidate + window
-    } else if candidate > expected + half && candidate >= window {
+    } else if candidate > expected.saturating_add(half) && candidate >= window {
         candidate - window
     } else {
         candidate
-    }
+    };
+    (pn < PACKET_NUMBER_END).then_some(pn)
 }
 
 /// Writes the low `len` bytes of a packet number.
@@ -278,7 +286,34 @@ mod tests {
     /// The example of RFC 9000 A.3.
     #[test]
     fn pn_decoding_of_rfc9000_a3() {
-        assert_eq!(pn_decode(Some(0xa82f_30ea), 0x9b32, 2), 0xa82f_9b32);
+        assert_eq!(pn_decode(Some(0xa82f_30ea), 0x9b32, 2), Some(0xa82f_9b32));
+    }
+
+    /// RFC 9000 12.3, at both ends of the range.
+    #[test]
+    fn tf1_t19_a_packet_number_ends_below_2_62() {
+        let last = PACKET_NUMBER_END - 1;
+        assert_eq!(pn_decode(None, 0, 1), Some(0));
+        assert_eq!(pn_decode(None, 0xff, 1), Some(0xff), "none below zero");
+        assert_eq!(pn_decode(Some(last - 1), 0xff, 1), Some(last));
+        assert_eq!(pn_decode(Some(last - 1), 0xffff_ffff, 4), Some(last));
+        // Ahead of the last but one there is only the last: these are old ones.
+        assert_eq!(pn_decode(Some(last - 1), 0, 1), Some(last - 0xff));
+        // After the last one nothing is ahead.
+        for bytes in 1..=4 {
+            assert_eq!(pn_decode(Some(last), 0, bytes), None, "{bytes} bytes");
+            assert_eq!(pn_decode(Some(last), 1, bytes), None, "{bytes} bytes");
+        }
+        for largest in [last + 1, 1 << 63, u64::MAX] {
+            for bits in [0, 1, 0xff] {
+                let pn = pn_decode(Some(largest), bits, 1);
+                assert!(pn.is_none_or(|pn| pn < PACKET_NUMBER_END), "{pn:?}");
+            }
+        }
+        for pn in [0, 1, last, u64::MAX] {
+            assert!((1..=4).contains(&pn_len(pn, None)));
+            assert!((1..=4).contains(&pn_len(pn, Some(pn))));
+        }
     }
 
     proptest! {
@@ -289,7 +324,30 @@ mod tests {
             let truncated = pn & ((1 << (8 * len)) - 1);
             // The receiver has seen something between what was acknowledged and just before.
             let seen = (pn - 1).saturating_sub(behind).max(acked);
-            prop_assert_eq!(pn_decode(Some(seen), truncated, len), pn);
+            prop_assert_eq!(pn_decode(Some(seen), truncated, len), Some(pn));
+        }
+
+        /// Against the definition: the number of the window around the one expected that has these
+        /// bits, where the range permits it; at both ends of the range.
+        #[test]
+        fn tf1_t19_a_packet_number_is_the_nearest_at_both_ends(
+            from_end in any::<bool>(), distance in 0u64..1 << 33, bits in any::<u32>(), len in 1usize..5,
+        ) {
+            let largest = if from_end { PACKET_NUMBER_END - 1 - distance } else { distance };
+            let window = 1i128 << (8 * len);
+            let truncated = u64::from(bits) & ((1 << (8 * len)) - 1);
+            let expected = i128::from(largest) + 1;
+            // In (expected - half, expected + half].
+            let first = expected - window / 2 + 1;
+            let nearest = first + (i128::from(truncated) - first).rem_euclid(window);
+            let end = i128::from(PACKET_NUMBER_END);
+            let wanted = match nearest {
+                n if n < 0 => n + window,
+                n if n >= end && expected < end => n - window,
+                n => n,
+            };
+            let wanted = (wanted < end).then(|| u64::try_from(wanted).unwrap());
+            prop_assert_eq!(pn_decode(Some(largest), truncated, len), wanted);
         }
 
         #[test]

@@ -50,7 +50,7 @@ impl PnSpace {
     }
 
     pub(crate) fn on_acked(&mut self, largest: u64) {
-        self.acked_end = self.acked_end.max(largest + 1);
+        self.acked_end = self.acked_end.max(largest.saturating_add(1));
     }
 
     pub(crate) fn largest_received(&self) -> Option<u64> {
@@ -66,19 +66,23 @@ impl PnSpace {
         age >= WINDOW || self.bits() >> age & 1 == 1
     }
 
+    /// Notes a number. One that is older than the window stays forgotten: its packet counts as lost,
+    /// and another that was taken out of order meanwhile may be the reason (T19).
     pub(crate) fn on_received(&mut self, pn: u64) {
         if pn >= self.received_end {
-            let shift = pn + 1 - self.received_end;
+            let end = pn.saturating_add(1);
+            let shift = end - self.received_end;
             let bits = if shift < WINDOW {
                 self.bits() << shift
             } else {
                 0
             };
             self.set_bits(bits | 1);
-            self.received_end = pn + 1;
-        } else {
-            let age = self.received_end - 1 - pn;
-            assert!(age < WINDOW, "duplicates were dropped before");
+            self.received_end = end;
+            return;
+        }
+        let age = self.received_end - 1 - pn;
+        if age < WINDOW {
             self.set_bits(self.bits() | 1 << age);
         }
     }
@@ -219,15 +223,14 @@ impl SentSpace {
         self.sent.partition_point(|s| s.pn < pn)
     }
 
-    /// Marks a record as gone and returns it.
-    pub(crate) fn settle(&mut self, index: usize) -> Sent {
-        let record = &mut self.sent[index];
-        assert!(!record.gone, "a record is settled once");
+    /// Marks a record as gone and returns it; `None` if it was gone already.
+    pub(crate) fn settle(&mut self, index: usize) -> Option<Sent> {
+        let record = self.sent.get_mut(index).filter(|record| !record.gone)?;
         record.gone = true;
         if record.eliciting {
             self.eliciting_in_flight -= 1;
         }
-        *record
+        Some(*record)
     }
 
     /// The n-th frame of a record.
@@ -279,6 +282,41 @@ const _: () = assert!(size_of::<SentFrame>() <= 24);
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn tf6_t19_a_number_that_fell_out_of_the_window_is_ignored() {
+        let mut space = PnSpace::NEW;
+        space.on_received(500);
+        for old in [0, 3, 500 - WINDOW] {
+            assert!(space.is_duplicate(old));
+            space.on_received(old);
+        }
+        space.on_received(501 - WINDOW);
+        let seen: Vec<_> = space.ranges().collect();
+        assert_eq!(seen, [(500, 500), (501 - WINDOW, 501 - WINDOW)]);
+    }
+
+    /// The last number of all and the ACK that names it (RFC 9000 12.3).
+    #[test]
+    fn tf1_t19_the_window_reaches_the_last_number() {
+        let last = crate::packet::PACKET_NUMBER_END - 1;
+        let mut space = PnSpace::NEW;
+        for pn in [0, last - 200, last - 2, last] {
+            assert!(!space.is_duplicate(pn));
+            space.on_received(pn);
+            assert!(space.is_duplicate(pn));
+        }
+        assert!(space.is_duplicate(0) && !space.is_duplicate(last - 1));
+        let mut buf = [0; 64];
+        let mut w = crate::coding::Writer::new(&mut buf);
+        assert!(crate::frame::write_ack(&mut w, u64::MAX, space.ranges()));
+        assert_eq!(
+            space.ranges().collect::<Vec<_>>(),
+            [(last, last), (last - 2, last - 2)]
+        );
+        space.on_acked(u64::MAX);
+        assert_eq!(space.largest_acked(), Some(u64::MAX - 1));
+    }
 
     proptest! {
         #[test]

@@ -1,6 +1,7 @@
 //! Streams (RFC 9000 2, 3, 4): states, and the part of each that exists only in flight.
 
 use crate::buffer::{RecvBuf, SendBuf};
+use crate::coding::VARINT_MAX;
 use crate::frame::Dir;
 use crate::params::Side;
 
@@ -180,6 +181,12 @@ pub(crate) struct Flow {
     pub(crate) consumed: u64,
 }
 
+/// The limit to advertise once `read` bytes were taken: a window further, and at most what can be
+/// written (T19).
+pub(crate) fn credit(read: u64, window: u32) -> u64 {
+    read.saturating_add(window.into()).min(VARINT_MAX)
+}
+
 /// Stream counts and limits, indexed by [`Dir`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counts {
@@ -230,3 +237,18 @@ pub struct Read {
 const _: () = assert!(size_of::<StreamState>() == 40);
 const _: () = assert!(size_of::<Flow>() == 32);
 const _: () = assert!(size_of::<Counts>() == 44);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tf1_t19_credit_ends_with_the_range_of_the_frames() {
+        assert_eq!(credit(0, 0), 0);
+        assert_eq!(credit(5, 1 << 16), (1 << 16) + 5);
+        assert_eq!(credit(VARINT_MAX - 5, 5), VARINT_MAX);
+        assert_eq!(credit(VARINT_MAX - 5, 6), VARINT_MAX);
+        assert_eq!(credit(VARINT_MAX, u32::MAX), VARINT_MAX);
+        assert_eq!(credit(u64::MAX, u32::MAX), VARINT_MAX);
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::{Active, Connection, Cx, Flags};
 use crate::crypto::{Aead, Tls};
-use crate::error::{TransportError, refuse};
+use crate::error::{TransportError, broken, refuse};
 use crate::event::Event;
 use crate::frame::Ack;
 use crate::limits::ACK_TIMER_SLACK_MS;
@@ -270,7 +270,7 @@ impl<T: Tls> Connection<T> {
         ack: &Ack<'_>,
     ) -> Result<Newly, TransportError> {
         let mut newly = Newly::default();
-        let active = self.active.as_mut().expect("checked by the caller");
+        let active = self.active.as_mut().ok_or(broken("records exist"))?;
         // RFC 9000 21.4, T15: a number that was left out on purpose cannot have been received.
         if level == Level::Data
             && let Some(skipped) = active.skipped
@@ -290,13 +290,12 @@ impl<T: Tls> Connection<T> {
                 break;
             };
             let mut index = space.position(low);
-            let end = space.position(high + 1);
+            let end = space.position(high.saturating_add(1));
             while index < end {
                 let Some(space) = self.active.as_mut().and_then(|a| a.space(level)) else {
                     break;
                 };
-                if !space.sent[index].gone {
-                    let record = space.settle(index);
+                if let Some(record) = space.settle(index) {
                     newly.any = true;
                     newly.eliciting |= record.eliciting;
                     if record.pn == ack.largest {
@@ -424,9 +423,12 @@ impl<T: Tls> Connection<T> {
 
     /// Settles a record as lost and schedules its frames again.
     fn lose(&mut self, level: Level, index: usize) {
-        let active = self.active.as_mut().expect("records exist");
-        let space = active.space(level).expect("the record's");
-        let record = space.settle(index);
+        let Some(active) = self.active.as_mut() else {
+            return;
+        };
+        let Some(record) = active.space(level).and_then(|s| s.settle(index)) else {
+            return;
+        };
         active.rec.bytes_in_flight -= u64::from(record.size);
         self.resend(level, &record);
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::ack::DelayedAck;
 use super::mtu::MtuSearch;
+use super::receive::Arrival;
 use super::{Path, close, path};
 use crate::crypto::LevelKeys;
 use crate::keys::OldKey;
@@ -20,6 +21,8 @@ use crate::time::Time;
 /// Everything that exists only in flight.
 pub(crate) struct Active<T> {
     pub(crate) hs: Option<Box<Handshake<T>>>,
+    /// One packet that arrived before its keys (T8), with how it arrived.
+    pub(crate) undecryptable: Option<Box<(Arrival, Vec<u8>)>>,
     pub(crate) data: SentSpace,
     pub(crate) rec: Recovery,
     /// In-flight part of stream 0.
@@ -126,8 +129,6 @@ pub(crate) struct Handshake<T> {
     /// The peer acknowledged a Handshake packet: it validated this address (RFC 9002 6.2.2.1).
     pub(crate) handshake_acked: bool,
     pub(crate) deadline: Time,
-    /// One packet that arrived before its keys (T8).
-    pub(crate) undecryptable: Option<(Path, Vec<u8>)>,
 }
 
 impl<T> Active<T> {
@@ -141,6 +142,7 @@ impl<T> Active<T> {
     ) -> Self {
         Self {
             hs: None,
+            undecryptable: None,
             data: SentSpace::default(),
             rec: Recovery::new(now, burst),
             buf0: StreamBuf::of(state),
@@ -176,6 +178,7 @@ impl<T> Active<T> {
 
     pub(super) fn is_quiescent(&self, state: &StreamState) -> bool {
         self.hs.is_none()
+            && self.undecryptable.is_none()
             && self.data.is_quiescent()
             && self.data.probes == 0
             && self.streams.is_empty()
@@ -204,8 +207,12 @@ impl<T> Active<T> {
             .values()
             .map(|s| size_of::<Stream>() + s.buf.heap_bytes())
             .sum();
+        let kept = self.undecryptable.as_ref().map_or(0, |kept| {
+            size_of::<(Arrival, Vec<u8>)>() + kept.1.capacity()
+        });
         size_of::<Self>()
             + early
+            + kept
             + streams
             + self.data.heap_bytes()
             + self.buf0.heap_bytes()
@@ -237,7 +244,6 @@ impl<T> Handshake<T> {
             sent: 0,
             handshake_acked: false,
             deadline: now + timeout_us,
-            undecryptable: None,
         }
     }
 }

@@ -29,14 +29,26 @@ pub(crate) struct CloseState {
 impl CloseState {
     /// RFC 9000 10.2.1: an address that is not validated gets no more than three times its bytes.
     pub(crate) fn may_send(&self, len: usize, validated: bool) -> bool {
-        validated || self.sent + len as u64 <= AMPLIFICATION * self.received
+        validated || self.sent + len as u64 <= self.received.saturating_mul(AMPLIFICATION)
     }
 }
 
 impl<T: Tls> Connection<T> {
-    /// Closes because the peer broke a rule.
+    /// Closes because the peer broke a rule, or because an invariant of this side is broken.
+    ///
+    /// # Panics
+    /// Panics for a broken invariant when the endpoint is strict ([`crate::Config::strict`]).
     pub(crate) fn close_with_error<A: Aead>(&mut self, cx: &mut Cx<'_, A>, error: TransportError) {
-        if !matches!(self.state, State::ExpectFinished | State::Open) {
+        if self.is_alive() && error.code == Code::INTERNAL_ERROR {
+            assert!(!cx.strict, "broken invariant: {}", error.reason);
+            cx.stats.invariants_broken += 1;
+        }
+        self.close_for(cx, error);
+    }
+
+    /// Closes for a reason that is no fault of this side.
+    pub(crate) fn close_for<A: Aead>(&mut self, cx: &mut Cx<'_, A>, error: TransportError) {
+        if !self.is_alive() {
             return;
         }
         cx.event(Event::Closed(local_error(error)));
@@ -51,7 +63,7 @@ impl<T: Tls> Connection<T> {
         code: u64,
         reason: &[u8],
     ) {
-        if !matches!(self.state, State::ExpectFinished | State::Open) {
+        if !self.is_alive() {
             return;
         }
         cx.event(Event::Closed(CloseReason::LocalApplication(code)));
@@ -173,7 +185,7 @@ impl<T: Tls> Connection<T> {
         let Some(close) = self.active.as_mut().and_then(|a| a.close.as_mut()) else {
             return;
         };
-        close.since += 1;
+        close.since = close.since.saturating_add(1);
         close.received += len as u64;
         // Only the known path is answered: another might be spoofed.
         if path == current && close.repeats < CLOSE_REPEATS_MAX && close.since >= 1 << close.repeats
@@ -195,7 +207,7 @@ impl<T: Tls> Connection<T> {
         let (Some(token), Some(tail)) = (token, tail) else {
             return false;
         };
-        if !same(&token, &tail) || !matches!(self.state, State::ExpectFinished | State::Open) {
+        if !same(&token, &tail) || !self.is_alive() {
             return false;
         }
         cx.event(Event::Closed(CloseReason::StatelessReset));

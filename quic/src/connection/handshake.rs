@@ -4,7 +4,7 @@
 use super::receive::unexpected_message;
 use super::{Connection, Cx, EarlySpace, Flags, State, initial_level};
 use crate::crypto::{Aead, KeyChange, Tls, retry_tag, same};
-use crate::error::{CloseReason, Code, TransportError, refuse};
+use crate::error::{CloseReason, Code, TransportError, broken, refuse};
 use crate::event::{Connected, Event};
 use crate::keys::OneRttKeys;
 use crate::packet::{Level, Packet, TAG_LEN, VERSION};
@@ -109,10 +109,10 @@ impl<T: Tls> Connection<T> {
         let mut any = false;
         let mut out = Vec::new();
         loop {
-            let active = self.active.as_mut().expect("a handshake is under way");
-            let hs = active.hs.as_mut().expect("a handshake is under way");
+            let active = self.active.as_mut().ok_or(NO_HANDSHAKE)?;
+            let hs = active.hs.as_mut().ok_or(NO_HANDSHAKE)?;
             out.clear();
-            let change = hs.tls.write(&mut out);
+            let change = hs.tls.write(&mut out).map_err(|e| crypto_error(e.alert))?;
             if out.is_empty() && change.is_none() {
                 return Ok(any);
             }
@@ -123,10 +123,8 @@ impl<T: Tls> Connection<T> {
                     Level::Data => Some(&mut active.data),
                     early => hs.spaces[early as usize].as_mut().map(|s| &mut s.sent),
                 };
-                space
-                    .expect("TLS writes at a level with keys")
-                    .crypto_tx
-                    .write(&out);
+                let space = space.ok_or(broken("TLS writes at a level with keys"))?;
+                space.crypto_tx.write(&out);
             }
             match change {
                 Some(KeyChange::Handshake(keys)) => {
@@ -149,8 +147,8 @@ impl<T: Tls> Connection<T> {
     /// Applies the peer's transport parameters once, as soon as TLS has them.
     fn apply_params<A: Aead>(&mut self, cx: &mut Cx<'_, A>) -> Result<(), TransportError> {
         let side = self.side();
-        let active = self.active.as_mut().expect("a handshake is under way");
-        let hs = active.hs.as_mut().expect("a handshake is under way");
+        let active = self.active.as_mut().ok_or(NO_HANDSHAKE)?;
+        let hs = active.hs.as_mut().ok_or(NO_HANDSHAKE)?;
         // A client's TLS may still show the parameters of an earlier connection, from the ticket
         // (RFC 9000 7.4.1); those of this one are authentic once the handshake is done.
         if hs.params_done || (side.is_client() && hs.tls.is_handshaking()) {
@@ -211,8 +209,8 @@ impl<T: Tls> Connection<T> {
 
     /// Both Finished messages are done (RFC 9001 4.1.1).
     fn on_complete<A: Aead>(&mut self, cx: &mut Cx<'_, A>) -> Result<(), TransportError> {
-        let active = self.active.as_mut().expect("a handshake is under way");
-        let hs = active.hs.as_mut().expect("a handshake is under way");
+        let active = self.active.as_mut().ok_or(NO_HANDSHAKE)?;
+        let hs = active.hs.as_mut().ok_or(NO_HANDSHAKE)?;
         // RFC 9001 8.2: parameters are mandatory.
         if !hs.params_done {
             return Err(TransportError::new(
@@ -231,7 +229,7 @@ impl<T: Tls> Connection<T> {
         cx.event(Event::Connected(Box::new(connected)));
         if self.side() == Side::Server {
             self.flags.set(Flags::VALIDATED, true);
-            let active = self.active.as_mut().expect("as above");
+            let active = self.active.as_mut().ok_or(NO_HANDSHAKE)?;
             active.pending.handshake_done = true;
             active.pending.new_token = cx.transport.new_tokens;
             self.issue_own_id(cx);
@@ -261,22 +259,12 @@ impl<T: Tls> Connection<T> {
         self.flags.set(Flags::CONFIRMED, true);
         let until = cx.now + 3 * self.pto(cx, Level::Data);
         let keep = self.side() == Side::Client && cx.transport.resumption;
-        let active = self.active.as_mut().expect("a handshake was under way");
-        let mut hs = active.hs.take().expect("a handshake was under way");
-        let early = hs.undecryptable.take();
-        if keep {
-            active.tail = Some((Box::new(hs.tls), until));
-        }
+        let Some(active) = self.active.as_mut() else {
+            return;
+        };
+        let tls = active.hs.take().map(|hs| hs.tls);
+        active.tail = tls.filter(|_| keep).map(|tls| (Box::new(tls), until));
         cx.event(Event::Confirmed);
-        if let Some((path, mut bytes)) = early {
-            // A 1-RTT packet that overtook the end of the handshake.
-            let arrival = super::receive::Arrival {
-                path,
-                sequence: None,
-                len: 0,
-            };
-            self.replay(cx, arrival, &mut bytes);
-        }
     }
 
     /// 1-RTT CRYPTO on a client: to TLS while it is kept, else only message headers are read (T6).
@@ -347,8 +335,9 @@ impl<T: Tls> Connection<T> {
         let crypto_tx = std::mem::take(&mut space.sent.crypto_tx);
         space.sent = crate::space::SentSpace::default();
         space.sent.crypto_tx = crypto_tx;
-        let active = self.active.as_mut().expect("as above");
-        active.rec.bytes_in_flight = 0;
+        if let Some(active) = self.active.as_mut() {
+            active.rec.bytes_in_flight = 0;
+        }
         self.window = Window::new(cx.transport.payload_max);
         self.pto_count = 0;
     }
@@ -381,6 +370,9 @@ impl<T: Tls> Connection<T> {
     }
 }
 
+/// TLS drives the handshake, and goes with it.
+const NO_HANDSHAKE: TransportError = broken("a handshake is under way");
+
 const fn crypto_error(alert: u8) -> TransportError {
     TransportError::new(Code::crypto(alert), "TLS refused").in_frame(crate::frame::ty::CRYPTO)
 }
@@ -394,7 +386,7 @@ fn skip_messages(post: &mut super::PostHandshake, mut piece: &[u8]) -> Result<()
     while let Some(byte) = piece.first() {
         if post.body_left > 0 {
             let n = piece.len().min(post.body_left as usize);
-            post.body_left -= u32::try_from(n).expect("not above a u32");
+            post.body_left -= sat32(n as u64);
             piece = &piece[n..];
             continue;
         }

@@ -7,6 +7,7 @@ use crate::error::{TransportError, refuse};
 use crate::limits::{PEER_IDS_MAX, RETIRE_PENDING_MAX};
 use crate::packet::ConnectionId;
 use crate::params::Side;
+use crate::time::sat32;
 
 /// A spare id that the peer gave.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +47,12 @@ impl PeerIds {
     }
 
     /// Notes a sequence number; false when it was seen before. A gap beyond the window would need
-    /// the peer to skip numbers, which it must not (RFC 9000 5.1.1).
+    /// the peer to skip numbers, which it must not (RFC 9000 5.1.1). The last number of the 32 bits is
+    /// refused, so that the base has an end too (T19).
     fn note(&mut self, sequence: u32) -> Result<bool, TransportError> {
+        if sequence == u32::MAX {
+            refuse!(CONNECTION_ID_LIMIT_ERROR, "the connection ids are used up");
+        }
         if sequence < self.seen_base {
             return Ok(false);
         }
@@ -103,7 +108,8 @@ impl<T: Tls> Connection<T> {
                 "connection id sequence far ahead"
             );
         };
-        let prior = u32::try_from(retire_prior_to).expect("not above the sequence");
+        // RFC 9000 19.15, checked when the frame was parsed: not above the sequence.
+        let prior = sat32(retire_prior_to).min(sequence);
         self.check_repeated_cid(sequence, &id, &token)?;
         let current = self.peer_seq;
         let ids = self.peer_ids.get_or_insert_default();
@@ -144,8 +150,7 @@ impl<T: Tls> Connection<T> {
         if held.len() + 1 > PEER_IDS_MAX {
             refuse!(CONNECTION_ID_LIMIT_ERROR, "too many connection ids");
         }
-        let ids = self.peer_ids.as_mut().expect("made above");
-        ids.spare = held.pop().map(Box::new);
+        self.peer_ids.get_or_insert_default().spare = held.pop().map(Box::new);
         retire
             .into_iter()
             .try_for_each(|sequence| self.owe_retire(cx, sequence))
@@ -266,5 +271,28 @@ impl<T: Tls> Connection<T> {
         };
         self.thaw(cx).pending.new_cids.push(sequence);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Code;
+
+    /// Days of NEW_CONNECTION_ID frames on a fast path, at their end.
+    #[test]
+    fn tf1_t19_sequence_numbers_end_before_they_wrap() {
+        let mut ids = PeerIds {
+            seen_base: u32::MAX - 2,
+            ..PeerIds::default()
+        };
+        assert_eq!(ids.note(0), Ok(false));
+        assert_eq!(ids.note(u32::MAX - 1), Ok(true));
+        assert_eq!(ids.note(u32::MAX - 2), Ok(true));
+        assert_eq!(ids.seen_base, u32::MAX);
+        assert_eq!(ids.note(u32::MAX - 1), Ok(false), "seen before");
+        let end = ids.note(u32::MAX).unwrap_err();
+        assert_eq!(end.code, Code::CONNECTION_ID_LIMIT_ERROR);
+        assert_eq!(ids.seen_base, u32::MAX, "it did not wrap");
     }
 }

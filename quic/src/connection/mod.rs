@@ -24,6 +24,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::cid::{CidCodec, Place};
 use crate::config::Transport;
 use crate::crypto::{Aead, DirectionKeys, LevelKeys, Suite};
+use crate::endpoint::Stats;
 use crate::error::{CloseReason, TransportError};
 use crate::event::{Event, Handle};
 use crate::frame::Dir;
@@ -65,6 +66,9 @@ pub(crate) struct Cx<'a, A: Aead> {
     pub(crate) events: &'a mut VecDeque<(Handle, Event)>,
     /// Clients: the reset tokens of peers, to recognise resets whose ids are random.
     pub(crate) resets: &'a mut BTreeMap<[u8; 16], u32>,
+    pub(crate) stats: &'a mut Stats,
+    /// See [`crate::Config::strict`].
+    pub(crate) strict: bool,
     /// Last activity, from the slab's dense array.
     pub(crate) activity: &'a mut u32,
 }
@@ -250,6 +254,11 @@ impl<T> Connection<T> {
         } else {
             Side::Server
         }
+    }
+
+    /// The handshake is under way or complete, and nobody closed.
+    pub(crate) fn is_alive(&self) -> bool {
+        matches!(self.state, State::ExpectFinished | State::Open)
     }
 
     pub(crate) fn path(&self) -> Path {

@@ -38,14 +38,16 @@ impl<T> Connection<T> {
     pub(super) fn amplification_budget(&self) -> Option<u64> {
         let active = self.active.as_ref()?;
         if let Some(path) = &active.path {
-            let budget = (AMPLIFICATION * path.received).saturating_sub(path.sent);
+            let budget = path.received.saturating_mul(AMPLIFICATION);
+            let budget = budget.saturating_sub(path.sent);
             return (!path.validated && !self.flags.has(Flags::CLIENT)).then_some(budget);
         }
         if self.flags.has(Flags::CLIENT | Flags::VALIDATED) {
             return None;
         }
         let hs = active.hs.as_ref()?;
-        Some((AMPLIFICATION * hs.received).saturating_sub(hs.sent))
+        let budget = hs.received.saturating_mul(AMPLIFICATION);
+        Some(budget.saturating_sub(hs.sent))
     }
 
     /// Counts bytes that arrived on a path.
@@ -146,7 +148,7 @@ impl<T: Tls> Connection<T> {
                 self.set_path(prev);
             }
         } else if path.next_at <= cx.now {
-            path.sends += 1;
+            path.sends = path.sends.saturating_add(1);
             path.send = path.sends < CHALLENGES_MAX;
             let wait = (path.deadline.since(cx.now) / 4).max(1_000) << path.sends.min(8);
             path.next_at = cx.now + wait;

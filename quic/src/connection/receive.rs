@@ -3,11 +3,11 @@
 use super::{Connection, Cx, Flags, Path, State};
 use crate::coding::varint_len;
 use crate::crypto::{Aead, KeyRef, Tls, open, unmask};
-use crate::error::{ALERT_UNEXPECTED_MESSAGE, Code, Refusal, TransportError, refuse};
+use crate::error::{ALERT_UNEXPECTED_MESSAGE, Code, Refusal, TransportError, broken, refuse};
 use crate::event::Event;
 use crate::frame::{self, Frame, Frames, ty};
 use crate::keys::Generation;
-use crate::packet::{INITIAL_DATAGRAM_MIN, Kind, Level, Packet, pn_decode};
+use crate::packet::{INITIAL_DATAGRAM_MIN, Kind, Level, PACKET_NUMBER_END, Packet, pn_decode};
 use crate::params::Side;
 use crate::time::low32;
 
@@ -68,11 +68,11 @@ impl<T: Tls> Connection<T> {
             if !opened && packet.kind == Kind::OneRtt {
                 self.check_stateless_reset(cx, tail);
             }
-            if rest.is_empty() || !matches!(self.state, State::ExpectFinished | State::Open) {
+            if rest.is_empty() || !self.is_alive() {
                 break;
             }
         }
-        self.replay_undecryptable(cx, arrival);
+        self.replay_undecryptable(cx);
     }
 
     /// Opens and processes one packet; false when it could not be opened.
@@ -100,7 +100,7 @@ impl<T: Tls> Connection<T> {
         };
         if !self.admits(arrival, level, packet) {
             if level != Level::Initial {
-                self.keep_undecryptable(arrival.path, bytes);
+                self.keep_undecryptable(arrival, bytes);
             }
             return true;
         }
@@ -138,16 +138,18 @@ impl<T: Tls> Connection<T> {
     }
 
     /// Keeps one packet that came before its keys (T8): reordering around the handshake is common.
-    fn keep_undecryptable(&mut self, path: Path, bytes: &[u8]) {
-        let Some(hs) = self.active.as_mut().and_then(|a| a.hs.as_mut()) else {
+    fn keep_undecryptable(&mut self, arrival: Arrival, bytes: &[u8]) {
+        let Some(active) = self.active.as_mut().filter(|a| a.hs.is_some()) else {
             return;
         };
-        if hs.undecryptable.is_none() && bytes.len() <= 1_500 {
-            hs.undecryptable = Some((path, bytes.to_vec()));
+        if active.undecryptable.is_none() && bytes.len() <= 1_500 {
+            active.undecryptable = Some(Box::new((arrival, bytes.to_vec())));
         }
     }
 
-    fn replay_undecryptable<A: Aead>(&mut self, cx: &mut Cx<'_, A>, arrival: Arrival) {
+    /// Takes the packet that was kept, once there may be keys for it. Only between datagrams: inside of a
+    /// packet that confirms the handshake it would overtake that one (T19; quic-go CVE-2025-59530).
+    fn replay_undecryptable<A: Aead>(&mut self, cx: &mut Cx<'_, A>) {
         if self.state == State::ExpectFinished
             && (self.side() == Side::Server || self.keys.is_none())
             && self
@@ -157,22 +159,12 @@ impl<T: Tls> Connection<T> {
         {
             return;
         }
-        let Some(hs) = self.active.as_mut().and_then(|a| a.hs.as_mut()) else {
+        let kept = self.active.as_mut().and_then(|a| a.undecryptable.take());
+        let Some(kept) = kept.filter(|_| self.is_alive()) else {
             return;
         };
-        let Some((path, mut bytes)) = hs.undecryptable.take() else {
-            return;
-        };
-        self.replay(cx, Arrival { path, ..arrival }, &mut bytes);
-    }
-
-    pub(super) fn replay<A: Aead>(
-        &mut self,
-        cx: &mut Cx<'_, A>,
-        arrival: Arrival,
-        bytes: &mut [u8],
-    ) {
-        if let Ok(packet) = Packet::parse(bytes, cx.codec.format.len()) {
+        let (arrival, mut bytes) = *kept;
+        if let Ok(packet) = Packet::parse(&bytes, cx.codec.format.len()) {
             let end = packet.end;
             self.handle_packet(cx, arrival, &packet, &mut bytes[..end]);
         }
@@ -188,7 +180,10 @@ impl<T: Tls> Connection<T> {
         let space = self.active.as_mut()?.early(level)?;
         let keys = KeyRef::of(space.keys.suite, &space.keys.remote);
         let (len, bits) = unmask(cx.aead, keys.suite, keys.hp, bytes, packet.pn_offset);
-        let pn = pn_decode(space.pn.largest_received(), bits, len);
+        let Some(pn) = pn_decode(space.pn.largest_received(), bits, len) else {
+            cx.stats.numbers_refused += 1;
+            return None;
+        };
         let reserved = bytes[0] & 0x0c != 0;
         match open(cx.aead, keys, bytes, pn, packet.pn_offset + len) {
             Some(payload) => Some(Opened {
@@ -211,7 +206,10 @@ impl<T: Tls> Connection<T> {
     ) -> Option<Opened> {
         let current = self.keys.remote(Generation::Current)?;
         let (len, bits) = unmask(cx.aead, current.suite, current.hp, bytes, packet.pn_offset);
-        let pn = pn_decode(self.pn.largest_received(), bits, len);
+        let Some(pn) = pn_decode(self.pn.largest_received(), bits, len) else {
+            cx.stats.numbers_refused += 1;
+            return None;
+        };
         let reserved = bytes[0] & 0x18 != 0;
         let header = packet.pn_offset + len;
         let phase = bytes[0] & 0x04 != 0;
@@ -271,6 +269,7 @@ impl<T: Tls> Connection<T> {
             );
         }
         let old = self.keys.rotate_remote(cx.aead);
+        let old = old.ok_or(broken("a key update before there are keys"))?;
         let phase = self.flags.has(Flags::REMOTE_PHASE);
         self.flags.set(Flags::REMOTE_PHASE, !phase);
         self.phases.remote_first = pn;
@@ -300,9 +299,16 @@ impl<T: Tls> Connection<T> {
         opened: &Opened,
         bytes: &[u8],
     ) -> Result<(), Refusal> {
-        let pns = self.pns(level).expect("a space with keys");
+        let Some(pns) = self.pns(level) else {
+            return Ok(());
+        };
         if pns.is_duplicate(opened.pn) {
             return Ok(());
+        }
+        // RFC 9000 12.3: numbers end before 2^62, and a connection before its numbers. No peer comes to it
+        // but by leaving numbers out.
+        if opened.pn == PACKET_NUMBER_END - 1 {
+            refuse!(PROTOCOL_VIOLATION, "the packet numbers are used up");
         }
         let largest = pns.largest_received();
         let newest = largest.is_none_or(|l| opened.pn > l);
@@ -318,7 +324,7 @@ impl<T: Tls> Connection<T> {
         }
         let payload = &bytes[opened.payload.0..opened.payload.1];
         let summary = self.on_frames(cx, arrival, level, payload)?;
-        if !matches!(self.state, State::ExpectFinished | State::Open) {
+        if !self.is_alive() {
             return Ok(());
         }
         // The space may have ended with this packet.
@@ -379,7 +385,7 @@ impl<T: Tls> Connection<T> {
                     Refusal::Close(error) if error.frame == 0 => Refusal::Close(error.in_frame(ty)),
                     other => other,
                 })?;
-            if !matches!(self.state, State::ExpectFinished | State::Open) {
+            if !self.is_alive() {
                 break;
             }
         }
@@ -498,7 +504,8 @@ impl<T: Tls> Connection<T> {
         };
         let rx = &mut space.sent.crypto_rx;
         // RFC 9000 7.5: more than can be buffered closes.
-        if (offset + data.len() as u64).saturating_sub(rx.offset()) > cap {
+        let end = offset.saturating_add(data.len() as u64);
+        if end.saturating_sub(rx.offset()) > cap {
             refuse!(CRYPTO_BUFFER_EXCEEDED, "too much CRYPTO data");
         }
         rx.insert(offset, data).map_err(|_| Refusal::Drop)
@@ -516,7 +523,7 @@ impl<T: Tls> Connection<T> {
         }
         let cap = crate::limits::CRYPTO_POST_HANDSHAKE_MAX;
         let at = self.peer_ids.as_ref().map_or(0, |p| p.post.offset);
-        let end = offset + data.len() as u64;
+        let end = offset.saturating_add(data.len() as u64);
         if end <= at {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use super::{Active, Connection, Cx, Flags, Handshake, IDLE_PING_SIZE, OwnIds, Path, State};
 use crate::crypto::Aead;
+use crate::error::{TransportError, ensure};
 use crate::limits;
 use crate::params::Side;
 use crate::recovery::Window;
@@ -62,23 +63,26 @@ impl<T> Connection<T> {
     }
 
     /// Drops the active part when nothing is left in it. A connection that is closing keeps it.
-    pub(crate) fn freeze(&mut self) {
+    pub(crate) fn freeze(&mut self) -> Result<(), TransportError> {
         if self.state != State::Open || !self.flags.has(Flags::CONFIRMED) {
-            return;
+            return Ok(());
         }
-        let Some(active) = &self.active else { return };
+        let Some(active) = &self.active else {
+            return Ok(());
+        };
         // An acknowledgement that waits for company needs its timer, which an idle connection has not.
         if !self.flags.has(Flags::ACK_PENDING) && active.is_quiescent(&self.stream0) {
-            assert_eq!(
-                active.rec.bytes_in_flight, 0,
+            ensure!(
+                active.rec.bytes_in_flight == 0,
                 "quiescent means nothing in flight (T15)"
             );
-            assert_eq!(
-                active.rx_sum, self.flow.consumed,
+            ensure!(
+                active.rx_sum == self.flow.consumed,
                 "quiescent means all is read"
             );
             self.active = None;
         }
+        Ok(())
     }
 
     /// The number of the idle PING: its low bits, and the high bits of the next number.

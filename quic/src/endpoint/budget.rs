@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 
 use super::Endpoint;
-use crate::connection::{Cx, State};
+use crate::connection::Cx;
 use crate::crypto::{Aead, Tls};
 use crate::error::{Code, TransportError};
 use crate::event::Handle;
@@ -78,7 +78,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         let bytes = sat32(bytes as u64);
         let old = std::mem::replace(&mut conn.in_flight_bytes, bytes);
         if old != 0 || bytes != 0 {
-            let closable = matches!(conn.state, State::ExpectFinished | State::Open);
+            let closable = conn.is_alive();
             self.budget.note(index, old, bytes, closable);
         }
     }
@@ -91,7 +91,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             };
             let (conn, mut cx) = parts!(self, now, index);
             let reason = "the memory for data in flight is used up";
-            conn.close_with_error(&mut cx, TransportError::new(Code::INTERNAL_ERROR, reason));
+            conn.close_for(&mut cx, TransportError::new(Code::INTERNAL_ERROR, reason));
             self.stats.hoarders_closed += 1;
             self.settle_one(now, index, true);
         }

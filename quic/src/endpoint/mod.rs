@@ -83,6 +83,8 @@ macro_rules! parts {
             rng: &mut $self.rng,
             events: &mut $self.events,
             resets: &mut $self.resets,
+            stats: &mut $self.stats,
+            strict: $self.config.strict,
             activity,
         };
         (conn, cx)
@@ -156,8 +158,14 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         self.codec.format.owns(dcid)
     }
 
+    /// A connection to do strange things to.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn connection(&mut self, index: u32) -> &mut Connection<T> {
+        &mut self.slab[index]
+    }
+
     /// The index of a live connection.
-    pub(super) fn find(&self, handle: Handle) -> Option<u32> {
+    pub(crate) fn find(&self, handle: Handle) -> Option<u32> {
         self.is_live(handle).then_some(handle.index)
     }
 
@@ -177,7 +185,12 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
     }
 
     fn settle_one(&mut self, now: Time, index: u32, queue: bool) {
-        let (conn, cx) = parts!(self, now, index);
+        let (conn, mut cx) = parts!(self, now, index);
+        let frozen = conn.freeze();
+        let broken = frozen.is_err();
+        if let Err(error) = frozen {
+            conn.close_with_error(&mut cx, error);
+        }
         if conn.flags.has(Flags::HALF_OPEN) && conn.state != State::ExpectFinished {
             conn.flags.set(Flags::HALF_OPEN, false);
             self.half_open -= 1;
@@ -185,13 +198,12 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         if conn.state == State::Drained {
             return self.release(index);
         }
-        conn.freeze();
         let deadline = conn.deadline(&cx);
-        if queue && !conn.flags.has(Flags::QUEUED) {
+        if (queue || broken) && !conn.flags.has(Flags::QUEUED) {
             conn.flags.set(Flags::QUEUED, true);
             self.ready.push_back(index);
         }
-        self.rearm(index, deadline);
+        self.rearm(now, index, deadline);
         self.count_in_flight(index);
     }
 

@@ -13,6 +13,9 @@ use crate::time::{Time, low32};
 /// goes on like that: 1.7 million sessions did, for two minutes.
 const FIRED_MAX: usize = 256;
 
+/// How far ahead a timer is armed: a week, less than the wheel tells apart.
+const AHEAD_MAX_US: u64 = 7 * 24 * 3_600 * 1_000_000;
+
 impl<T: Tls, A: Aead> Endpoint<T, A> {
     /// When [`Endpoint::handle_timeout`] is due; it may find nothing to do (deadlines are lazy).
     #[must_use]
@@ -45,11 +48,14 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         self.fired = fired;
     }
 
-    /// Lazy: a deadline that moved later stays armed where it was.
-    pub(super) fn rearm(&mut self, index: u32, deadline: Option<Time>) {
-        let Some(tick) = deadline.map(Time::tick_up) else {
+    /// Lazy: a deadline that moved later stays armed where it was, and one beyond the wheel is looked at
+    /// early. Ticks are modular: without that bound a deadline of 25 days, which a peer's parameters may set,
+    /// would look past, and its timer fire every millisecond.
+    pub(super) fn rearm(&mut self, now: Time, index: u32, deadline: Option<Time>) {
+        let Some(deadline) = deadline else {
             return self.wheel.disarm(&mut self.slab, index);
         };
+        let tick = deadline.min(now + AHEAD_MAX_US).tick_up();
         let links = *self.slab[index].links();
         let armed = links.prev != NIL;
         if armed && tick.wrapping_sub(links.deadline) < 1 << 31 {

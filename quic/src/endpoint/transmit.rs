@@ -83,7 +83,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             let Some((len, path)) = conn.poll_datagram(&mut cx, room) else {
                 return false;
             };
-            self.stats.datagrams_sent += 1;
+            cx.stats.datagrams_sent += 1;
             match out[first..].last_mut() {
                 // T12: trains within one session only, of equal segments but for the last.
                 Some(last)

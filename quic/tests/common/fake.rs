@@ -398,14 +398,14 @@ impl Tls for FakeTls {
         Ok(())
     }
 
-    fn write(&mut self, out: &mut Vec<u8>) -> Option<KeyChange> {
+    fn write(&mut self, out: &mut Vec<u8>) -> Result<Option<KeyChange>, TlsError> {
         while let Some(next) = self.out.pop_front() {
             match next {
                 Out::Bytes(bytes) => out.extend_from_slice(&bytes),
-                Out::Keys(keys) => return Some(*keys),
+                Out::Keys(keys) => return Ok(Some(*keys)),
             }
         }
-        None
+        Ok(None)
     }
 
     fn is_handshaking(&self) -> bool {

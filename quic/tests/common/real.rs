@@ -343,10 +343,10 @@ impl Tls for RustlsTls {
         })
     }
 
-    fn write(&mut self, out: &mut Vec<u8>) -> Option<KeyChange> {
+    fn write(&mut self, out: &mut Vec<u8>) -> Result<Option<KeyChange>, TlsError> {
         let change = self.inner.write_hs(out);
         self.collect();
-        Some(match change? {
+        Ok(change.map(|change| match change {
             quic::KeyChange::Handshake { keys } => KeyChange::Handshake(self.level(&keys)),
             quic::KeyChange::OneRtt { keys, .. } => {
                 let client = self.client_secret.take().expect("logged before");
@@ -362,7 +362,7 @@ impl Tls for RustlsTls {
                     remote_secret,
                 }
             }
-        })
+        }))
     }
 
     fn is_handshaking(&self) -> bool {

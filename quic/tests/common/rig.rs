@@ -140,7 +140,7 @@ impl Rig {
             self.cids[0]
         };
         let pn = self.next_pn;
-        self.next_pn += 1;
+        self.next_pn = self.next_pn.saturating_add(1);
         let mut buf = vec![0; 4_096];
         let mut w = Writer::new(&mut buf);
         let mut length_at = None;
@@ -162,7 +162,7 @@ impl Rig {
             w.zeroes(2);
         }
         let pn_offset = w.len();
-        w.u32(u32::try_from(pn).unwrap());
+        w.u32(u32::try_from(pn & 0xffff_ffff).unwrap());
         w.bytes(frames);
         w.zeroes(16);
         let len = w.len();

@@ -2,10 +2,13 @@
 //! and answers within bounds, and nothing left once it is silent.
 
 use arbitrary::{Arbitrary, Unstructured};
-use roadstead_quic::packet::Level;
+use roadstead_quic::coding::VARINT_MAX;
+use roadstead_quic::limits::NUMBER_RESERVE;
+use roadstead_quic::packet::{Level, PACKET_NUMBER_END};
 use roadstead_quic::{CidFormat, Side};
 
 use super::common::net::Node;
+use super::common::own::FakeOwn;
 use super::common::rig::{Rig, varint};
 use super::drive::End;
 
@@ -19,12 +22,15 @@ const HEAP_MAX: usize = 384 << 10;
 /// Datagrams that one packet may cause.
 const ANSWERS_MAX: usize = 64;
 
-/// An integer of a frame: small ones reach further than large ones.
+/// An integer of a frame: small ones reach further than large ones, and those at the end of the range find
+/// what counts beyond it (T19).
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Int {
     Tiny(u8),
     Small(u16),
     Large(u64),
+    /// So much below the largest.
+    Top(u8),
 }
 
 #[derive(Arbitrary, Clone, Debug)]
@@ -45,6 +51,16 @@ enum Act {
         from: End,
         level: u8,
         payload: Vec<u8>,
+    },
+    /// The peer leaves out packet numbers until so many are left (T19): no input is long enough to walk there.
+    Leap {
+        from: End,
+        left: u8,
+    },
+    /// The victim has sent packets until so many numbers are left to it.
+    Wear {
+        end: End,
+        left: u8,
     },
     /// Not authentic.
     Noise {
@@ -124,6 +140,14 @@ fn perform(rig: &mut Rig, act: Act, in_handshake: bool) {
             level,
             payload,
         } => inject(rig, from, level, &payload, in_handshake),
+        Act::Leap { from, left } => leap(rig, from, PACKET_NUMBER_END - 1 - u64::from(left)),
+        Act::Wear { end, left } => {
+            let next = PACKET_NUMBER_END - NUMBER_RESERVE - u64::from(left);
+            match end {
+                End::Client => wear(&mut rig.net.client, next),
+                End::Server => wear(&mut rig.net.server, next),
+            }
+        }
         Act::Noise { from, mut data } => {
             data.truncate(1_500);
             rig.deliver(side(from), data);
@@ -138,6 +162,24 @@ fn perform(rig: &mut Rig, act: Act, in_handshake: bool) {
         }
         Act::Advance { ms } => rig.net.run_for(1_000 * u64::from(ms % 8_192)),
         Act::Flush => rig.net.flush(),
+    }
+}
+
+/// What `from` sends to its victim from now on has numbers from `largest` on.
+fn leap(rig: &mut Rig, from: End, largest: u64) {
+    let victim = match from {
+        End::Client => &mut rig.net.server,
+        End::Server => &mut rig.net.client,
+    };
+    if let Some(handle) = victim.handle {
+        victim.endpoint.leap_received(handle, largest);
+        rig.next_pn = largest.saturating_add(1);
+    }
+}
+
+fn wear(end: &mut FakeOwn, next: u64) {
+    if let Some(handle) = end.handle {
+        end.endpoint.leap_sent(handle, next);
     }
 }
 
@@ -184,6 +226,7 @@ fn bytes(chunk: &Chunk) -> Vec<u8> {
             Int::Tiny(value) => value.into(),
             Int::Small(value) => value.into(),
             Int::Large(value) => value >> 2,
+            Int::Top(below) => VARINT_MAX - u64::from(below),
         }));
     }
     out.extend(&chunk.data);
@@ -193,6 +236,7 @@ fn bytes(chunk: &Chunk) -> Vec<u8> {
 fn bounds(rig: &Rig) {
     for end in [&rig.net.client, &rig.net.server] {
         end.endpoint.check_invariants();
+        assert_eq!(end.endpoint.stats().invariants_broken, 0);
         let memory = end.endpoint.memory();
         assert!(memory.heap <= HEAP_MAX, "{memory:?}");
     }

@@ -54,6 +54,10 @@ impl Lean {
             .drop_half_open
             .add(grown(|s| s.refused - s.tokens_refused));
         counters.closed_hoarders.add(grown(|s| s.hoarders_closed));
+        counters.closed_broken.add(grown(|s| s.invariants_broken));
+        counters
+            .drop_packet_number
+            .add(grown(|s| s.numbers_refused));
         counters.drop_token_reused.add(grown(|s| s.tokens_refused));
         counters
             .drop_unroutable

@@ -14,6 +14,10 @@ use crate::tls::carriers;
 /// RFC 8446 section 6.2, for errors that have no alert of their own.
 const HANDSHAKE_FAILURE: TlsError = TlsError { alert: 40 };
 
+/// RFC 8446 section 6.2: rustls gave keys before their suite was chosen or their secrets were logged. It never
+/// did; another release of it that does may end handshakes, but not the process.
+const INTERNAL_ERROR: TlsError = TlsError { alert: 80 };
+
 /// One handshake. Its configurations come from [`ServerTls::raw_keys`](crate::tls::ServerTls::raw_keys)
 /// and [`ClientTls::raw_keys`](crate::tls::ClientTls::raw_keys); others give it no keys.
 pub struct RustlsTls {
@@ -41,34 +45,32 @@ impl RustlsTls {
         self.secrets.server = server.or(self.secrets.server.take());
     }
 
-    fn suite(&self) -> Suite {
+    fn suite(&self) -> Result<Suite, TlsError> {
         let suite = self.inner.negotiated_cipher_suite();
-        match suite.expect("keys follow a suite").suite() {
+        Ok(match suite.ok_or(INTERNAL_ERROR)?.suite() {
             CipherSuite::TLS13_AES_128_GCM_SHA256 => Suite::Aes128Gcm,
             CipherSuite::TLS13_AES_256_GCM_SHA384 => Suite::Aes256Gcm,
             _ => Suite::ChaCha20Poly1305,
-        }
+        })
     }
 
-    fn keys(&self, keys: &quic::Keys) -> LevelKeys {
-        LevelKeys {
-            suite: self.suite(),
+    fn keys(&self, keys: &quic::Keys) -> Result<LevelKeys, TlsError> {
+        Ok(LevelKeys {
+            suite: self.suite()?,
             local: carriers::raw(&keys.local),
             remote: carriers::raw(&keys.remote),
-        }
+        })
     }
 
     /// The secrets of this side and of the peer.
-    fn take_secrets(&mut self) -> (Secret, Secret) {
+    fn take_secrets(&mut self) -> Result<(Secret, Secret), TlsError> {
         let client = self.secrets.client.take();
         let server = self.secrets.server.take();
-        let (client, server) = client
-            .zip(server)
-            .expect("rustls logs the secrets before it gives the keys");
-        match self.inner {
+        let (client, server) = client.zip(server).ok_or(INTERNAL_ERROR)?;
+        Ok(match self.inner {
             Connection::Client(_) => (client, server),
             Connection::Server(_) => (server, client),
-        }
+        })
     }
 }
 
@@ -98,21 +100,22 @@ impl Tls for RustlsTls {
         })
     }
 
-    fn write(&mut self, out: &mut Vec<u8>) -> Option<KeyChange> {
+    fn write(&mut self, out: &mut Vec<u8>) -> Result<Option<KeyChange>, TlsError> {
         let change = self.inner.write_hs(out);
         self.collect();
-        Some(match change? {
-            quic::KeyChange::Handshake { keys } => KeyChange::Handshake(self.keys(&keys)),
+        Ok(Some(match change {
+            None => return Ok(None),
+            Some(quic::KeyChange::Handshake { keys }) => KeyChange::Handshake(self.keys(&keys)?),
             // The `next` of rustls is generation 1 already; the engine derives its own (T4).
-            quic::KeyChange::OneRtt { keys, .. } => {
-                let (local_secret, remote_secret) = self.take_secrets();
+            Some(quic::KeyChange::OneRtt { keys, .. }) => {
+                let (local_secret, remote_secret) = self.take_secrets()?;
                 KeyChange::OneRtt {
-                    keys: self.keys(&keys),
+                    keys: self.keys(&keys)?,
                     local_secret,
                     remote_secret,
                 }
             }
-        })
+        }))
     }
 
     fn is_handshaking(&self) -> bool {

@@ -2,11 +2,14 @@
 
 use super::super::{Connection, Cx};
 use crate::crypto::{Aead, Tls};
-use crate::error::{Refusal, TransportError, refuse};
+use crate::error::{Refusal, TransportError, broken, ensure, refuse};
 use crate::event::Event;
 use crate::frame::Dir;
-use crate::streams::{RecvState, SendState, direction, initiator, stream_id};
+use crate::streams::{RecvState, SendState, credit, direction, initiator, stream_id};
 use crate::time::sat32;
+
+/// A stream that a frame may name is there, with an active part.
+const UNRESOLVED: TransportError = broken("a stream that was resolved");
 
 /// Which half of a stream a frame is about.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,14 +77,14 @@ impl<T: Tls> Connection<T> {
             return Ok(None);
         }
         let (rx_sum, rx_max) = (self.thaw(cx).rx_sum, self.flow.rx_max);
-        let (state, buf) = self.stream_mut(id).expect("resolved");
+        let (state, buf) = self.stream_mut(id).ok_or(UNRESOLVED)?;
         if state.recv == RecvState::Done {
             return Ok(None);
         }
         let highest = buf.rx.highest();
         check_final_size(buf.final_size, highest, end, fin)?;
         let grown = end.saturating_sub(highest);
-        if end > state.rx_max || rx_sum + grown > rx_max {
+        if end > state.rx_max || rx_sum.saturating_add(grown) > rx_max {
             refuse!(FLOW_CONTROL_ERROR, "more data than permitted");
         }
         Ok(Some(grown))
@@ -96,11 +99,11 @@ impl<T: Tls> Connection<T> {
         fin: bool,
         data: &[u8],
     ) -> Result<(), Refusal> {
-        let end = offset + data.len() as u64;
+        let end = offset.saturating_add(data.len() as u64);
         let Some(grown) = self.check_arrival(cx, id, end, fin)? else {
             return Ok(());
         };
-        let (state, buf) = self.stream_mut(id).expect("checked");
+        let (state, buf) = self.stream_mut(id).ok_or(UNRESOLVED)?;
         if buf.stopped {
             buf.rx.discard(end);
             state.read = buf.rx.offset();
@@ -119,7 +122,7 @@ impl<T: Tls> Connection<T> {
         }
         let news = buf.rx.readable() > 0 || buf.final_size == Some(buf.rx.offset());
         let tell = news && !stopped && !std::mem::replace(&mut buf.told_readable, true);
-        self.active.as_mut().expect("made").rx_sum += grown;
+        self.thaw(cx).rx_sum += grown;
         if stopped {
             self.consume_credit(grown);
         }
@@ -141,13 +144,14 @@ impl<T: Tls> Connection<T> {
         let Some(grown) = self.check_arrival(cx, id, final_size, true)? else {
             return Ok(());
         };
-        let (state, buf) = self.stream_mut(id).expect("checked");
+        let (state, buf) = self.stream_mut(id).ok_or(UNRESOLVED)?;
+        ensure!(final_size >= state.read, "read no more than the stream has");
         let unread = final_size - state.read;
         state.recv = RecvState::Done;
         state.read = final_size;
         buf.rx.discard(final_size);
         (buf.send_max, buf.send_stop) = (false, false);
-        self.active.as_mut().expect("made").rx_sum += grown;
+        self.thaw(cx).rx_sum += grown;
         self.consume_credit(unread);
         cx.event(Event::StreamReset { id, code });
         self.retire_stream(id);
@@ -206,10 +210,10 @@ impl<T: Tls> Connection<T> {
         if !self.resolve(cx, id, Half::Receiving)? {
             return Ok(());
         }
-        let window = u64::from(self.stream_window);
+        let window = self.stream_window;
         if let Some((state, _)) = self.thaw_stream(cx, id)
             && state.recv == RecvState::Open
-            && state.read + window > state.rx_max
+            && credit(state.read, window) > state.rx_max
         {
             self.with_buf(id, |_, buf| buf.send_max = true);
         }
@@ -218,7 +222,7 @@ impl<T: Tls> Connection<T> {
 
     /// DATA_BLOCKED (RFC 9000 19.12): as for a stream.
     pub(in crate::connection) fn on_data_blocked<A: Aead>(&mut self, cx: &mut Cx<'_, A>) {
-        if self.flow.consumed + u64::from(self.connection_window) > self.flow.rx_max {
+        if credit(self.flow.consumed, self.connection_window) > self.flow.rx_max {
             self.thaw(cx).pending.max_data = true;
         }
     }

@@ -7,6 +7,7 @@ use crate::crypto::{Aead, Tls};
 use crate::frame::{self, ty};
 use crate::packet::Level;
 use crate::space::{SentFrame, SentSpace};
+use crate::streams::credit;
 use crate::time::Time;
 
 /// What was put into a packet.
@@ -156,8 +157,8 @@ impl<T: Tls> Connection<T> {
         }
         if pending.max_data && w.room() >= 9 {
             pending.max_data = false;
-            let max = self.flow.consumed + u64::from(self.connection_window);
             // Credit never falls (T15).
+            let max = credit(self.flow.consumed, self.connection_window);
             self.flow.rx_max = self.flow.rx_max.max(max);
             frame::write_ints(w, ty::MAX_DATA, &[self.flow.rx_max]);
             data.note(SentFrame::MaxData);

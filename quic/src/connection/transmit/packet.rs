@@ -5,8 +5,10 @@ use super::FRAME_ROOM_MIN;
 use crate::coding::Writer;
 use crate::crypto::{Aead, KeyRef, Tls, protect};
 use crate::error::{Code, TransportError};
-use crate::limits::{KEY_RESERVE, SKIP_EVERY};
-use crate::packet::{INITIAL_DATAGRAM_MIN, Level, TAG_LEN, VERSION, pn_len, write_pn};
+use crate::limits::{KEY_RESERVE, NUMBER_RESERVE, SKIP_EVERY};
+use crate::packet::{
+    INITIAL_DATAGRAM_MIN, Level, PACKET_NUMBER_END, TAG_LEN, VERSION, pn_len, write_pn,
+};
 use crate::time::low32;
 
 /// A packet whose header is written.
@@ -212,6 +214,12 @@ impl<T: Tls> Connection<T> {
     /// Updates keys that are worn, or closes when that is not possible (RFC 9001 6.6). False when
     /// nothing but a close may be sent with them.
     pub(super) fn keep_keys_fresh<A: Aead>(&mut self, cx: &mut Cx<'_, A>) -> bool {
+        // RFC 9000 12.3: while there still are numbers to say so with.
+        if self.pn.next >= PACKET_NUMBER_END - NUMBER_RESERVE {
+            let error = TransportError::new(Code::NO_ERROR, "the packet numbers are used up");
+            self.close_with_error(cx, error);
+            return false;
+        }
         let sent = self.pn.next - self.phases.local_first;
         let suite = self.keys.suite().confidentiality_limit();
         let limit = suite.min(cx.transport.key_limits.confidentiality);

@@ -7,7 +7,7 @@ use crate::crypto::Tls;
 use crate::frame::{self, ty};
 use crate::limits::STREAMS_PER_PACKET_MAX;
 use crate::space::SentFrame;
-use crate::streams::{RecvState, SendState};
+use crate::streams::{RecvState, SendState, credit};
 
 impl<T: Tls> Connection<T> {
     /// Frames of streams, in turn.
@@ -72,7 +72,7 @@ impl<T: Tls> Connection<T> {
         if buf.send_max && w.room() >= 17 {
             buf.send_max = false;
             // Credit never falls (T15).
-            state.rx_max = state.rx_max.max(state.read + u64::from(self.stream_window));
+            state.rx_max = state.rx_max.max(credit(state.read, self.stream_window));
             if state.recv == RecvState::Open {
                 frame::write_ints(w, ty::MAX_STREAM_DATA, &[id, state.rx_max]);
                 data.note(SentFrame::MaxStreamData(id));
