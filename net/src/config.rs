@@ -10,6 +10,10 @@ pub const MAILBOX_DEFAULT: usize = 16 * 1024;
 /// Strays that may wait for one shard (T1). A stray is rare: a GSO tail or a first contact without hint.
 pub const STRAYS_MAX: usize = 4 * 1024;
 
+/// Largest datagram that is looked at: what both engines advertise (RFC 9000 section 18.2). One that waits for its
+/// turn or for its shard takes no more (T8).
+pub const DATAGRAM_BYTES_MAX: usize = roadstead_quic::limits::UDP_PAYLOAD_MAX as usize;
+
 /// Half-open handshakes of a shard past which newcomers must prove their address (T11).
 pub const RETRY_HALF_OPEN_DEFAULT: usize = 1_000;
 

@@ -76,6 +76,8 @@ counters! {
     receive_rearmed_other,
     /// Datagrams dropped because they were cut short or unreadable.
     drop_truncated,
+    /// Datagrams dropped because they were larger than what this end advertises to take (T8).
+    drop_oversized,
     /// Datagrams that the engine had no use for.
     drop_unroutable,
     /// Initials dropped because too many waited.
@@ -86,6 +88,8 @@ counters! {
     drop_half_open,
     /// Initials dropped because their Retry token had been used.
     drop_token_reused,
+    /// Datagrams dropped because their connection had sent more than its quota while this shard was behind (T21).
+    drop_quota,
     /// Packets dropped because their number would be 2^62 or more (T19).
     drop_packet_number,
     /// Datagrams of another shard that arrived here (T1).

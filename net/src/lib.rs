@@ -36,6 +36,7 @@ mod receive;
 mod ring;
 mod send;
 mod sleep;
+mod spare;
 mod steer;
 mod sys;
 mod udp;

@@ -9,6 +9,7 @@ use std::{net::SocketAddr, os::fd::AsRawFd, sync::Arc, time::Instant};
 use io_uring::{opcode, squeue, types::Fd};
 
 use crate::{
+    config::DATAGRAM_BYTES_MAX,
     counters::Counters,
     driver::{App, Control, Io},
     error::Error,
@@ -19,6 +20,7 @@ use crate::{
     ring::{Completion, Ring},
     send::{Sender, Slots},
     setup::{Seed, Shards, Stray},
+    spare::Spare,
     steer,
     udp::Socket,
 };
@@ -65,6 +67,7 @@ struct Sockets {
     completed: Vec<Completion>,
     waker: Arc<Waker>,
     pace: Pace,
+    spare: Spare,
     counters: Arc<Counters>,
     shards: Shards,
     own: u16,
@@ -100,6 +103,7 @@ impl<M: Send + 'static, E: Engine> Looper<M, E> {
     fn turn(&mut self, app: &mut impl App<E, Message = M>) -> Result<bool, Error> {
         let now = Instant::now();
         self.io.counters.turns.add(1);
+        self.engine.set_behind(self.io.spare.is_none(now));
         self.io.reap(&mut self.engine, app, now)?;
         self.take_strays(app, now);
         self.engine.expire(now, &mut self.io.sender());
@@ -199,6 +203,7 @@ impl Sockets {
             completed: Vec::new(),
             waker,
             pace: Pace::default(),
+            spare: Spare::new(Instant::now()),
             counters,
             shards,
             own,
@@ -294,7 +299,9 @@ impl Sockets {
         let begun = Instant::now();
         let left = deadline.map(|at| at.saturating_duration_since(begun));
         self.ring.wait(self.pace.sleep(left))?;
-        self.pace.slept(begun.elapsed(), self.ring.has_completed());
+        let slept = begun.elapsed();
+        self.pace.slept(slept, self.ring.has_completed());
+        self.spare.slept(slept);
         self.sent();
         Ok(())
     }
@@ -408,6 +415,10 @@ impl Sockets {
         };
         for data in bytes.chunks_mut(segment) {
             self.counters.packets_received.add(1);
+            if data.len() > DATAGRAM_BYTES_MAX {
+                self.counters.drop_oversized.add(1);
+                continue;
+            }
             let queue = owner(&self.shards, self.own, data);
             let datagram = Datagram {
                 socket,

@@ -1,6 +1,7 @@
 //! What the operator chooses, per endpoint.
 
 use crate::cid::CidFormat;
+use crate::limits;
 use crate::params::{Params, Side};
 
 /// Limits and sizes of connections.
@@ -85,7 +86,7 @@ impl Default for Transport {
             key_update_after: 1 << 22,
             key_limits: KeyLimits::NONE,
             pacing: true,
-            handshake_timeout_ms: crate::limits::HANDSHAKE_TIMEOUT_MS,
+            handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,
         }
     }
 }
@@ -102,7 +103,7 @@ impl Transport {
         let window = u64::from(self.stream_window);
         Params {
             max_idle_timeout_ms: u64::from(self.idle_timeout_ms),
-            max_udp_payload_size: 1_472,
+            max_udp_payload_size: limits::UDP_PAYLOAD_MAX.into(),
             initial_max_data: u64::from(self.connection_window),
             initial_max_stream_data_bidi_local: window,
             initial_max_stream_data_bidi_remote: window,
@@ -112,7 +113,7 @@ impl Transport {
             max_ack_delay_ms: u64::from(self.max_ack_delay_ms),
             // Our clients move only on purpose of the application, servers never.
             disable_active_migration: side.is_client(),
-            active_connection_id_limit: crate::limits::PEER_IDS_MAX as u64,
+            active_connection_id_limit: limits::PEER_IDS_MAX as u64,
             max_datagram_frame_size: u64::from(self.datagram_frame_max),
             ..Params::default()
         }
@@ -166,8 +167,8 @@ impl Config {
             wall_clock_s: 0,
             half_open_max: 4_096,
             retry_above: 1_000,
-            in_flight_bytes_max: crate::limits::IN_FLIGHT_BYTES_MAX,
-            resets_per_s: crate::limits::RESETS_PER_S,
+            in_flight_bytes_max: limits::IN_FLIGHT_BYTES_MAX,
+            resets_per_s: limits::RESETS_PER_S,
             strict: cfg!(debug_assertions),
             transport: Transport::default(),
         }

@@ -55,6 +55,16 @@ pub const BLACK_HOLE_LOSSES: u8 = 4;
 /// Probe timeouts in a row that make packets above the base size suspect.
 pub const BLACK_HOLE_PTOS: u8 = 2;
 
+/// The `max_udp_payload_size` that is advertised (RFC 9000 18.2): what fits an Ethernet frame over IPv4. A
+/// larger datagram may be dropped unread, which bounds what waits (T8).
+pub const UDP_PAYLOAD_MAX: u16 = 1_472;
+
+/// Packets of one connection that are served in a [`QUOTA_WINDOW_MS`] while the shard is behind (T21). A
+/// client that fills its window of 64 KiB four times in it has sent 220; a byte counts to it.
+pub const QUOTA_PACKETS: u8 = u8::MAX;
+/// See [`QUOTA_PACKETS`].
+pub const QUOTA_WINDOW_MS: u64 = 10;
+
 /// The longest reason phrase kept from a peer's close.
 pub const CLOSE_REASON_MAX: usize = 128;
 

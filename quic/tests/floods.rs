@@ -3,13 +3,13 @@
 
 mod common;
 
-use common::net::{Node, Note};
-use common::own::{client_addr, fake_server};
+use common::net::{Net, Node, Note, Weather};
+use common::own::{client_addr, fake_client, fake_server, server_addr};
 use common::rig::{Edit, Rig, ints, varint};
 use roadstead_quic::coding::Writer;
 use roadstead_quic::crypto::{KeyRef, Suite, initial_keys, protect};
 use roadstead_quic::frame::ty;
-use roadstead_quic::limits::CLOSE_REPEATS_MAX;
+use roadstead_quic::limits::{CLOSE_REPEATS_MAX, QUOTA_PACKETS, QUOTA_WINDOW_MS};
 use roadstead_quic::packet::{ConnectionId, Level};
 use roadstead_quic::{CidFormat, Code, Side, Time};
 
@@ -284,4 +284,64 @@ fn deliver(server: &mut common::own::FakeOwn, now: Time, data: Vec<u8>) {
     server.receive(now, common::net::Packet { from, to, data });
     server.notes(now);
     server.endpoint.check_invariants();
+}
+
+/// T21: small packets of one session, while the shard has no time to spare. What is beyond the quota costs a
+/// look-up; the other sessions and the next window are as before.
+#[test]
+fn tf8_t21_a_session_has_a_quota_while_the_shard_is_behind() {
+    let quota = u64::from(QUOTA_PACKETS);
+    let mut rig = Rig::default();
+    let pings = |rig: &mut Rig, count: u64| {
+        let before = rig.net.server.endpoint.stats();
+        for _ in 0..count {
+            rig.inject(Level::Data, Side::Client, &[1]);
+            rig.net.server.transmit(rig.net.now, &mut Vec::new());
+        }
+        let after = rig.net.server.endpoint.stats();
+        after.quota_dropped - before.quota_dropped
+    };
+    assert_eq!(pings(&mut rig, 1_000), 0, "there is time for all");
+    rig.net.server.endpoint.set_behind(true);
+    assert_eq!(pings(&mut rig, 1_000), 1_000 - quota);
+    assert_eq!(pings(&mut rig, 10), 10, "the same window");
+    // Another session of the same client's address.
+    let mut other = fake_client(9, CidFormat::Compact, |_, _| {});
+    let mut out = Vec::new();
+    other.transmit(rig.net.now, &mut out);
+    for mut packet in out.drain(..) {
+        packet.from.set_port(5_001);
+        rig.net.server.receive(rig.net.now, packet);
+    }
+    rig.net.server.transmit(rig.net.now, &mut out);
+    assert!(out.iter().any(|p| p.to.port() == 5_001), "it is answered");
+    rig.net.now = rig.net.now + 1_000 * QUOTA_WINDOW_MS;
+    assert_eq!(pings(&mut rig, 300), 300 - quota, "another window");
+    rig.net.server.endpoint.set_behind(false);
+    assert_eq!(pings(&mut rig, 1_000), 0);
+    assert_eq!(rig.closed_with(Side::Server), None);
+}
+
+/// T21: a client that sends as much as its window permits is not touched by the quota, whatever the round trip
+/// of a real path.
+#[test]
+fn tf8_t21_an_honest_bulk_sender_stays_below_the_quota() {
+    for delay in [1_000, 5_000, 40_000] {
+        let client = fake_client(3, CidFormat::Compact, |c, _| {
+            c.transport.stream_send_buffer = 1 << 20;
+        });
+        let server = fake_server(3, |c, _| {
+            (c.transport.stream_window, c.transport.connection_window) = (64 << 10, 64 << 10);
+        });
+        let weather = Weather {
+            delay,
+            ..Weather::CALM
+        };
+        let mut net = Net::new(3, weather, client, server, server_addr());
+        net.establish();
+        net.server.endpoint.set_behind(true);
+        let id = net.client.open(net.now, false).unwrap();
+        assert!(net.echo(id, 1 << 20, false, 600_000_000));
+        assert_eq!(net.server.endpoint.stats().quota_dropped, 0, "{delay} us");
+    }
 }

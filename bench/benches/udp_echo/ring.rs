@@ -50,6 +50,7 @@ impl Engine for EchoEngine {
     }
 
     // There are no connections.
+    fn set_behind(&mut self, _behind: bool) {}
     fn expire(&mut self, _now: Instant, _out: &mut impl Outbound) {}
     fn next_event(&mut self) -> Option<Event> {
         None

@@ -239,7 +239,7 @@ fn write_worker(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
         (
             "refused_memory",
             "counter",
-            "Connections refused at the memory ceiling.",
+            "First packets of newcomers dropped at the memory ceiling, and sessions refused whose handshake was under way.",
             |m| &m.refused_memory,
         ),
         (

@@ -355,6 +355,11 @@ impl<E: Engine> App<E> for Worker {
     type Message = Message;
 
     fn admits(&self, now: Instant, peer: SocketAddr) -> bool {
+        // A handshake costs 200 us and what it is answered with is no session: the newcomer asks again.
+        if self.ceiling.is_reached() {
+            self.metrics.refused_memory.add(1);
+            return false;
+        }
         self.addresses.has_room(now, peer)
     }
 

@@ -123,6 +123,9 @@ pub trait Engine: Sized {
     /// them in `expire`, a few at a time (T11).
     fn receive(&mut self, now: Instant, datagram: Datagram<'_>, out: &mut impl Outbound);
 
+    /// Says whether the loop has no time to spare: then no connection gets more than its quota (T21).
+    fn set_behind(&mut self, behind: bool);
+
     /// Lets time pass: timers, and the work put aside.
     fn expire(&mut self, now: Instant, out: &mut impl Outbound);
 

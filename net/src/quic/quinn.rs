@@ -68,6 +68,9 @@ pub struct Quinn {
     open: usize,
     /// Connections in the table, lingering ones included.
     present: usize,
+    /// The loop has no time to spare (T21).
+    behind: bool,
+    epoch: Instant,
 }
 
 impl Engine for Quinn {
@@ -93,6 +96,8 @@ impl Engine for Quinn {
             half_open: 0,
             open: 0,
             present: 0,
+            behind: false,
+            epoch: now,
         })
     }
 
@@ -106,6 +111,10 @@ impl Engine for Quinn {
             return;
         }
         self.handle(now, &datagram, out);
+    }
+
+    fn set_behind(&mut self, behind: bool) {
+        self.behind = behind && self.door.is_some();
     }
 
     fn expire(&mut self, now: Instant, out: &mut impl Outbound) {

@@ -17,6 +17,7 @@ macro_rules! scenarios {
             mod flood;
             mod heartbeat;
             mod idle;
+            mod oversized;
             mod protocol;
             mod rebind;
             mod restart;

@@ -32,6 +32,7 @@ use crate::keys::OneRttKeys;
 use crate::limits;
 use crate::packet::ConnectionId;
 use crate::params::Side;
+use crate::quota::Quota;
 use crate::recovery::{Rtt, Window};
 use crate::rng::Rng;
 use crate::slab::Links;
@@ -244,6 +245,8 @@ pub(crate) struct Connection<T> {
     pub(crate) mtu: u16,
     /// What the shard's budget counted for this connection (T8).
     pub(crate) in_flight_bytes: u32,
+    /// Packets served of late, while the shard is behind (T21).
+    pub(crate) quota: Quota,
     links: Links,
 }
 

@@ -3,6 +3,7 @@
 use super::{Connection, Flags, IdlePing, OwnIds, PeerParams, Phases, State};
 use crate::keys::OneRttKeys;
 use crate::packet::ConnectionId;
+use crate::quota::Quota;
 use crate::recovery::{Rtt, Window};
 use crate::slab::{Entry, Links};
 use crate::space::PnSpace;
@@ -63,6 +64,7 @@ impl<T> Entry for Connection<T> {
             ping: IdlePing::default(),
             mtu: 0,
             in_flight_bytes: 0,
+            quota: Quota::default(),
             links: Links::NONE,
         }
     }

@@ -32,6 +32,11 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         };
         let len = data.len() as u64;
         if let Some((index, sequence)) = self.route(&packet, path) {
+            // Before anything of it is decrypted, which is most of what a small packet costs.
+            if self.behind && !self.slab[index].quota.take(now.as_millis()) {
+                self.stats.quota_dropped += 1;
+                return None;
+            }
             let arrival = Arrival {
                 path,
                 sequence,
@@ -40,6 +45,13 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             return Some(self.deliver(now, index, arrival, data));
         }
         self.on_stranger(now, path, &packet, data)
+    }
+
+    /// Says whether the caller has no time to spare. Then a connection's packets beyond
+    /// [`limits::QUOTA_PACKETS`] in [`limits::QUOTA_WINDOW_MS`] are dropped: nothing else bounds small
+    /// packets, and a peer chooses the shard that it sends them to (T21).
+    pub fn set_behind(&mut self, behind: bool) {
+        self.behind = behind;
     }
 
     fn deliver(&mut self, now: Time, index: u32, arrival: Arrival, data: &mut [u8]) -> Handle {

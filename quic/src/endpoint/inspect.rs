@@ -28,6 +28,8 @@ pub struct Stats {
     pub dropped: u64,
     /// Connections closed because they had the most in flight when the memory for it was used up (T8).
     pub hoarders_closed: u64,
+    /// Datagrams of connections beyond their quota while the caller was behind (T21).
+    pub quota_dropped: u64,
     /// Packets whose number would be 2^62 or more, which are none (RFC 9000 12.3).
     pub numbers_refused: u64,
     /// Connections closed because an invariant of this side did not hold for them.

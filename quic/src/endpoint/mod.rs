@@ -48,6 +48,8 @@ pub struct Endpoint<T: Tls, A: Aead> {
     /// Prefixes for the ids of Retry packets (T11).
     retry_range: (u16, u16),
     half_open: usize,
+    /// The caller has no time to spare: no connection takes more than its quota (T21).
+    behind: bool,
     budget: Budget,
     fired: Vec<u32>,
     stats: Stats,
@@ -146,6 +148,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             reset_refill: now,
             retry_range,
             half_open: 0,
+            behind: false,
             budget,
             fired: Vec::new(),
             stats: Stats::default(),

@@ -54,6 +54,7 @@ impl Lean {
             .drop_half_open
             .add(grown(|s| s.refused - s.tokens_refused));
         counters.closed_hoarders.add(grown(|s| s.hoarders_closed));
+        counters.drop_quota.add(grown(|s| s.quota_dropped));
         counters.closed_broken.add(grown(|s| s.invariants_broken));
         counters
             .drop_packet_number

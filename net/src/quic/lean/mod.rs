@@ -156,6 +156,11 @@ impl Engine for Lean {
         self.take(datagram);
     }
 
+    fn set_behind(&mut self, behind: bool) {
+        // A client chose its server, and asked for what comes.
+        self.endpoint.set_behind(behind && self.lobby.is_some());
+    }
+
     fn expire(&mut self, now: Instant, _out: &mut impl Outbound) {
         self.now = now;
         self.endpoint.handle_timeout(self.time(now));

@@ -28,7 +28,14 @@ impl Quinn {
         {
             Some(DatagramEvent::ConnectionEvent(handle, event)) => {
                 let index = index_of(handle);
+                let behind = self.behind;
+                let since = now.saturating_duration_since(self.epoch);
+                let now_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
                 if let Some(conn) = self.conn_mut(index) {
+                    // Nothing of it is decrypted yet.
+                    if behind && !conn.quota.take(now_ms) {
+                        return self.counters.drop_quota.add(1);
+                    }
                     conn.inner.handle_event(event);
                     // A phone that moved may have reached us on another address.
                     if conn.inner.remote_address() == peer {

@@ -8,6 +8,8 @@ use quinn_proto::{
     WriteError,
 };
 
+use roadstead_quic::Quota;
+
 use crate::{
     event::CloseReason,
     quic::{Outbound, session::HandshakeInfo},
@@ -49,6 +51,8 @@ pub(super) struct Conn {
     finish_wanted: bool,
     /// The application was told the end of what the peer sends, or that it gave that up.
     finished_told: bool,
+    /// Datagrams taken of late, while the loop is behind (T21).
+    pub(super) quota: Quota,
 }
 
 /// What a poll found.
@@ -103,6 +107,7 @@ impl Conn {
             short_write: false,
             finish_wanted: false,
             finished_told: false,
+            quota: Quota::default(),
         }
     }
 
