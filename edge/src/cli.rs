@@ -146,6 +146,9 @@ pub(crate) struct Doctor {
     /// QUIC engine that it is to use. Default: lean.
     #[arg(long, value_enum, value_name = "ENGINE")]
     pub(crate) quic_engine: Option<config::QuicEngine>,
+    /// Configuration that it is to run with, for the certificate in it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     /// Machine-readable.
     #[arg(long)]
     pub(crate) json: bool,

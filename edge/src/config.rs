@@ -227,7 +227,7 @@ impl Config {
         Ok(config)
     }
 
-    fn read(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("configuration file {}", path.display()))?;
         toml::from_str(&text).with_context(|| format!("configuration file {}", path.display()))

@@ -119,14 +119,20 @@ pub(crate) fn token_key(data: &Path) -> PathBuf {
     data.join("token-key.pem")
 }
 
-fn certificate_paths(config: &Config) -> anyhow::Result<(PathBuf, PathBuf)> {
-    if !config.tls.certificate.as_os_str().is_empty() {
-        return Ok((config.tls.certificate.clone(), config.tls.key.clone()));
+/// Where the certificate is that a server shows.
+pub(crate) fn certificate_path(config: &Config) -> PathBuf {
+    match config.tls.certificate.as_os_str().is_empty() {
+        true => config.data.join("cert.pem"),
+        false => config.tls.certificate.clone(),
     }
-    let (certificate, key) = (
-        config.data.join("cert.pem"),
-        config.data.join("cert-key.pem"),
-    );
+}
+
+fn certificate_paths(config: &Config) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let certificate = certificate_path(config);
+    if !config.tls.certificate.as_os_str().is_empty() {
+        return Ok((certificate, config.tls.key.clone()));
+    }
+    let key = config.data.join("cert-key.pem");
     if !certificate.exists() || !key.exists() {
         let now_s = clock::unix_ms() / 1_000;
         let made = development::certificate(&config.tls.names, now_s);

@@ -118,6 +118,7 @@ fn server_config(config: &Config, files: &Files) -> anyhow::Result<ServerConfig>
     let listen = config.listen.clone();
     let mut server = ServerConfig::new(listen, config.shard_count(), Arc::new(tls), keys);
     server.retry_half_open = config.sessions.retry_above_half_open;
+    server.blocks = config.limits.blocks();
     server.transport.idle_timeout = Transport::idle_timeout_for(config.heartbeat());
     Ok(server)
 }

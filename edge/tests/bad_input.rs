@@ -430,6 +430,30 @@ async fn t11_an_address_that_opens_too_many_sessions() {
     bystanders.are_well().await;
 }
 
+/// An address that proves itself again and again and finishes no handshake: it is counted with its proof, so that it
+/// soon costs a look-up a packet.
+#[tokio::test]
+async fn tf2_t11_an_address_that_finishes_no_handshake() {
+    let edge = Edge::start_with(
+        "[limits]\nsessions_per_s = 1\nsessions_burst = 8\nunlimited = []\n\
+         [sessions]\nretry_above_half_open = 0\n",
+        &["--shards", "1"],
+    );
+    let mut bystanders = Bystanders::new(&edge).await;
+    let refused = edge.metric_reaches("roadstead_net_drop_not_admitted_total", "", 1);
+    let attempts = async {
+        loop {
+            Client::begin_and_give_up(&edge).await;
+        }
+    };
+    tokio::select! {
+        () = refused => {}
+        () = attempts => {}
+    }
+    assert_eq!(edge.metric("roadstead_refused_address_total", "").await, 0);
+    bystanders.are_well().await;
+}
+
 /// How the server ends a session that says nothing.
 async fn end_of_a_session(edge: &Edge) -> Option<ErrorCode> {
     let error = match Client::try_connect(edge, roadstead_proto::ALPN).await {

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+pub use roadstead_quic::Blocks;
+
 use crate::tls::{ClientTls, ServerTls};
 
 /// Messages that may wait in one thread's mailbox before `send` gives them back.
@@ -17,14 +19,19 @@ pub const DATAGRAM_BYTES_MAX: usize = roadstead_quic::limits::UDP_PAYLOAD_MAX as
 /// Half-open handshakes of a shard past which newcomers must prove their address (T11).
 pub const RETRY_HALF_OPEN_DEFAULT: usize = 1_000;
 
-/// Half-open handshakes of a shard past which Initials are dropped: 4,096 of about 20 KB are 80 MB.
+/// Half-open handshakes of a shard past which a newcomer takes the place of another, or none: 4,096 of about 20 KB
+/// are 80 MB.
 pub const HALF_OPEN_MAX_DEFAULT: usize = 4_096;
 
-/// Initials that may wait for their turn: established sessions go first (T11).
+/// Initials that may wait for their turn: established sessions go first (T11). The oldest give way, first
+/// those whose address proved nothing: who waited longest has asked again.
 pub const INITIAL_BACKLOG_MAX: usize = 4_096;
 
-/// Initials begun per turn of the loop: 8 handshakes are about a millisecond of CPU.
-pub const INITIALS_PER_TURN: usize = 8;
+/// Handshakes begun per turn of the loop: 8 are about a millisecond of CPU.
+pub const INITIALS_PER_TURN: u64 = 8;
+
+/// How long a turn may answer Initials that begin none: some 200 of Retry, each a fiftieth of a handshake.
+pub const ANSWERS_PER_TURN: Duration = Duration::from_millis(1);
 
 /// Stateless resets per second and shard (T1): 50,000 clients of a restarted shard hear of it in 5 s.
 pub const RESETS_PER_SECOND_DEFAULT: u32 = 10_000;
@@ -132,6 +139,8 @@ pub struct ServerConfig {
     pub retry_half_open: usize,
     /// See [`HALF_OPEN_MAX_DEFAULT`].
     pub half_open_max: usize,
+    /// Which addresses are one peer, whose part of the half-open handshakes is bounded (T11).
+    pub blocks: Blocks,
     /// See [`RESETS_PER_SECOND_DEFAULT`].
     pub resets_per_second: u32,
     /// Receive buffer wanted per socket. The kernel may give less.
@@ -158,6 +167,7 @@ impl ServerConfig {
             mailbox_capacity: MAILBOX_DEFAULT,
             retry_half_open: RETRY_HALF_OPEN_DEFAULT,
             half_open_max: HALF_OPEN_MAX_DEFAULT,
+            blocks: Blocks::default(),
             resets_per_second: RESETS_PER_SECOND_DEFAULT,
             // A reader that drains lost nothing with 4 MiB; a burst while nobody reads wants more.
             receive_buffer: 16 * 1024 * 1024,

@@ -84,10 +84,12 @@ counters! {
     drop_initial_backlog,
     /// Initials dropped because the application admits no more from their address.
     drop_not_admitted,
-    /// Initials dropped because too many handshakes were half open.
+    /// Initials dropped because too many handshakes were half open, of all or of their address.
     drop_half_open,
-    /// Initials dropped because their Retry token had been used.
+    /// Initials dropped because their Retry token was stale or had been used.
     drop_token_reused,
+    /// Used Retry tokens forgotten before they were stale.
+    tokens_forgotten,
     /// Datagrams dropped because their connection had sent more than its quota while this shard was behind (T21).
     drop_quota,
     /// Packets dropped because their number would be 2^62 or more (T19).
@@ -110,7 +112,9 @@ counters! {
     handshakes_failed_alpn,
     /// Of these, because they took too long.
     handshakes_failed_timeout,
-    /// Gauge: handshakes begun and not yet complete.
+    /// Of these, because their place was given to a newcomer (T11).
+    handshakes_displaced,
+    /// Gauge: handshakes begun and not yet complete, those that failed and linger included.
     half_open,
     /// Gauge: connections that are open.
     connections,

@@ -22,8 +22,15 @@ pub trait App<E: Engine> {
 
     /// Whether a handshake from this address may begin or go on; without, its Initials are dropped. Asked
     /// before anything of them is decrypted. Whoever sent one may have put down any address, so nothing
-    /// should be remembered of it: count in [`Event::Opened`], when the address is proven.
+    /// should be remembered of it: count in [`App::proven`] or in [`Event::Opened`].
     fn admits(&self, _now: Instant, _peer: SocketAddr) -> bool {
+        true
+    }
+
+    /// An address has proven itself with the token of a Retry: may its handshake begin? Asked before TLS. Count
+    /// it here, and not again in [`Event::Opened`], which says so: whoever has proven an address may begin
+    /// handshakes and finish none.
+    fn proven(&mut self, _now: Instant, _peer: SocketAddr) -> bool {
         true
     }
 

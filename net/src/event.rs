@@ -26,6 +26,8 @@ pub enum Event {
         peer: SocketAddr,
         /// Whether the TLS session was resumed from a ticket.
         resumed: bool,
+        /// Whether a token proved the peer's address before, and [`App::proven`](crate::App::proven) was asked.
+        proven: bool,
     },
     /// There are bytes to `read`. Said again only when more arrive, so read until `None`, or come back.
     Readable {

@@ -106,7 +106,8 @@ impl<M: Send + 'static, E: Engine> Looper<M, E> {
         self.engine.set_behind(self.io.spare.is_none(now));
         self.io.reap(&mut self.engine, app, now)?;
         self.take_strays(app, now);
-        self.engine.expire(now, &mut self.io.sender());
+        self.engine.expire(now);
+        self.admit(app, now);
         self.events(app, now);
         self.messages(app, now);
         let wanted = app.turn(&mut self.api(now));
@@ -139,6 +140,21 @@ impl<M: Send + 'static, E: Engine> Looper<M, E> {
             };
             let out = &mut self.io.sender();
             receive(&mut self.engine, app, now, datagram, out);
+        }
+    }
+
+    /// Begins handshakes of newcomers, as the application permits.
+    fn admit(&mut self, app: &mut impl App<E, Message = M>, now: Instant) {
+        let mut refused = 0;
+        let mut proven = |peer| {
+            let admitted = app.proven(now, peer);
+            refused += u64::from(!admitted);
+            admitted
+        };
+        let out = &mut self.io.sender();
+        self.engine.admit(now, &mut proven, out);
+        if refused > 0 {
+            self.io.counters.drop_not_admitted.add(refused);
         }
     }
 
@@ -434,7 +450,8 @@ impl Sockets {
 }
 
 /// Gives a datagram of this shard to the engine, unless it is of a newcomer whom the application does not
-/// admit: refusing before the handshake costs a look-up, and after it two hundred microseconds.
+/// admit: refusing before the handshake costs a look-up, and after it two hundred microseconds. A handshake that
+/// is under way goes on.
 fn receive<E: Engine>(
     engine: &mut E,
     app: &impl App<E>,
@@ -442,7 +459,8 @@ fn receive<E: Engine>(
     datagram: Datagram<'_>,
     out: &mut Sender<'_>,
 ) {
-    if is_initial(datagram.data) && !app.admits(now, datagram.peer) {
+    let refused = is_initial(datagram.data) && !app.admits(now, datagram.peer);
+    if refused && !engine.knows(&datagram) {
         return out.counters.drop_not_admitted.add(1);
     }
     engine.receive(now, datagram, out);

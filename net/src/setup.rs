@@ -106,6 +106,7 @@ impl<M: Send + 'static, E: Engine> Server<M, E> {
             keys: config.keys,
             retry_half_open: config.retry_half_open,
             half_open_max: config.half_open_max,
+            blocks: config.blocks,
             resets_per_second: config.resets_per_second,
         };
         let engine = EngineConfig {

@@ -1,5 +1,6 @@
 //! What the operator chooses, per endpoint.
 
+use crate::blocks::Blocks;
 use crate::cid::CidFormat;
 use crate::limits;
 use crate::params::{Params, Side};
@@ -47,6 +48,8 @@ pub struct Transport {
     pub pacing: bool,
     /// How long a handshake may take: slow ones hold half-open state.
     pub handshake_timeout_ms: u32,
+    /// How long, of that, the client's first message may take at a server.
+    pub hello_timeout_ms: u32,
 }
 
 /// Limits on the use of keys, in packets, below those of the cipher suite.
@@ -87,6 +90,7 @@ impl Default for Transport {
             key_limits: KeyLimits::NONE,
             pacing: true,
             handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,
+            hello_timeout_ms: limits::HELLO_TIMEOUT_MS,
         }
     }
 }
@@ -137,8 +141,10 @@ pub struct Config {
     pub seed: [u8; 32],
     /// Seconds of wall clock at [`crate::Time::ZERO`]: tokens outlive the process.
     pub wall_clock_s: u64,
-    /// Handshakes under way before more are refused (T11).
+    /// Handshakes under way before a newcomer takes the place of another, or none (T11).
     pub half_open_max: usize,
+    /// What counts as one peer of those handshakes (T11).
+    pub blocks: Blocks,
     /// Handshakes from unvalidated addresses under way before Retry is asked of new ones (T11).
     pub retry_above: usize,
     /// Bytes that all connections together may have in flight: active parts, reassembly, data not
@@ -166,6 +172,7 @@ impl Config {
             seed,
             wall_clock_s: 0,
             half_open_max: 4_096,
+            blocks: Blocks::default(),
             retry_above: 1_000,
             in_flight_bytes_max: limits::IN_FLIGHT_BYTES_MAX,
             resets_per_s: limits::RESETS_PER_S,

@@ -125,6 +125,8 @@ pub enum CloseReason {
     VersionMismatch,
     /// The handshake did not finish in time.
     HandshakeTimeout,
+    /// A server gave the handshake up for that of a newcomer (T11).
+    Displaced,
 }
 
 impl fmt::Display for CloseReason {
@@ -146,6 +148,7 @@ impl fmt::Display for CloseReason {
             Self::StatelessReset => f.write_str("stateless reset"),
             Self::VersionMismatch => f.write_str("no common version"),
             Self::HandshakeTimeout => f.write_str("handshake timeout"),
+            Self::Displaced => f.write_str("given up for another handshake"),
         }
     }
 }

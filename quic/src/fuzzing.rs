@@ -81,7 +81,7 @@ impl<A: Aead> AddressTokens<A> {
         self.tokens.fresh(&self.aead, now, remote, nonce)
     }
 
-    /// What a token in an Initial proves, if anything.
+    /// What a token in an Initial proves, if anything; it is used up by that.
     pub fn check(
         &mut self,
         now: Time,
@@ -90,7 +90,10 @@ impl<A: Aead> AddressTokens<A> {
         token: &[u8],
     ) -> Option<Proof> {
         match self.tokens.check(&self.aead, now, remote, dcid, token) {
-            Verdict::Retried { odcid } => Some(Proof::Retried(odcid)),
+            Verdict::Retried { odcid, tag } => {
+                self.tokens.use_up(now, tag);
+                Some(Proof::Retried(odcid))
+            }
             Verdict::Known => Some(Proof::Known),
             Verdict::Spent | Verdict::Unknown => None,
         }

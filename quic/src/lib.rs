@@ -23,6 +23,7 @@ pub mod limits;
 pub mod packet;
 pub mod params;
 
+mod blocks;
 mod buffer;
 mod config;
 mod connection;
@@ -40,10 +41,11 @@ mod time;
 mod token;
 mod wheel;
 
+pub use blocks::{Block, Blocks};
 pub use cid::CidFormat;
 pub use config::{Config, KeyLimits, Transport};
 pub use connection::{NotOpen, Path};
-pub use endpoint::{Connect, ConnectError, Endpoint, Memory, Sending, Stats, Transmit};
+pub use endpoint::{Connect, ConnectError, Endpoint, Memory, Sending, Standing, Stats, Transmit};
 pub use error::{CloseReason, Code, TransportError};
 pub use event::{Connected, Event, Handle};
 pub use frame::Dir;

@@ -71,13 +71,33 @@ pub const CLOSE_REASON_MAX: usize = 128;
 /// Handshakes that take longer are dropped, unless configured otherwise.
 pub const HANDSHAKE_TIMEOUT_MS: u32 = 10_000;
 
+/// How long a server waits for a ClientHello that is not complete. It has nearly always come in one flight,
+/// and one piece of it holds a place (T11).
+pub const HELLO_TIMEOUT_MS: u32 = 3_000;
+
+/// Handshakes that one block of addresses may have under way (T11): a sixteenth of those that are begun
+/// without a proof of the address. At a round trip of 100 ms that is 640 new sessions a second.
+pub const HALF_OPEN_BLOCK_MAX: usize = 64;
+
+/// No block holds more than one in so many of the places for handshakes (T11).
+pub const HALF_OPEN_PARTS: usize = 16;
+
+/// A handshake younger than this is not given up for one that has as good a claim (T11): among equals its next
+/// packet is on its way.
+pub const DISPLACED_AFTER_MS: u64 = 1_000;
+
+/// Refusals of a stale or used Retry token that are told to the client (RFC 9000 8.1.3), a second. Each costs
+/// the keys of an Initial; beyond it such clients time out.
+pub const REFUSALS_PER_S: u32 = 100;
+
 /// Retry tokens live this long: a flood's tokens must not be collected.
 pub const RETRY_TOKEN_LIFE_S: u64 = 15;
 
 /// NEW_TOKEN tokens live this long.
 pub const NEW_TOKEN_LIFE_S: u64 = 24 * 3_600;
 
-/// Used Retry tokens remembered for single use; when full, Retry tokens are refused (T11).
+/// Used Retry tokens remembered for single use (T11): more than handshakes can begin in the life of one. When
+/// full, the oldest is forgotten.
 pub const USED_TOKENS_MAX: usize = 65_536;
 
 /// Bytes in flight of all connections of a shard, unless configured otherwise (T8): room for 4,096

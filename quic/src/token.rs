@@ -14,8 +14,9 @@ const NEW: u8 = 2;
 /// What a token in an Initial proves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Verdict {
-    /// From a Retry of ours: the address is validated, and this was the client's first id.
-    Retried { odcid: ConnectionId },
+    /// From a Retry of ours: the address is validated, and this was the client's first id. The tag is what
+    /// [`Tokens::use_up`] takes once the handshake begins.
+    Retried { odcid: ConnectionId, tag: [u8; 16] },
     /// From a NEW_TOKEN of ours: the address is validated.
     Known,
     /// A Retry token of ours that is stale, used, or for another address: INVALID_TOKEN
@@ -105,8 +106,9 @@ impl Tokens {
         mac[..16].try_into().expect("16 of 32 bytes")
     }
 
+    /// What a token proves. It can be asked again: a token is used up by [`Tokens::use_up`] alone.
     pub(crate) fn check<A: Aead>(
-        &mut self,
+        &self,
         aead: &A,
         now: crate::Time,
         remote: SocketAddr,
@@ -130,13 +132,14 @@ impl Tokens {
                 };
                 let port = remote.port().to_be_bytes();
                 let expected = self.tag(aead, body, &ip, &port, dcid.as_slice());
-                if !same(&expected, tag)
-                    || age > RETRY_TOKEN_LIFE_S
-                    || !self.first_use(now_s, expected)
-                {
+                let used = self.used.contains(&expected);
+                if !same(&expected, tag) || age > RETRY_TOKEN_LIFE_S || used {
                     return Verdict::Spent;
                 }
-                Verdict::Retried { odcid }
+                Verdict::Retried {
+                    odcid,
+                    tag: expected,
+                }
             }
             NEW if age <= NEW_TOKEN_LIFE_S + 60 => {
                 let expected = self.tag(aead, body, &ip, &[], &[]);
@@ -150,23 +153,36 @@ impl Tokens {
         }
     }
 
-    /// Notes the use of a Retry token; false when it was used before (T11: single use per shard).
-    fn first_use(&mut self, now_s: u64, tag: [u8; 16]) -> bool {
-        while let Some((_, old)) = self
+    /// Notes the use of a Retry token, of which each shard takes one (T11). Returns how many others it had to
+    /// forget before they were stale, at most one.
+    ///
+    /// They are forgotten in the order of their use. Refusing tokens instead while too many are remembered
+    /// would let whoever uses many keep all others out; one that is forgotten early can be used again by the
+    /// address that it is bound to, or by whoever saw it there, for what is left of its 15 s.
+    pub(crate) fn use_up(&mut self, now: crate::Time, tag: [u8; 16]) -> u64 {
+        let now_s = self.now_s(now);
+        while self
             .used_order
             .front()
-            .filter(|(until, _)| *until < now_s)
-            .copied()
+            .is_some_and(|(until, _)| *until < now_s)
         {
-            self.used_order.pop_front();
-            self.used.remove(&old);
+            self.forget_oldest();
         }
-        if self.used.len() >= USED_TOKENS_MAX || !self.used.insert(tag) {
-            return false;
+        let full = self.used.len() >= USED_TOKENS_MAX;
+        if full {
+            self.forget_oldest();
         }
-        self.used_order
-            .push_back((now_s + RETRY_TOKEN_LIFE_S + 1, tag));
-        true
+        if self.used.insert(tag) {
+            self.used_order
+                .push_back((now_s + RETRY_TOKEN_LIFE_S + 1, tag));
+        }
+        u64::from(full)
+    }
+
+    fn forget_oldest(&mut self) {
+        if let Some((_, tag)) = self.used_order.pop_front() {
+            self.used.remove(&tag);
+        }
     }
 }
 
@@ -174,5 +190,34 @@ fn ip_bytes(remote: SocketAddr) -> Vec<u8> {
     match remote.ip() {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Time;
+
+    /// Who uses many tokens must not make those of others useless.
+    #[test]
+    fn tf2_t11_a_full_table_of_used_tokens_forgets_its_oldest() {
+        let mut tokens = Tokens::new([0; 32], 1_000);
+        let now = Time::from_millis(1_000);
+        let tag = |n: usize| (n as u128).to_be_bytes();
+        let forgotten = |tokens: &mut Tokens, from: usize, to: usize| -> u64 {
+            (from..to).map(|n| tokens.use_up(now, tag(n))).sum()
+        };
+        assert_eq!(forgotten(&mut tokens, 0, USED_TOKENS_MAX), 0);
+        assert_eq!(
+            forgotten(&mut tokens, USED_TOKENS_MAX, USED_TOKENS_MAX + 3),
+            3
+        );
+        assert_eq!(tokens.used.len(), USED_TOKENS_MAX);
+        let used = [2, 3, USED_TOKENS_MAX + 2].map(|n| tokens.used.contains(&tag(n)));
+        assert_eq!(used, [false, true, true]);
+        // The stale ones go by themselves.
+        let later = now + (RETRY_TOKEN_LIFE_S + 2) * 1_000_000;
+        assert_eq!(tokens.use_up(later, tag(9)), 0);
+        assert_eq!((tokens.used.len(), tokens.used_order.len()), (1, 1));
     }
 }

@@ -398,7 +398,8 @@ fn handshake_floods_t11() {
         let mut out = Vec::new();
         client.transmit(now, &mut out);
         for mut packet in out {
-            packet.from = address(20, 1_000 + n);
+            let host = u8::try_from(1 + n % 200).unwrap();
+            packet.from = address(host, 1_000 + n);
             server.receive(now, packet);
         }
         server.transmit(now, &mut Vec::new());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use roadstead_net::config::Blocks;
 use roadstead_net::quic::{Datagram, EngineConfig, IdPolicy, Outbound, ServerSide};
 use roadstead_net::tls::{ALPN, ClientTls, ServerTls, TicketKeys};
 use roadstead_net::{ConnId, ConnectParams, Counters, Engine, Event, SecretKeys, Transport};
@@ -153,6 +154,10 @@ impl<E: Engine + Named> End for Seam<E> {
             keys: SecretKeys::random(),
             retry_half_open: HALF_OPEN,
             half_open_max: HALF_OPEN,
+            blocks: Blocks {
+                unlimited: vec![(addresses()[1].ip(), 8)],
+                ..Blocks::default()
+            },
             resets_per_second: 0,
         });
         Self(E::new(config, now).expect("an engine"))
@@ -178,7 +183,8 @@ impl<E: Engine + Named> End for Seam<E> {
     }
 
     fn expire(&mut self, now: Instant, wire: &mut Wire) {
-        self.0.expire(now, wire);
+        self.0.expire(now);
+        self.0.admit(now, &mut |_| true, wire);
     }
 
     fn next(&mut self) -> Option<Note<ConnId>> {

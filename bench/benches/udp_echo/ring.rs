@@ -51,7 +51,20 @@ impl Engine for EchoEngine {
 
     // There are no connections.
     fn set_behind(&mut self, _behind: bool) {}
-    fn expire(&mut self, _now: Instant, _out: &mut impl Outbound) {}
+
+    fn knows(&self, _datagram: &Datagram<'_>) -> bool {
+        false
+    }
+
+    fn expire(&mut self, _now: Instant) {}
+
+    fn admit(
+        &mut self,
+        _now: Instant,
+        _proven: &mut impl FnMut(SocketAddr) -> bool,
+        _out: &mut impl Outbound,
+    ) {
+    }
     fn next_event(&mut self) -> Option<Event> {
         None
     }

@@ -2,6 +2,7 @@
 
 use roadstead::Rate;
 use roadstead::rate::PER_SECOND_MAX;
+use roadstead_net::config::Blocks;
 use serde::Deserialize;
 
 use super::network::Network;
@@ -66,6 +67,15 @@ impl Limits {
     /// Sends of one user.
     pub(crate) fn sends(&self) -> Option<Rate> {
         Rate::new(self.sends_per_s, self.sends_burst)
+    }
+
+    /// What counts as one address.
+    pub(crate) fn blocks(&self) -> Blocks {
+        Blocks {
+            bits_v4: self.address_bits_v4,
+            bits_v6: self.address_bits_v6,
+            unlimited: self.unlimited.iter().map(Network::parts).collect(),
+        }
     }
 
     /// New sessions from one address, over all shards.

@@ -33,6 +33,11 @@ impl Network {
         }
     }
 
+    /// Its lowest address and how many leading bits count.
+    pub(crate) const fn parts(&self) -> (IpAddr, u8) {
+        (self.base, self.bits)
+    }
+
     pub(crate) fn contains(&self, address: IpAddr) -> bool {
         Self::of(address, self.bits, self.bits).base == self.base
     }

@@ -46,6 +46,8 @@ pub(crate) struct Host {
     pub(crate) devices: Vec<String>,
     /// What `ethtool -k` says about each, where it is installed.
     pub(crate) offloads: BTreeMap<String, String>,
+    /// Bytes of the certificate chain, or why they are not known; `None` if nobody named a configuration.
+    pub(crate) chain: Option<Result<u64, String>>,
 }
 
 impl Host {
@@ -61,6 +63,7 @@ impl Host {
             cpu_quotas: cpu_quotas(root),
             devices: Vec::new(),
             offloads: BTreeMap::new(),
+            chain: None,
         };
         FILES.iter().for_each(|file| host.take(Path::new(file)));
         for cpu in entries("sys/devices/system/cpu") {

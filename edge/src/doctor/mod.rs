@@ -7,19 +7,24 @@ mod checks;
 mod finding;
 mod host;
 
+use std::path::Path;
 use std::process::ExitCode;
 
+use anyhow::Context;
+use roadstead_net::tls::chain_bytes;
 use serde_json::json;
 
-use crate::cli;
+use crate::config::Config;
 pub(crate) use crate::numbers::grouped;
+use crate::{cli, files};
 use checks::Need;
 use finding::{Finding, Severity};
 use host::Host;
 
 /// Reads the host, prints what was found, and says how bad it is.
 pub(crate) fn run(arguments: &cli::Doctor) -> anyhow::Result<ExitCode> {
-    let host = Host::read();
+    let mut host = Host::read();
+    host.chain = arguments.config.as_deref().map(chain);
     let need = Need {
         sessions: arguments.sessions,
         shards: arguments.shards.map_or(host.cores, u64::from),
@@ -33,6 +38,17 @@ pub(crate) fn run(arguments: &cli::Doctor) -> anyhow::Result<ExitCode> {
     };
     cli::line(&text)?;
     Ok(ExitCode::from(exit_code(&findings)))
+}
+
+/// Bytes of the certificate chain that a configuration names, or why they are not known.
+fn chain(config: &Path) -> Result<u64, String> {
+    let bytes = || {
+        let path = files::certificate_path(&Config::read(config)?);
+        let pem = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        anyhow::Ok(chain_bytes(&pem)?)
+    };
+    let bytes = bytes().map_err(|error| format!("{error:#}"))?;
+    Ok(u64::try_from(bytes).unwrap_or(u64::MAX))
 }
 
 fn exit_code(findings: &[Finding]) -> u8 {

@@ -80,6 +80,7 @@ fn good() -> Host {
         cpu_quotas: Vec::new(),
         devices: vec!["eth0".into()],
         offloads: BTreeMap::from([("eth0".into(), features.into())]),
+        chain: Some(Ok(900)),
     }
 }
 
@@ -379,4 +380,33 @@ fn what_the_tuning_sets_is_what_the_doctor_wants() {
     for check in ["rmem_max", "wmem_default", "netdev_max_backlog"] {
         is(&host, check, Severity::Ok, "");
     }
+}
+
+/// T11: three times what a newcomer sent is all that it may be sent.
+#[test]
+fn tf9_t11_a_long_certificate_chain_is_a_warning() {
+    let mut host = good();
+    for (chain, severity) in [
+        (None, Severity::Ok),
+        (Some(Ok(3_000)), Severity::Ok),
+        (Some(Ok(3_001)), Severity::Warning),
+        (Some(Ok(5_000)), Severity::Warning),
+        (Some(Err("no such file".into())), Severity::Note),
+    ] {
+        host.chain = chain;
+        is(&host, "certificate_chain", severity, "");
+    }
+}
+
+/// What is read is the chain of the configuration, in bytes of certificates and not of text.
+#[test]
+fn tf9_t11_the_chain_of_a_configuration_is_read() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("one");
+    let (path, config) = (folder.path().join("cert.pem"), folder.path().join("c.toml"));
+    std::fs::write(&config, format!("data = {:?}\n", folder.path())).expect("written");
+    assert!(chain(&config).is_err_and(|error| error.contains("cert.pem")));
+    std::fs::write(&path, made.cert.pem().repeat(2)).expect("written");
+    let expected = u64::try_from(made.cert.der().len() * 2).expect("small");
+    assert_eq!(chain(&config), Ok(expected));
 }

@@ -1,8 +1,9 @@
 //! How many sessions an address opens (T11).
 //!
-//! A session counts when its handshake is complete: then the address is proven, and nobody can use up what is
-//! another's by writing its address on a packet. Whether there is anything left is asked when an Initial
-//! arrives, so that a flood from one address costs a look-up a packet and not a handshake.
+//! A session counts when its address is proven, so that nobody can use up what is another's by writing its address
+//! on a packet: when the token of a Retry proves it, before the handshake, as whoever has one may finish none;
+//! without, when the handshake is complete. Whether there is anything left is asked when an Initial arrives,
+//! so that a flood from one address costs a look-up a packet and not a handshake.
 
 use std::net::SocketAddr;
 use std::time::Instant;

@@ -363,6 +363,10 @@ impl<E: Engine> App<E> for Worker {
         self.addresses.has_room(now, peer)
     }
 
+    fn proven(&mut self, now: Instant, peer: SocketAddr) -> bool {
+        self.addresses.count(now, peer)
+    }
+
     fn event(&mut self, io: &mut Io<'_, E>, event: Event) {
         self.unpublished = true;
         match event {
@@ -371,7 +375,9 @@ impl<E: Engine> App<E> for Worker {
                 let code = ErrorCode::Overloaded.as_close_code();
                 io.close(conn, code, b"the server's memory is full");
             }
-            Event::Opened { conn, peer, .. } if !self.addresses.count(io.now(), peer) => {
+            Event::Opened {
+                conn, peer, proven, ..
+            } if !proven && !self.addresses.count(io.now(), peer) => {
                 self.metrics.refused_address.add(1);
                 let code = ErrorCode::RateLimited.as_close_code();
                 io.close(conn, code, b"too many sessions from this address");

@@ -42,6 +42,16 @@ impl Client {
             .expect("a connection")
     }
 
+    /// Begins a handshake and gives it up: the server's certificate is for another name.
+    pub(crate) async fn begin_and_give_up(edge: &Edge) {
+        let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
+        let config = client_config(edge, roadstead_proto::ALPN);
+        let connecting = endpoint
+            .connect_with(config, edge.listen, "another.example")
+            .expect("a valid configuration");
+        assert!(connecting.await.is_err(), "it does not trust the server");
+    }
+
     /// Connects with a protocol name of the test's choice.
     pub(crate) async fn try_connect(edge: &Edge, alpn: &[u8]) -> Result<Self, ConnectionError> {
         Self::connect_with(edge, client_config(tls(edge, alpn))).await

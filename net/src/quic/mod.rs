@@ -3,7 +3,7 @@
 //! An engine is sans-IO and belongs to one thread. It is a type parameter of the loop, so every call is
 //! direct. The drive contract, once per turn of the loop:
 //!
-//! 1. `receive` for every datagram of the batch that belongs to this shard, then `expire`;
+//! 1. `receive` for every datagram of the batch that belongs to this shard, then `expire`, then `admit`;
 //! 2. `next_event` until `None`; the application reads, writes and closes meanwhile;
 //! 3. `flush` once, which emits every packet that is due and re-arms the timers;
 //! 4. `deadline` says when to come back if nothing arrives.
@@ -94,8 +94,10 @@ pub struct ServerSide {
     pub keys: crate::config::SecretKeys,
     /// Half-open handshakes past which newcomers get a Retry (T11).
     pub retry_half_open: usize,
-    /// Half-open handshakes past which Initials are dropped.
+    /// Half-open handshakes past which a newcomer takes the place of another, or none.
     pub half_open_max: usize,
+    /// Which addresses are one peer of those (T11).
+    pub blocks: crate::config::Blocks,
     /// Budget of stateless resets (T1).
     pub resets_per_second: u32,
 }
@@ -126,8 +128,20 @@ pub trait Engine: Sized {
     /// Says whether the loop has no time to spare: then no connection gets more than its quota (T21).
     fn set_behind(&mut self, behind: bool);
 
-    /// Lets time pass: timers, and the work put aside.
-    fn expire(&mut self, now: Instant, out: &mut impl Outbound);
+    /// Whether a datagram that begins with an Initial is of a handshake that is under way.
+    fn knows(&self, datagram: &Datagram<'_>) -> bool;
+
+    /// Lets time pass: timers.
+    fn expire(&mut self, now: Instant);
+
+    /// Begins some of the handshakes that were put aside. Where a token proves the address of one, `proven` is
+    /// asked first, and without its consent nothing is begun.
+    fn admit(
+        &mut self,
+        now: Instant,
+        proven: &mut impl FnMut(SocketAddr) -> bool,
+        out: &mut impl Outbound,
+    );
 
     /// The next event for the application.
     fn next_event(&mut self) -> Option<Event>;
@@ -135,7 +149,7 @@ pub trait Engine: Sized {
     /// Emits what is due from every connection that was touched, and re-arms its timer.
     fn flush(&mut self, now: Instant, out: &mut impl Outbound);
 
-    /// When `expire` wants to be called next. In the past if it has work put aside.
+    /// When `expire` and `admit` want to be called next. In the past if there is work put aside.
     fn deadline(&self) -> Option<Instant>;
 
     /// Starts a connection from `socket`. Its end is told by `Closed`, whatever happens.

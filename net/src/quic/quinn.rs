@@ -4,9 +4,12 @@
 //! A connection that received something or whose timer fired is `touched`: it may have events. One that
 //! may have packets to send or a timer to move is `dirty`. Nothing ever looks at all connections.
 //!
-//! Two rules of TRANSPORT are met only as far as quinn-proto allows. An acknowledgement of a lone PING
+//! Some rules of TRANSPORT are met only as far as quinn-proto allows. An acknowledgement of a lone PING
 //! waits for the delayed-ACK timer of 25 ms, so a heartbeat is one packet each way, and one timer (T10).
-//! Half-open handshakes are found by connection id, not by id and address (T11).
+//! Half-open handshakes are found by connection id, not by id and address; what a newcomer's token proves is
+//! known only once quinn-proto has taken its Initial, so all wait in one queue; where there is no room a newcomer
+//! is dropped, as no handshake of another can be given up before its time; and a hello that is not complete has
+//! the time of a whole handshake (T11). The ends of its numbers are quinn-proto's own matter (T19).
 
 mod arrivals;
 mod config;
@@ -27,7 +30,7 @@ use bytes::Bytes;
 use quinn_proto::{Endpoint, VarInt};
 
 use crate::{
-    config::Transport,
+    config::{ANSWERS_PER_TURN, INITIALS_PER_TURN, Transport},
     counters::Counters,
     error::{ConnectError, Error},
     event::{CloseReason, ConnId, ConnectParams, Event},
@@ -39,7 +42,7 @@ use crate::{
 };
 
 use conn::Conn;
-use door::Door;
+use door::{Door, Place};
 
 /// Packets of one train. Ten of 1,200 bytes are what a fresh congestion window allows anyway.
 const TRAIN_PACKETS_MAX: usize = 10;
@@ -105,35 +108,55 @@ impl Engine for Quinn {
         if let Some(door) = &mut self.door
             && door.must_wait(datagram.data)
         {
-            if !door.put_aside(&datagram) {
-                self.counters.drop_initial_backlog.add(1);
-            }
-            return;
+            let dropped = door.put_aside(&datagram);
+            return self.counters.drop_initial_backlog.add(dropped);
         }
-        self.handle(now, &datagram, out);
+        // A newcomer waits, and is asked for its proof when its turn comes.
+        self.handle(now, &datagram, &mut |_| false, out);
+    }
+
+    fn knows(&self, datagram: &Datagram<'_>) -> bool {
+        let door = self.door.as_ref();
+        door.is_some_and(|door| !door.must_wait(datagram.data))
     }
 
     fn set_behind(&mut self, behind: bool) {
         self.behind = behind && self.door.is_some();
     }
 
-    fn expire(&mut self, now: Instant, out: &mut impl Outbound) {
+    fn expire(&mut self, now: Instant) {
         let mut expired = std::mem::take(&mut self.expired);
         self.wheel.expire(now, &mut expired);
         for index in expired.drain(..) {
             self.timer_fired(index, now);
         }
         self.expired = expired;
-        for _ in 0..crate::config::INITIALS_PER_TURN {
+    }
+
+    fn admit(
+        &mut self,
+        now: Instant,
+        proven: &mut impl FnMut(SocketAddr) -> bool,
+        out: &mut impl Outbound,
+    ) {
+        let (mut handshakes, mut begun) = (0, None);
+        while handshakes < INITIALS_PER_TURN {
             let Some(mut waiting) = self.door.as_mut().and_then(Door::next_waiting) else {
-                break;
+                return;
             };
+            let begun = *begun.get_or_insert_with(Instant::now);
+            let present = self.present;
             let datagram = Datagram {
                 socket: waiting.socket,
                 peer: waiting.peer,
                 data: &mut waiting.data,
             };
-            self.handle(now, &datagram, out);
+            self.handle(now, &datagram, proven, out);
+            if self.present > present {
+                handshakes += 1;
+            } else if begun.elapsed() >= ANSWERS_PER_TURN {
+                return;
+            }
         }
     }
 
@@ -184,7 +207,7 @@ impl Engine for Quinn {
             .connect(now, config, params.remote, &params.server_name)
             .map_err(|e| ConnectError::Engine(e.to_string()))?;
         let until = now + self.transport.handshake_timeout;
-        Ok(self.insert(handle, Conn::new(inner, socket, until, 0)))
+        Ok(self.insert(handle, Conn::new(inner, socket, until, Place::default())))
     }
 
     fn read(&mut self, conn: ConnId) -> Option<Bytes> {

@@ -18,10 +18,16 @@ fn half_open(remote: std::net::SocketAddr, count: usize) {
     client.kill();
 }
 
+fn remote_of_all() -> std::net::IpAddr {
+    rig::loopback().ip()
+}
+
 #[test]
 fn newcomers_get_a_retry_and_are_served() {
     let mut config = rig::server_config(2);
     config.retry_half_open = 10;
+    // All of them come from one address.
+    config.blocks.unlimited = vec![(remote_of_all(), 8)];
     config.transport.handshake_timeout = Duration::from_secs(600);
     let (server, remote) = rig::serve(config);
     half_open(remote, 100);
@@ -42,13 +48,16 @@ fn newcomers_get_a_retry_and_are_served() {
     assert_eq!(server.sum(|c| c.handshakes_full.get()), 10);
     assert!(server.sum(|c| c.retries_sent.get()) >= retries + 10);
     client.kill();
-    server.kill();
+    let shards = server.kill();
+    let sum = |pick: fn(&rig::Echo) -> usize| shards.iter().map(pick).sum::<usize>();
+    assert_eq!((sum(|app| app.proofs), sum(|app| app.proven)), (10, 10));
 }
 
 #[test]
 fn past_the_last_limit_newcomers_are_dropped_until_the_dead_are_gone() {
     let mut config = rig::server_config(1);
     config.half_open_max = 8;
+    config.blocks.unlimited = vec![(remote_of_all(), 8)];
     config.transport.handshake_timeout = Duration::from_millis(500);
     let (server, remote) = rig::serve(config);
     half_open(remote, 50);
@@ -62,6 +71,21 @@ fn past_the_last_limit_newcomers_are_dropped_until_the_dead_are_gone() {
     let conn = client.open(remote);
     client.echo(conn, b"after the storm");
     client.kill();
+    server.kill();
+}
+
+/// All of them come from one address, which has a sixteenth of the places; beyond it it has to prove itself.
+#[test]
+fn tf2_t11_one_address_has_its_part_of_the_places() {
+    let mut config = rig::server_config(1);
+    config.half_open_max = 64;
+    config.transport.handshake_timeout = Duration::from_secs(600);
+    let (server, remote) = rig::serve(config);
+    half_open(remote, 50);
+    server.until("all have come", |s| {
+        s.sum(|c| c.half_open.get() + c.retries_sent.get()) >= 50
+    });
+    assert_eq!(server.sum(|c| c.half_open.get()), 4);
     server.kill();
 }
 

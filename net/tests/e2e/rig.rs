@@ -81,6 +81,9 @@ pub(crate) struct Echo {
     pub(crate) open: HashMap<ConnId, SocketAddr>,
     pub(crate) resumed: usize,
     pub(crate) closed: Vec<CloseReason>,
+    /// Addresses that proved themselves, and sessions that opened after that.
+    pub(crate) proofs: usize,
+    pub(crate) proven: usize,
     /// Read nothing, so that flow control holds the peer back.
     pub(crate) deaf: bool,
     pub(crate) watcher: Option<Sender<Event>>,
@@ -105,6 +108,11 @@ impl Echo {
 impl App<Engine> for Echo {
     type Message = Task<Self>;
 
+    fn proven(&mut self, _now: Instant, _peer: SocketAddr) -> bool {
+        self.proofs += 1;
+        true
+    }
+
     fn event(&mut self, io: &mut Io<'_, Engine>, event: Event) {
         if let Some(watcher) = &self.watcher {
             let _ = watcher.send(event.clone());
@@ -114,7 +122,9 @@ impl App<Engine> for Echo {
                 conn,
                 peer,
                 resumed,
+                proven,
             } => {
+                self.proven += usize::from(proven);
                 self.resumed += usize::from(resumed);
                 assert_eq!(self.open.insert(conn, peer), None);
             }

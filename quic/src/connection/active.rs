@@ -128,7 +128,10 @@ pub(crate) struct Handshake<T> {
     pub(crate) sent: u64,
     /// The peer acknowledged a Handshake packet: it validated this address (RFC 9002 6.2.2.1).
     pub(crate) handshake_acked: bool,
+    /// When it is given up: soon while the peer's first message is not complete, then when all of its time is
+    /// over.
     pub(crate) deadline: Time,
+    pub(crate) until: Time,
 }
 
 impl<T> Active<T> {
@@ -228,7 +231,7 @@ impl<T> Handshake<T> {
         keys: LevelKeys,
         odcid: ConnectionId,
         retry_scid: Option<ConnectionId>,
-        (now, timeout_us): (Time, u64),
+        (deadline, until): (Time, Time),
     ) -> Self {
         Self {
             tls,
@@ -243,7 +246,8 @@ impl<T> Handshake<T> {
             received: 0,
             sent: 0,
             handshake_acked: false,
-            deadline: now + timeout_us,
+            deadline: deadline.min(until),
+            until,
         }
     }
 }

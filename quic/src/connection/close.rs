@@ -172,9 +172,11 @@ impl<T: Tls> Connection<T> {
         self.state = State::Draining;
     }
 
-    /// Ends without a packet: timeouts, resets.
+    /// Ends without a packet: timeouts, resets. Of one that was closed before, nothing more is told.
     pub(crate) fn vanish<A: Aead>(&mut self, cx: &mut Cx<'_, A>, reason: CloseReason) {
-        cx.event(Event::Closed(reason));
+        if self.is_alive() {
+            cx.event(Event::Closed(reason));
+        }
         self.active = None;
         self.state = State::Drained;
     }

@@ -129,6 +129,7 @@ impl<T: Tls> Connection<T> {
             match change {
                 Some(KeyChange::Handshake(keys)) => {
                     hs.spaces[1] = Some(EarlySpace::new(keys));
+                    hs.deadline = hs.until;
                     (hs.write_level, hs.read_level) = (Level::Handshake, Level::Handshake);
                 }
                 Some(KeyChange::OneRtt {

@@ -43,7 +43,7 @@ use crate::token::Tokens;
 
 pub(crate) use active::{Active, EarlySpace, Handshake, Pending};
 pub(crate) use ids::{PeerIds, PostHandshake};
-pub(crate) use receive::Arrival;
+pub(crate) use receive::{Arrival, open_initial};
 
 /// A local socket and a peer's address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -257,6 +257,11 @@ impl<T> Connection<T> {
         } else {
             Side::Server
         }
+    }
+
+    /// A server's handshake that did not come to its end, whether it still may or failed and lingers.
+    pub(crate) fn is_half_open(&self) -> bool {
+        !self.flags.has(Flags::CONFIRMED) && !matches!(self.state, State::Open | State::Drained)
     }
 
     /// The handshake is under way or complete, and nobody closed.

@@ -2,12 +2,14 @@
 
 use super::{Connection, Cx, Flags, Path, State};
 use crate::coding::varint_len;
-use crate::crypto::{Aead, KeyRef, Tls, open, unmask};
+use crate::crypto::{Aead, KeyRef, LevelKeys, Tls, open, unmask};
 use crate::error::{ALERT_UNEXPECTED_MESSAGE, Code, Refusal, TransportError, broken, refuse};
 use crate::event::Event;
 use crate::frame::{self, Frame, Frames, ty};
 use crate::keys::Generation;
-use crate::packet::{INITIAL_DATAGRAM_MIN, Kind, Level, PACKET_NUMBER_END, Packet, pn_decode};
+use crate::packet::{
+    ConnectionId, INITIAL_DATAGRAM_MIN, Kind, Level, PACKET_NUMBER_END, Packet, pn_decode,
+};
 use crate::params::Side;
 use crate::time::low32;
 
@@ -22,12 +24,33 @@ pub(crate) struct Arrival {
 }
 
 /// A packet with its protection removed.
-struct Opened {
+pub(crate) struct Opened {
     pn: u64,
     /// Where the frames lie.
     payload: (usize, usize),
     /// Bits that must be zero were not (RFC 9000 17.2, 17.3.1).
     reserved: bool,
+}
+
+/// Opens the first Initial of a client in place, before there is a connection for it: what anybody may send
+/// must not cost the state of a handshake (T11). `None` when it is not authentic.
+pub(crate) fn open_initial<A: Aead>(
+    aead: &A,
+    keys: &LevelKeys,
+    packet: &Packet,
+    bytes: &mut [u8],
+) -> Option<Opened> {
+    packet.sample_offset()?;
+    let keys = KeyRef::of(keys.suite, &keys.remote);
+    let (len, bits) = unmask(aead, keys.suite, keys.hp, bytes, packet.pn_offset);
+    let pn = pn_decode(None, bits, len)?;
+    let reserved = bytes[0] & 0x0c != 0;
+    let payload = open(aead, keys, bytes, pn, packet.pn_offset + len)?;
+    Some(Opened {
+        pn,
+        payload,
+        reserved,
+    })
 }
 
 /// What the frames of a packet were like.
@@ -55,8 +78,36 @@ impl<T: Tls> Connection<T> {
             return;
         }
         self.credit_path(arrival.path, data.len() as u64);
+        self.handle_packets(cx, arrival, None, data);
+    }
+
+    /// Takes the datagram that began this connection, whose first packet is open already.
+    pub(crate) fn handle_first<A: Aead>(
+        &mut self,
+        cx: &mut Cx<'_, A>,
+        arrival: Arrival,
+        packet: &Packet,
+        opened: &Opened,
+        data: &mut [u8],
+    ) {
+        self.credit_path(arrival.path, data.len() as u64);
+        let (bytes, rest) = data.split_at_mut(packet.end);
+        self.take_opened(cx, arrival, Level::Initial, packet, opened, bytes);
+        if self.is_alive() {
+            self.handle_packets(cx, arrival, Some(packet.dcid), rest);
+        }
+    }
+
+    /// Takes the packets of a datagram, from one that may be the first or, with the id of those before, is not.
+    fn handle_packets<A: Aead>(
+        &mut self,
+        cx: &mut Cx<'_, A>,
+        arrival: Arrival,
+        mut dcid: Option<ConnectionId>,
+        data: &mut [u8],
+    ) {
         let tail: Option<[u8; 16]> = data.last_chunk().copied();
-        let (mut rest, mut dcid) = (data, None);
+        let mut rest = data;
         while let Ok(packet) = Packet::parse(rest, cx.codec.format.len()) {
             // RFC 9000 12.2: all packets of a datagram are for the same connection.
             if *dcid.get_or_insert(packet.dcid) != packet.dcid {
@@ -113,11 +164,23 @@ impl<T: Tls> Connection<T> {
             early => self.open_early(cx, early, packet, bytes),
         };
         let Some(opened) = opened else { return false };
-        let result = self.on_opened(cx, arrival, level, packet, &opened, bytes);
+        self.take_opened(cx, arrival, level, packet, &opened, bytes);
+        true
+    }
+
+    fn take_opened<A: Aead>(
+        &mut self,
+        cx: &mut Cx<'_, A>,
+        arrival: Arrival,
+        level: Level,
+        packet: &Packet,
+        opened: &Opened,
+        bytes: &[u8],
+    ) {
+        let result = self.on_opened(cx, arrival, level, packet, opened, bytes);
         if let Err(Refusal::Close(error)) = result {
             self.close_with_error(cx, error);
         }
-        true
     }
 
     /// Whether packets of a level can be taken now.

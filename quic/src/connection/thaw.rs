@@ -95,10 +95,4 @@ impl<T> Connection<T> {
         let age_ms = low32(now.as_millis()).wrapping_sub(self.ping.sent_ms);
         Time::from_millis(now.as_millis().saturating_sub(u64::from(age_ms)))
     }
-
-    /// True when no packet of the peer was authentic yet.
-    pub(crate) fn is_untouched(&self) -> bool {
-        let hs = self.active.as_ref().and_then(|a| a.hs.as_ref());
-        self.state == State::ExpectFinished && hs.is_some_and(|hs| hs.peer_scid.is_none())
-    }
 }

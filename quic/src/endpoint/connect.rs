@@ -78,8 +78,8 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             }
         };
         let keys = initial_level(cx.aead, Side::Client, &dcid);
-        let timeout_us = u64::from(cx.transport.handshake_timeout_ms) * 1_000;
-        let mut hs = Handshake::new(tls, keys, dcid, None, (now, timeout_us));
+        let until = now + u64::from(cx.transport.handshake_timeout_ms) * 1_000;
+        let mut hs = Handshake::new(tls, keys, dcid, None, (until, until));
         hs.token = connect.token;
         conn.app = connect.app;
         conn.peer_cid = dcid;

@@ -8,6 +8,8 @@ use crate::crypto::{Aead, Tls};
 use crate::event::Handle;
 use crate::packet::Packet;
 use crate::streams::SendState;
+use crate::time::Time;
+use crate::token::Verdict;
 
 /// Counters of an endpoint.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,12 +18,21 @@ pub struct Stats {
     pub datagrams_received: u64,
     pub datagrams_sent: u64,
     pub accepted: u64,
+    /// Of these, by clients whose Retry token proved their address.
+    pub proven: u64,
     pub retries_sent: u64,
     pub resets_sent: u64,
     pub refused: u64,
     pub version_negotiations_sent: u64,
-    /// Of those refused, the ones whose Retry token was stale or used before.
+    /// Initials whose Retry token was stale or used before; the others of these than [`Stats::refused`] were
+    /// answered with silence.
     pub tokens_refused: u64,
+    /// Initials for which there was no room, dropped in silence (T11).
+    pub no_room: u64,
+    /// Handshakes given up for a newcomer (T11).
+    pub displaced: u64,
+    /// Used tokens forgotten before they were stale.
+    pub tokens_forgotten: u64,
     /// Stateless resets not sent for want of budget (T1).
     pub resets_suppressed: u64,
     /// Datagrams that no connection took and nothing answered.
@@ -36,6 +47,17 @@ pub struct Stats {
     pub invariants_broken: u64,
     /// Datagrams for another shard, which the caller should have forwarded (T1).
     pub strays: u64,
+}
+
+/// What an endpoint knows of who sent a datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// A connection of it has this path or id.
+    Connected,
+    /// A newcomer with a token of this endpoint's for its address.
+    Proven,
+    /// Anybody else.
+    Stranger,
 }
 
 /// Memory of an endpoint's connections in bytes.
@@ -81,10 +103,10 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         self.slab.len() == 0
     }
 
-    /// Handshakes of clients under way.
+    /// Handshakes of clients that are not complete: under way, or failed and not forgotten yet.
     #[must_use]
     pub fn half_open(&self) -> usize {
-        self.half_open
+        self.half_open.len()
     }
 
     /// The application's index of a connection.
@@ -158,7 +180,8 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             },
         );
         assert_eq!(
-            half_open, self.half_open,
+            half_open,
+            self.half_open.len(),
             "half-open connections are counted"
         );
         assert_eq!(in_flight, self.budget.used(), "bytes in flight are counted");
@@ -190,13 +213,27 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         self.is_live(handle)
     }
 
-    /// True when a datagram's first packet belongs to a connection of this endpoint, so that it need
-    /// not wait behind newcomers (T11).
+    /// Whose a datagram is, by its first packet: that of a connection need not wait behind newcomers, nor a
+    /// newcomer who has proven its address behind one who has not (T11).
     #[must_use]
-    pub fn expects(&self, socket: u16, remote: SocketAddr, data: &[u8]) -> bool {
+    pub fn standing(&self, now: Time, socket: u16, remote: SocketAddr, data: &[u8]) -> Standing {
         let path = Path { socket, remote };
-        Packet::parse(data, self.codec.format.len())
-            .is_ok_and(|packet| self.route(&packet, path).is_some())
+        let Ok(packet) = Packet::parse(data, self.codec.format.len()) else {
+            return Standing::Stranger;
+        };
+        if self.route(&packet, path).is_some() {
+            return Standing::Connected;
+        }
+        match &data[packet.token.0..packet.token.1] {
+            [] => Standing::Stranger,
+            token => match self
+                .tokens
+                .check(&self.aead, now, remote, &packet.dcid, token)
+            {
+                Verdict::Retried { .. } | Verdict::Known => Standing::Proven,
+                Verdict::Spent | Verdict::Unknown => Standing::Stranger,
+            },
+        }
     }
 
     /// Visits every connection, those that close included.

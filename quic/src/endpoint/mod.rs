@@ -21,7 +21,9 @@ use crate::time::Time;
 use crate::token::Tokens;
 use crate::wheel::Wheel;
 
+use allowance::Allowance;
 use budget::Budget;
+use half_open::HalfOpen;
 
 /// All connections of one shard.
 pub struct Endpoint<T: Tls, A: Aead> {
@@ -43,11 +45,11 @@ pub struct Endpoint<T: Tls, A: Aead> {
     ready: VecDeque<u32>,
     events: VecDeque<(Handle, Event)>,
     stateless: VecDeque<(Path, Vec<u8>)>,
-    reset_tokens: u64,
-    reset_refill: Time,
+    resets_allowed: Allowance,
     /// Prefixes for the ids of Retry packets (T11).
     retry_range: (u16, u16),
-    half_open: usize,
+    half_open: HalfOpen,
+    refusals: Allowance,
     /// The caller has no time to spare: no connection takes more than its quota (T21).
     behind: bool,
     budget: Budget,
@@ -94,10 +96,12 @@ macro_rules! parts {
 }
 
 mod admission;
+mod allowance;
 mod application;
 mod budget;
 mod connect;
 mod demultiplex;
+mod half_open;
 mod inspect;
 mod retry;
 mod stateless_reset;
@@ -107,7 +111,7 @@ mod transmit;
 mod version;
 
 pub use connect::{Connect, ConnectError};
-pub use inspect::{Memory, Sending, Stats};
+pub use inspect::{Memory, Sending, Standing, Stats};
 pub use transmit::Transmit;
 
 impl<T: Tls, A: Aead> Endpoint<T, A> {
@@ -121,12 +125,12 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             server.is_none() || !config.cid_format.is_empty(),
             "a server's ids are not empty"
         );
-        let reset_tokens = limits::RESET_BURST.min(config.resets_per_s.into());
         let retry_range = match config.cid_format {
             CidFormat::Steered { first, last } => (first, last),
             _ => (0, u16::MAX),
         };
         let budget = Budget::new(config.in_flight_bytes_max);
+        let resets_per_s = config.resets_per_s;
         let codec = CidCodec::new(&aead, config.cid_format, &config.cid_key, config.epoch);
         Self {
             server,
@@ -144,10 +148,10 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             ready: VecDeque::new(),
             events: VecDeque::new(),
             stateless: VecDeque::new(),
-            reset_tokens,
-            reset_refill: now,
+            resets_allowed: Allowance::new(resets_per_s, limits::RESET_BURST, now),
             retry_range,
-            half_open: 0,
+            half_open: HalfOpen::default(),
+            refusals: Allowance::new(limits::REFUSALS_PER_S, limits::REFUSALS_PER_S.into(), now),
             behind: false,
             budget,
             fired: Vec::new(),
@@ -194,9 +198,9 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         if let Err(error) = frozen {
             conn.close_with_error(&mut cx, error);
         }
-        if conn.flags.has(Flags::HALF_OPEN) && conn.state != State::ExpectFinished {
+        if conn.flags.has(Flags::HALF_OPEN) && !conn.is_half_open() {
             conn.flags.set(Flags::HALF_OPEN, false);
-            self.half_open -= 1;
+            self.half_open.remove(index);
         }
         if conn.state == State::Drained {
             return self.release(index);

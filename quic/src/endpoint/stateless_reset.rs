@@ -5,7 +5,6 @@ use crate::cid::{CidFormat, reset_token};
 use crate::connection::{Cx, Path};
 use crate::crypto::{Aead, Tls};
 use crate::event::Handle;
-use crate::limits;
 use crate::packet::Packet;
 use crate::time::Time;
 
@@ -55,7 +54,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             self.stats.dropped += 1;
             return;
         }
-        if !self.spend_reset(now) {
+        if !self.resets_allowed.take(now) {
             self.stats.resets_suppressed += 1;
             return;
         }
@@ -66,18 +65,5 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         bytes[len - 16..].copy_from_slice(&token);
         self.stats.resets_sent += 1;
         self.push_stateless(path, bytes);
-    }
-
-    fn spend_reset(&mut self, now: Time) -> bool {
-        let per_s = u64::from(self.config.resets_per_s);
-        let earned = now.since(self.reset_refill) * per_s / 1_000_000;
-        if earned > 0 {
-            let burst = limits::RESET_BURST.min(per_s);
-            self.reset_tokens = (self.reset_tokens + earned).min(burst);
-            self.reset_refill = now;
-        }
-        let has = self.reset_tokens > 0;
-        self.reset_tokens -= u64::from(has);
-        has
     }
 }

@@ -187,6 +187,8 @@ enum Out {
 }
 
 thread_local! {
+    /// TLS sessions made by this thread, of both sides.
+    pub static SESSIONS: Cell<u64> = const { Cell::new(0) };
     /// The last secrets that a server derived, as (handshake or traffic, client's, server's): with
     /// them a test forges authentic packets of either side.
     pub static SECRETS: std::cell::RefCell<std::collections::BTreeMap<&'static str, [[u8; 32]; 2]>> =
@@ -228,6 +230,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
 
 impl FakeTls {
     fn start(config: &FakeConfig, client: bool, params: Vec<u8>) -> Self {
+        SESSIONS.set(SESSIONS.get() + 1);
         let params = config.params.clone().unwrap_or(params);
         let params = config
             .edit_params

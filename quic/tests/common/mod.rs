@@ -9,4 +9,5 @@ pub mod quinn;
 pub mod real;
 pub mod rig;
 pub mod session;
+pub mod stranger;
 pub mod wire;

@@ -1,6 +1,7 @@
 //! The checks, each a pure function of a snapshot and what the server is to do.
 
 mod buffers;
+mod certificate;
 mod device;
 mod kernel;
 mod machine;
@@ -46,6 +47,7 @@ pub(crate) fn all(host: &Host, need: &Need) -> Vec<Finding> {
         machine::huge_pages(host),
         machine::memory(host, need),
         machine::swap(host),
+        certificate::chain(host),
     ]);
     findings
 }

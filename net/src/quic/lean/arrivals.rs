@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Instant};
 
 use super::{Lean, Mark, share::Share};
-use roadstead_quic::Stats;
+use roadstead_quic::{Standing, Stats};
 
 use crate::{
     config::{INITIAL_BACKLOG_MAX, INITIALS_PER_TURN},
@@ -24,7 +24,9 @@ pub(super) struct Lobby {
     retry_half_open: usize,
     /// Counters of all shards, by shard.
     all: Vec<Arc<Counters>>,
-    waiting: VecDeque<Waiting>,
+    /// Those with a token for their address: they do not wait behind the others.
+    proven: VecDeque<Waiting>,
+    strangers: VecDeque<Waiting>,
     /// What handshakes take of this thread's time.
     share: Share,
 }
@@ -34,32 +36,49 @@ impl Lobby {
         Self {
             retry_half_open: side.retry_half_open,
             all,
-            waiting: VecDeque::new(),
+            proven: VecDeque::new(),
+            strangers: VecDeque::new(),
             share: Share::new(now),
         }
     }
 
-    /// Puts an Initial aside, or answers that too many wait.
-    pub(super) fn put_aside(&mut self, datagram: &Datagram<'_>) -> bool {
-        let room = self.waiting.len() < INITIAL_BACKLOG_MAX;
-        if room {
-            self.waiting.push_back(Waiting {
-                socket: datagram.socket,
-                peer: datagram.peer,
-                data: (&*datagram.data).into(),
-            });
+    /// Puts an Initial aside. Returns how many that waited longer had to go for it: who is at the head has
+    /// waited for so long that it has asked again, and a queue that drops its tail serves nobody in time.
+    pub(super) fn put_aside(&mut self, datagram: &Datagram<'_>, proven: bool) -> u64 {
+        let full = self.waiting() >= INITIAL_BACKLOG_MAX;
+        if full && self.strangers.pop_front().is_none() {
+            self.proven.pop_front();
         }
-        room
+        let queue = match proven {
+            true => &mut self.proven,
+            false => &mut self.strangers,
+        };
+        queue.push_back(Waiting {
+            socket: datagram.socket,
+            peer: datagram.peer,
+            data: (&*datagram.data).into(),
+        });
+        u64::from(full)
+    }
+
+    fn next(&mut self) -> Option<Waiting> {
+        self.proven
+            .pop_front()
+            .or_else(|| self.strangers.pop_front())
+    }
+
+    fn waiting(&self) -> usize {
+        self.proven.len() + self.strangers.len()
     }
 
     pub(super) fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        self.waiting() > 0
     }
 
     /// Handshakes that take more than their share of the time, or wait in a backlog, count like
     /// half-open ones: a Retry costs a fiftieth of a handshake.
     fn retry_above(&self, now: Instant) -> usize {
-        match self.waiting.len() >= self.retry_half_open || self.share.is_exceeded(now) {
+        match self.waiting() >= self.retry_half_open || self.share.is_exceeded(now) {
             true => 0,
             false => self.retry_half_open,
         }
@@ -79,37 +98,51 @@ impl Lobby {
 }
 
 impl Lean {
-    /// Whether a datagram begins with the Initial of a newcomer. A handshake costs as much as a hundred
-    /// messages, so established sessions are served first.
-    pub(super) fn must_wait(&self, datagram: &Datagram<'_>) -> bool {
-        self.lobby.is_some() && is_initial(datagram.data) && {
-            !self
-                .endpoint
-                .expects(datagram.socket, datagram.peer, datagram.data)
+    pub(super) fn standing(&self, datagram: &Datagram<'_>) -> Standing {
+        if self.lobby.is_none() || !is_initial(datagram.data) {
+            return Standing::Stranger;
         }
+        let Datagram { socket, peer, .. } = *datagram;
+        self.endpoint
+            .standing(self.present(), socket, peer, datagram.data)
     }
 
-    /// Begins some of the handshakes that wait.
-    pub(super) fn admit(&mut self) {
-        for _ in 0..INITIALS_PER_TURN {
+    /// Begins some of the handshakes that wait, and answers others while there is time for it.
+    pub(super) fn admit_some(
+        &mut self,
+        proven: &mut impl FnMut(SocketAddr) -> bool,
+        mut is_late: impl FnMut() -> bool,
+    ) {
+        let until = self.endpoint.stats().accepted + INITIALS_PER_TURN;
+        while self.endpoint.stats().accepted < until {
             let Some(lobby) = &mut self.lobby else { return };
-            let Some(mut waiting) = lobby.waiting.pop_front() else {
+            let Some(mut waiting) = lobby.next() else {
                 return;
             };
             let (first, last) = lobby.least_loaded();
             self.endpoint.set_retry_above(lobby.retry_above(self.now));
             self.endpoint.steer_retries(first, last);
-            self.take(Datagram {
+            let accepted = self.endpoint.stats().accepted;
+            let datagram = Datagram {
                 socket: waiting.socket,
                 peer: waiting.peer,
                 data: &mut waiting.data,
-            });
+            };
+            // Again: the token may have been used meanwhile, by the first of two datagrams.
+            let has_proof = self.standing(&datagram) == Standing::Proven;
+            if !has_proof || proven(datagram.peer) {
+                self.take(datagram, has_proof);
+            }
+            let is_answer = self.endpoint.stats().accepted == accepted;
+            if is_answer && is_late() {
+                return;
+            }
         }
     }
 
-    /// Gives a datagram to the endpoint and tells what came of it. Those of handshakes, at a server,
-    /// are timed (T11).
-    pub(super) fn take(&mut self, datagram: Datagram<'_>) {
+    /// Gives a datagram to the endpoint and tells what came of it; of one who begins a handshake, whether a token
+    /// proved the address. Those of handshakes, at a server, are timed (T11).
+    pub(super) fn take(&mut self, datagram: Datagram<'_>, proven: bool) {
         let handshake = self.lobby.is_some() && is_long(datagram.data);
         let begun = handshake.then(Instant::now);
         let before = self.endpoint.stats();
@@ -127,6 +160,9 @@ impl Lean {
             && after.accepted != before.accepted
         {
             self.marks.clear(handle);
+            if proven {
+                self.marks.set(handle, Mark::Proven);
+            }
         }
         self.translate();
         if let Some(handle) = handle

@@ -52,6 +52,7 @@ fn secrets(lean: &mut Config, side: &ServerSide) {
     lean.cid_key = id_key(&reset);
     (lean.reset_key, lean.token_key, lean.epoch) = (reset, token, epoch);
     lean.half_open_max = side.half_open_max;
+    lean.blocks = side.blocks.clone();
     lean.retry_above = side.retry_half_open;
     lean.resets_per_s = side.resets_per_second;
 }

@@ -50,9 +50,9 @@ impl Lean {
         counters
             .other_responses_sent
             .add(grown(|s| s.version_negotiations_sent + s.refused));
-        counters
-            .drop_half_open
-            .add(grown(|s| s.refused - s.tokens_refused));
+        counters.drop_half_open.add(grown(|s| s.no_room));
+        counters.handshakes_displaced.add(grown(|s| s.displaced));
+        counters.tokens_forgotten.add(grown(|s| s.tokens_forgotten));
         counters.closed_hoarders.add(grown(|s| s.hoarders_closed));
         counters.drop_quota.add(grown(|s| s.quota_dropped));
         counters.closed_broken.add(grown(|s| s.invariants_broken));

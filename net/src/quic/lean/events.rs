@@ -68,6 +68,7 @@ impl Lean {
             conn: conn_of(handle),
             peer: path.remote,
             resumed: connected.resumed,
+            proven: self.marks.of(handle).has(Mark::Proven),
         });
     }
 
@@ -168,6 +169,8 @@ fn reason_of(reason: lean::CloseReason) -> CloseReason {
         lean::CloseReason::StatelessReset => CloseReason::StatelessReset,
         lean::CloseReason::VersionMismatch => CloseReason::VersionMismatch,
         lean::CloseReason::HandshakeTimeout => CloseReason::HandshakeTimeout,
+        // RFC 9000 section 20.1, CONNECTION_REFUSED: only a server gives up a handshake so.
+        lean::CloseReason::Displaced => transport(0x2, false),
     }
 }
 

@@ -23,6 +23,8 @@ pub(super) enum Mark {
     Finishing = 1 << 7,
     /// The application was told that the peer writes nothing more.
     Finished = 1 << 8,
+    /// A token proved the peer's address before the handshake.
+    Proven = 1 << 9,
 }
 
 /// The facts about one connection.

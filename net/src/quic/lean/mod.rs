@@ -30,14 +30,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use roadstead_quic::{Connect, Endpoint, Handle, Path, Stats, Time, Transmit};
+use roadstead_quic::{Connect, Endpoint, Handle, Path, Standing, Stats, Time, Transmit};
 
 use crate::{
-    config::Transport,
+    config::{ANSWERS_PER_TURN, Transport},
     counters::Counters,
     error::{ConnectError, Error},
     event::{CloseReason, ConnId, ConnectParams, Event},
-    quic::{Datagram, Engine, EngineConfig, Outbound, TransportMemory},
+    quic::{Datagram, Engine, EngineConfig, Outbound, TransportMemory, wire::is_initial},
     tls::ClientTls,
 };
 
@@ -146,14 +146,18 @@ impl Engine for Lean {
 
     fn receive(&mut self, now: Instant, datagram: Datagram<'_>, _out: &mut impl Outbound) {
         self.now = now;
-        if self.must_wait(&datagram) {
-            let lobby = self.lobby.as_mut().expect("newcomers wait at a server");
-            if !lobby.put_aside(&datagram) {
-                self.counters.drop_initial_backlog.add(1);
+        let standing = self.standing(&datagram);
+        match &mut self.lobby {
+            Some(lobby) if is_initial(datagram.data) && standing != Standing::Connected => {
+                let dropped = lobby.put_aside(&datagram, standing == Standing::Proven);
+                self.counters.drop_initial_backlog.add(dropped);
             }
-            return;
+            _ => self.take(datagram, false),
         }
-        self.take(datagram);
+    }
+
+    fn knows(&self, datagram: &Datagram<'_>) -> bool {
+        self.standing(datagram) == Standing::Connected
     }
 
     fn set_behind(&mut self, behind: bool) {
@@ -161,11 +165,23 @@ impl Engine for Lean {
         self.endpoint.set_behind(behind && self.lobby.is_some());
     }
 
-    fn expire(&mut self, now: Instant, _out: &mut impl Outbound) {
+    fn expire(&mut self, now: Instant) {
         self.now = now;
         self.endpoint.handle_timeout(self.time(now));
         self.translate();
-        self.admit();
+    }
+
+    fn admit(
+        &mut self,
+        now: Instant,
+        proven: &mut impl FnMut(SocketAddr) -> bool,
+        _out: &mut impl Outbound,
+    ) {
+        self.now = now;
+        if self.lobby.as_ref().is_some_and(Lobby::has_waiting) {
+            let begun = Instant::now();
+            self.admit_some(proven, || begun.elapsed() >= ANSWERS_PER_TURN);
+        }
     }
 
     fn next_event(&mut self) -> Option<Event> {

@@ -17,6 +17,8 @@ use crate::{
     tls::{ALPN, ClientTls, ServerTls},
 };
 
+mod admission;
+
 const NAME: &str = "roadstead.test";
 
 fn address(port: u16) -> SocketAddr {
@@ -28,6 +30,8 @@ fn address(port: u16) -> SocketAddr {
 struct Wire {
     buffer: Vec<u8>,
     packets: Vec<Vec<u8>>,
+    /// Who gets each of them.
+    peers: Vec<SocketAddr>,
     /// The socket of the last packet.
     socket: u16,
 }
@@ -37,11 +41,12 @@ impl Outbound for Wire {
         &mut self.buffer
     }
 
-    fn send(&mut self, socket: u16, _peer: SocketAddr, segment: Option<u16>) {
+    fn send(&mut self, socket: u16, peer: SocketAddr, segment: Option<u16>) {
         self.socket = socket;
         let train = std::mem::take(&mut self.buffer);
         let size = segment.map_or(train.len(), usize::from);
         self.packets.extend(train.chunks(size).map(<[u8]>::to_vec));
+        self.peers.resize(self.packets.len(), peer);
     }
 }
 
@@ -51,6 +56,8 @@ struct Pair {
     now: Instant,
     told: Vec<Event>,
     conn: ConnId,
+    /// Addresses that proved themselves, in the order in which they were asked about.
+    asked: Vec<SocketAddr>,
 }
 
 fn engine(server: Option<ServerSide>, client: Option<Arc<ClientTls>>, now: Instant) -> Lean {
@@ -76,14 +83,23 @@ fn engine(server: Option<ServerSide>, client: Option<Arc<ClientTls>>, now: Insta
 impl Pair {
     /// Both ends, connected and silent.
     fn connected() -> Self {
+        let mut pair = Self::connecting(1_000);
+        pair.settle();
+        assert!(pair.client.is_open(pair.conn), "{:?}", pair.told);
+        pair
+    }
+
+    /// Both ends before the first packet; with so many half-open handshakes the server asks for a proof.
+    fn connecting(retry_half_open: usize) -> Self {
         let made = rcgen::generate_simple_self_signed([NAME.to_owned()]).unwrap();
         let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
         let tls = ServerTls::from_pem(chain.as_bytes(), key.as_bytes(), &[ALPN], None).unwrap();
         let side = ServerSide {
             tls: Arc::new(tls),
             keys: SecretKeys::random(),
-            retry_half_open: 1_000,
+            retry_half_open,
             half_open_max: 4_096,
+            blocks: crate::config::Blocks::default(),
             resets_per_second: 1_000,
         };
         let now = Instant::now();
@@ -92,16 +108,14 @@ impl Pair {
         let conn = client
             .connect(now, 0, &ConnectParams::new(address(1), NAME))
             .unwrap();
-        let mut pair = Self {
+        Self {
             server: engine(Some(side), None, now),
             client,
             now,
             told: Vec::new(),
             conn,
-        };
-        pair.settle();
-        assert!(pair.client.is_open(conn), "{:?}", pair.told);
-        pair
+            asked: Vec::new(),
+        }
     }
 
     /// One turn of an end: what arrived, what it says, what it sends.
@@ -119,7 +133,12 @@ impl Pair {
             };
             end.receive(self.now, datagram, &mut wire);
         }
-        end.expire(self.now, &mut wire);
+        end.expire(self.now);
+        let mut proven = |peer| {
+            self.asked.push(peer);
+            true
+        };
+        end.admit(self.now, &mut proven, &mut wire);
         while let Some(event) = end.next_event() {
             self.told.push(event);
         }

@@ -1,6 +1,6 @@
 //! Datagrams come in: to their connections, through the door, or to an answer of the endpoint's own.
 
-use std::time::Instant;
+use std::{net::SocketAddr, time::Instant};
 
 use bytes::BytesMut;
 use quinn_proto::{DatagramEvent, Incoming, Transmit};
@@ -8,7 +8,7 @@ use quinn_proto::{DatagramEvent, Incoming, Transmit};
 use super::{
     Quinn,
     conn::{self, Conn},
-    door::{self, Admission, Door},
+    door::{self, Admission},
     table::index_of,
 };
 use crate::quic::{Datagram, Outbound};
@@ -18,6 +18,7 @@ impl Quinn {
         &mut self,
         now: Instant,
         datagram: &Datagram<'_>,
+        proven: &mut impl FnMut(SocketAddr) -> bool,
         out: &mut impl Outbound,
     ) {
         let Datagram { socket, peer, .. } = *datagram;
@@ -45,7 +46,7 @@ impl Quinn {
                 }
             }
             Some(DatagramEvent::NewConnection(incoming)) => {
-                self.incoming(now, socket, incoming, out);
+                self.incoming(now, socket, incoming, proven, out);
             }
             Some(DatagramEvent::Response(transmit)) => self.respond(now, datagram, &transmit, out),
             None => self.counters.drop_unroutable.add(1),
@@ -58,13 +59,19 @@ impl Quinn {
         now: Instant,
         socket: u16,
         incoming: Incoming,
+        proven: &mut impl FnMut(SocketAddr) -> bool,
         out: &mut impl Outbound,
     ) {
         let Some(door) = &mut self.door else {
             return self.endpoint.ignore(incoming);
         };
         match door.admit(now, &incoming, self.half_open) {
-            Admission::Accept => self.accept(now, socket, incoming, out),
+            Admission::Accept => self.accept(now, socket, incoming, false, out),
+            Admission::AcceptProven if proven(incoming.remote_address()) => {
+                door.use_up(now, &incoming);
+                self.accept(now, socket, incoming, true, out);
+            }
+            Admission::AcceptProven => self.endpoint.ignore(incoming),
             Admission::Retry(shard) => {
                 let endpoint = &mut self.endpoint;
                 let retry = door
@@ -94,13 +101,17 @@ impl Quinn {
         now: Instant,
         socket: u16,
         incoming: Incoming,
+        proven: bool,
         out: &mut impl Outbound,
     ) {
+        let peer = incoming.remote_address();
         match self.endpoint.accept(incoming, now, out.buffer(), None) {
             Ok((handle, inner)) => {
-                let id = self.door.as_mut().map_or(0, Door::opened);
+                let place = self.door.as_mut().map(|door| door.opened(peer));
                 let until = now + self.transport.handshake_timeout;
-                self.insert(handle, Conn::new(inner, socket, until, id));
+                let mut conn = Conn::new(inner, socket, until, place.unwrap_or_default());
+                conn.proven = proven;
+                self.insert(handle, conn);
             }
             Err(error) => {
                 self.counters

@@ -10,6 +10,7 @@ use quinn_proto::{
 
 use roadstead_quic::Quota;
 
+use super::door::Place;
 use crate::{
     event::CloseReason,
     quic::{Outbound, session::HandshakeInfo},
@@ -27,10 +28,14 @@ pub(super) struct Conn {
     pub(super) socket: u16,
     /// When a handshake that is not complete is given up.
     pub(super) handshake_until: Instant,
-    /// Tail of the id that a half-open handshake is known by.
-    pub(super) id_tail: u64,
-    /// Handshake over, one way or the other.
+    /// Where a half-open handshake is counted.
+    pub(super) place: Place,
+    /// A token proved the peer's address before the handshake.
+    pub(super) proven: bool,
+    /// Handshake complete.
     pub(super) settled: bool,
+    /// Handshake failed, and was counted as such.
+    pub(super) failed: bool,
     /// The application was told that it opened.
     pub(super) open: bool,
     /// `Closed` is on its way to the application.
@@ -87,14 +92,16 @@ impl Conn {
         inner: Connection,
         socket: u16,
         handshake_until: Instant,
-        id_tail: u64,
+        place: Place,
     ) -> Self {
         Self {
             inner,
             socket,
             handshake_until,
-            id_tail,
+            place,
+            proven: false,
             settled: false,
+            failed: false,
             open: false,
             closed: false,
             gone: false,
@@ -116,10 +123,10 @@ impl Conn {
         self.open && !self.gone && self.closing.is_none()
     }
 
-    /// The handshake is over. Gives the tail of its id the first time.
-    pub(super) fn settle(&mut self) -> Option<u64> {
+    /// The handshake is complete. Gives its place the first time.
+    pub(super) fn settle(&mut self) -> Option<Place> {
         let first = !std::mem::replace(&mut self.settled, true);
-        first.then_some(self.id_tail)
+        first.then_some(self.place)
     }
 
     /// When its timer must fire.

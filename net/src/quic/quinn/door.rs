@@ -1,7 +1,7 @@
 //! The server's door: who is let in, who has to prove an address first, who has to wait (T11).
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque, btree_map::Entry},
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
     sync::Arc,
@@ -9,6 +9,10 @@ use std::{
 };
 
 use quinn_proto::Incoming;
+use roadstead_quic::{
+    Block, Blocks,
+    limits::{HALF_OPEN_BLOCK_MAX, HALF_OPEN_PARTS},
+};
 
 use crate::{
     config::INITIAL_BACKLOG_MAX,
@@ -30,15 +34,29 @@ pub(super) struct Waiting {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     Accept,
+    /// Its address is proven, by a token that is not used up yet.
+    AcceptProven,
     /// It must come back with a token, to this shard.
     Retry(u16),
     TooMany,
     TokenReused,
 }
 
+/// What a half-open handshake is counted by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    /// The tail of its id.
+    tail: u64,
+    /// The block of its address.
+    block: Option<Block>,
+}
+
 pub(super) struct Door {
     retry_half_open: usize,
     half_open_max: usize,
+    blocks: Blocks,
+    /// Half-open handshakes of each block that has any (T11).
+    held: BTreeMap<Block, usize>,
     link: Arc<IdLink>,
     all: Vec<Arc<Counters>>,
     waiting: VecDeque<Waiting>,
@@ -62,6 +80,8 @@ impl Door {
         Self {
             retry_half_open: side.retry_half_open,
             half_open_max: side.half_open_max,
+            blocks: side.blocks,
+            held: BTreeMap::new(),
             link,
             all,
             waiting: VecDeque::new(),
@@ -85,18 +105,19 @@ impl Door {
                 .is_some_and(|tail| self.half_open.contains(&tail))
     }
 
-    /// Puts an Initial aside, or answers that too many wait.
-    pub(super) fn put_aside(&mut self, datagram: &Datagram<'_>) -> bool {
-        let room = self.waiting.len() < INITIAL_BACKLOG_MAX;
-        if room {
-            let Datagram { socket, peer, .. } = *datagram;
-            self.waiting.push_back(Waiting {
-                socket,
-                peer,
-                data: (&*datagram.data).into(),
-            });
+    /// Puts an Initial aside. Returns how many that waited longer had to go for it.
+    pub(super) fn put_aside(&mut self, datagram: &Datagram<'_>) -> u64 {
+        let full = self.waiting.len() >= INITIAL_BACKLOG_MAX;
+        if full {
+            self.waiting.pop_front();
         }
-        room
+        let Datagram { socket, peer, .. } = *datagram;
+        self.waiting.push_back(Waiting {
+            socket,
+            peer,
+            data: (&*datagram.data).into(),
+        });
+        u64::from(full)
     }
 
     pub(super) fn next_waiting(&mut self) -> Option<Waiting> {
@@ -116,23 +137,36 @@ impl Door {
         half_open: usize,
     ) -> Admission {
         let (peer, id) = (incoming.remote_address(), incoming.orig_dst_cid());
-        if half_open >= self.half_open_max {
+        let proven = incoming.remote_address_validated();
+        if proven && self.used.contains(peer, id) {
+            return Admission::TokenReused;
+        }
+        let block_is_full = self.block_is_full(peer);
+        if half_open >= self.half_open_max || (proven && block_is_full) {
             return Admission::TooMany;
         }
-        if incoming.remote_address_validated() {
-            let fresh = self.used.insert(now, peer, id);
-            return if fresh {
-                Admission::Accept
-            } else {
-                Admission::TokenReused
-            };
+        if proven {
+            return Admission::AcceptProven;
         }
-        let busy = half_open.max(self.waiting.len()) >= self.retry_half_open;
+        let busy = block_is_full || half_open.max(self.waiting.len()) >= self.retry_half_open;
         if incoming.may_retry() && (busy || self.retried.contains(peer, id)) {
             self.retried.insert(now, peer, id);
             return Admission::Retry(self.least_loaded());
         }
         Admission::Accept
+    }
+
+    /// The token of an incoming connection is good for no other.
+    pub(super) fn use_up(&mut self, now: Instant, incoming: &Incoming) {
+        let (peer, id) = (incoming.remote_address(), incoming.orig_dst_cid());
+        self.used.insert(now, peer, id);
+    }
+
+    fn block_is_full(&self, peer: SocketAddr) -> bool {
+        let part = (self.half_open_max / HALF_OPEN_PARTS).max(1);
+        let block = self.blocks.of(peer.ip());
+        let held = block.and_then(|block| self.held.get(&block));
+        held.is_some_and(|held| *held >= part.min(HALF_OPEN_BLOCK_MAX))
     }
 
     fn least_loaded(&self) -> u16 {
@@ -142,15 +176,27 @@ impl Door {
         loads.min().map_or(0, |(_, shard)| shard)
     }
 
-    /// A handshake began: remembers its id, which was the last one made, and returns its tail.
-    pub(super) fn opened(&mut self) -> u64 {
+    /// A handshake began: remembers its id, which was the last one made, and its address.
+    pub(super) fn opened(&mut self, peer: SocketAddr) -> Place {
         let tail = self.link.last();
         self.half_open.insert(tail);
-        tail
+        let block = self.blocks.of(peer.ip());
+        if let Some(block) = block {
+            *self.held.entry(block).or_default() += 1;
+        }
+        Place { tail, block }
     }
 
-    pub(super) fn settled(&mut self, tail: u64) {
-        self.half_open.remove(&tail);
+    /// A handshake is complete, or gone.
+    pub(super) fn settled(&mut self, place: Place) {
+        self.half_open.remove(&place.tail);
+        let Some(block) = place.block else { return };
+        if let Entry::Occupied(mut held) = self.held.entry(block) {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
+            }
+        }
     }
 
     pub(super) fn may_reset(&mut self, now: Instant) -> bool {

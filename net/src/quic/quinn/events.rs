@@ -51,8 +51,8 @@ impl Quinn {
     }
 
     pub(super) fn opened(&mut self, index: u32, id: ConnId, opened: conn::Opened) {
-        if let Some(tail) = self.conn_mut(index).and_then(Conn::settle) {
-            self.settle(tail);
+        if let Some(place) = self.conn_mut(index).and_then(Conn::settle) {
+            self.settle(place);
         }
         match opened.resumed {
             true => self.counters.handshakes_resumed.add(1),
@@ -63,12 +63,14 @@ impl Quinn {
             return;
         }
         conn.open = true;
+        let proven = conn.proven;
         self.open += 1;
         let conn::Opened { peer, resumed } = opened;
         self.events.push_back(Event::Opened {
             conn: id,
             peer,
             resumed,
+            proven,
         });
     }
 
@@ -79,11 +81,9 @@ impl Quinn {
             return;
         };
         let (closed, open) = (conn.closed, conn.open);
-        if let Some(tail) = conn.settle() {
-            self.settle(tail);
-            if !closed {
-                self.counters.count_failed_handshake(&reason);
-            }
+        let failed = !conn.settled && !std::mem::replace(&mut conn.failed, true);
+        if failed && !closed {
+            self.counters.count_failed_handshake(&reason);
         }
         if closed {
             return;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use quinn_proto::{ConnectionHandle, Endpoint, EndpointEvent};
 
-use super::{Quinn, Slot, TRAIN_PACKETS_MAX, conn::Conn};
+use super::{Quinn, Slot, TRAIN_PACKETS_MAX, conn::Conn, door::Place};
 use crate::{event::ConnId, quic::Outbound};
 
 impl Quinn {
@@ -31,18 +31,19 @@ impl Quinn {
         if let Some(conn) = slot.conn.take() {
             slot.generation = slot.generation.wrapping_add(1);
             self.present -= 1;
+            // One that failed was half open to its end: it lingered with all that it held.
             if !conn.settled {
-                self.settle(conn.id_tail);
+                self.settle(conn.place);
             }
             self.wheel.cancel(index);
         }
     }
 
     /// A handshake is no longer half open.
-    pub(super) fn settle(&mut self, id_tail: u64) {
+    pub(super) fn settle(&mut self, place: Place) {
         self.half_open -= 1;
         if let Some(door) = &mut self.door {
-            door.settled(id_tail);
+            door.settled(place);
         }
     }
 
