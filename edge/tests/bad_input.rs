@@ -99,6 +99,29 @@ async fn an_oversized_frame() {
     refused(&edge, true, &bytes, ErrorCode::FrameTooLarge).await;
 }
 
+/// Before its login nobody holds more of a shard than a Hello takes; after it a frame is as large as ever.
+#[tokio::test]
+async fn tf7_t8_a_frame_before_login_is_at_most_8_kib() {
+    let edge = Edge::start();
+    let mut bytes = Vec::new();
+    prost::encoding::encode_varint(limits::HELLO_FRAME_BYTES_MAX as u64 + 1, &mut bytes);
+    refused(&edge, false, &bytes, ErrorCode::FrameTooLarge).await;
+    // The longest credential fits.
+    let longest = "x".repeat(limits::CREDENTIAL_BYTES_MAX);
+    let hello = v1::Hello {
+        credential: Some(hello::Credential::Token(longest)),
+        ..Client::hello(&edge, 7, 7)
+    };
+    let bytes = frame(client_frame::Body::Hello(hello));
+    refused(&edge, false, &bytes, ErrorCode::TokenInvalid).await;
+    let mut one = Client::login(&edge, 903, 1).await;
+    let mut two = Client::login(&edge, 904, 1).await;
+    one.message(chat(903, 904), &[7; 60_000]).await;
+    one.result().await;
+    let deliver = two.deliver().await;
+    two.ack(deliver.cursor).await;
+}
+
 #[tokio::test]
 async fn wrong_version() {
     let edge = Edge::start();

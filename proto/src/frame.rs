@@ -77,6 +77,11 @@ impl Deframer {
         }
     }
 
+    /// Refuses frames above another limit from now on, the one under way included.
+    pub fn limit_to(&mut self, frame_bytes_max: usize) {
+        self.frame_bytes_max = frame_bytes_max;
+    }
+
     /// Bytes held for a frame that is not complete.
     #[must_use]
     pub fn buffered(&self) -> usize {
@@ -183,6 +188,26 @@ mod tests {
             assert!(chunk.is_empty());
         }
         frames
+    }
+
+    /// What was too large before a login is not after it, also in the middle of its prefix.
+    #[test]
+    fn tf7_t8_the_limit_can_be_changed() {
+        let mut deframer = Deframer::new(5);
+        let mut chunk = Bytes::from_static(b"\x06");
+        let too_large = FrameError::TooLarge { length: 6, max: 5 };
+        assert_eq!(deframer.next_frame(&mut chunk.clone()), Err(too_large));
+        deframer.limit_to(6);
+        assert_eq!(deframer.next_frame(&mut chunk), Ok(None));
+        deframer.limit_to(5);
+        let mut rest = Bytes::from_static(b"abcdef");
+        let refused = deframer.next_frame(&mut rest.clone());
+        assert!(refused.is_err(), "the one under way too");
+        deframer.limit_to(6);
+        assert_eq!(
+            deframer.next_frame(&mut rest),
+            Ok(Some(Bytes::from_static(b"abcdef")))
+        );
     }
 
     #[test]

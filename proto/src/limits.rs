@@ -7,6 +7,10 @@
 /// travel by reference. 64 KiB leaves room for MLS handshake messages of a large group.
 pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 
+/// Largest frame before Welcome, without its length prefix, in bytes: a Hello with the longest credential and as
+/// much again (P110). Who has not logged in yet may hold no more of a shard's memory (T8).
+pub const HELLO_FRAME_BYTES_MAX: usize = 8 * 1024;
+
 /// Room that a frame needs beside the payload: identifiers, positions and field tags.
 pub const ENVELOPE_OVERHEAD_BYTES_MAX: usize = 512;
 
@@ -36,6 +40,8 @@ pub const DELIVER_WINDOW_ENTRIES_MAX: usize = 256;
 
 const _: () = {
     assert!(PAYLOAD_BYTES_MAX + ENVELOPE_OVERHEAD_BYTES_MAX <= FRAME_BYTES_MAX);
+    assert!(2 * CREDENTIAL_BYTES_MAX <= HELLO_FRAME_BYTES_MAX);
+    assert!(HELLO_FRAME_BYTES_MAX <= FRAME_BYTES_MAX);
     assert!(FRAME_BYTES_MAX < 1 << (7 * LENGTH_PREFIX_BYTES_MAX));
     assert!(SENDS_IN_FLIGHT_MAX as u64 * 2 <= SEND_ANSWERS_KEPT);
     assert!(SENDS_IN_FLIGHT_BYTES_MAX >= PAYLOAD_BYTES_MAX);

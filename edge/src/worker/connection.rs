@@ -6,11 +6,11 @@ use bytes::{Buf, Bytes, BytesMut};
 use roadstead::slots::Slots;
 use roadstead::{Identity, SessionId};
 use roadstead_net::{ConnId, Engine, Io};
-use roadstead_proto::limits::FRAME_BYTES_MAX;
+use roadstead_proto::limits::{FRAME_BYTES_MAX, HELLO_FRAME_BYTES_MAX};
 use roadstead_proto::v1::ClientFrame;
 use roadstead_proto::{Deframer, ErrorCode, FrameError, decode_frame};
 
-use super::budget::Budget;
+use super::budget::{Budget, Held};
 
 /// Bytes that may wait for a peer that does not read, beyond what the transport holds for it. The
 /// delivery window and the answers to the sends in flight together stay below it.
@@ -39,6 +39,10 @@ struct Connection {
     waiting: bool,
     /// Its window was raised, from the shard's budget.
     raised: bool,
+    /// It has had its Welcome.
+    known: bool,
+    /// It is being closed for what it held: nothing more is kept for it.
+    shed: bool,
     under_way: Option<Box<UnderWay>>,
 }
 
@@ -56,7 +60,7 @@ struct UnderWay {
 impl UnderWay {
     fn new() -> Self {
         Self {
-            deframer: Deframer::new(FRAME_BYTES_MAX),
+            deframer: Deframer::new(HELLO_FRAME_BYTES_MAX),
             chunk: Bytes::new(),
             unsent: BytesMut::new(),
         }
@@ -73,8 +77,17 @@ impl UnderWay {
 }
 
 impl Connection {
-    fn held(&self) -> usize {
-        self.under_way.as_ref().map_or(0, |part| part.held())
+    fn held(&self) -> Held {
+        Held {
+            bytes: self.under_way.as_ref().map_or(0, |part| part.held()),
+            known: self.known,
+        }
+    }
+
+    /// Whether it has so much of a frame that the rest is worth a larger window (T8): nobody's before its login,
+    /// whose frames fit the first one.
+    fn wants_window(&self) -> bool {
+        self.known && !self.raised && self.held().bytes > LARGE_FRAME_BYTES
     }
 }
 
@@ -84,9 +97,16 @@ impl Connections {
             generation: id.generation,
             waiting: false,
             raised: false,
+            known: false,
+            shed: false,
             under_way: None,
         };
         self.slots.insert(id.index, connection);
+    }
+
+    /// A connection has had its Welcome: it may send what a session may.
+    pub(super) fn log_in(&mut self, id: ConnId) {
+        self.change(id, |connection| connection.known = true);
     }
 
     /// Forgets a connection; false if it had never opened.
@@ -95,8 +115,11 @@ impl Connections {
             return false;
         }
         let connection = self.slots.remove(id.index).expect("it is there");
-        let window = if connection.raised { WINDOW_RAISED } else { 0 };
-        self.budget.release(connection.held(), window);
+        if connection.raised {
+            self.budget.take_back(WINDOW_RAISED);
+        }
+        let held = connection.held();
+        self.budget.changed(id.index, held, Held::default());
         true
     }
 
@@ -109,26 +132,20 @@ impl Connections {
         let Some(mut part) = self.take_under_way(id) else {
             return Ok(None);
         };
-        if !part.unsent.is_empty() {
-            self.put_under_way(id, part);
-            return Ok(None);
-        }
-        let before = part.held();
-        let frame = read_frame(&mut part, io, id);
-        let after = part.held();
-        self.budget.changed(before, after);
+        let frame = match part.unsent.is_empty() {
+            true => read_frame(&mut part, io, id),
+            false => Ok(None),
+        };
         self.put_under_way(id, part);
-        if after > LARGE_FRAME_BYTES {
-            self.raise_window(io, id);
-        }
+        self.raise_window(io, id);
         frame
     }
 
     /// A connection in the middle of a large frame gets a larger window while the budget lasts (T8).
     fn raise_window<E: Engine>(&mut self, io: &mut Io<'_, E>, id: ConnId) {
-        let is_raised = self.get(id).is_none_or(|connection| connection.raised);
-        if !is_raised && self.budget.promise(WINDOW_RAISED) {
-            self.get(id).expect("it was there").raised = true;
+        let wants = self.get(id).is_some_and(|it| it.wants_window());
+        if wants && self.budget.promise(WINDOW_RAISED) {
+            self.change(id, |connection| connection.raised = true);
             io.raise_receive_window(id, WINDOW_RAISED);
         }
     }
@@ -140,13 +157,11 @@ impl Connections {
         id: ConnId,
         bytes: &[u8],
     ) -> bool {
-        let Some(connection) = self.get(id) else {
+        let Some(connection) = self.get(id).filter(|connection| !connection.shed) else {
             return true;
         };
-        let waits = connection
-            .under_way
-            .as_ref()
-            .is_some_and(|part| !part.unsent.is_empty());
+        let part = connection.under_way.as_ref();
+        let waits = part.is_some_and(|part| !part.unsent.is_empty());
         let rest = if waits {
             bytes
         } else {
@@ -159,7 +174,6 @@ impl Connections {
         part.unsent.extend_from_slice(rest);
         let fits = part.unsent.len() <= UNSENT_BYTES_MAX;
         self.put_under_way(id, part);
-        self.budget.changed(0, rest.len());
         fits
     }
 
@@ -175,7 +189,6 @@ impl Connections {
             part.unsent = BytesMut::new();
         }
         self.put_under_way(id, part);
-        self.budget.changed(sent, 0);
         all
     }
 
@@ -187,17 +200,19 @@ impl Connections {
         std::mem::replace(&mut connection.waiting, waiting) != waiting
     }
 
-    /// The connection that holds most, if the shard holds more than it may (T8).
-    pub(super) fn to_shed(&self) -> Option<ConnId> {
-        if !self.budget.is_exceeded() {
-            return None;
-        }
-        let open = self.slots.iter();
-        let most = open.max_by_key(|(_, connection)| connection.held());
-        most.map(|(index, connection)| ConnId {
+    /// The connection to close next, while the shard holds more than it may (T8). What it held is let go at once.
+    pub(super) fn shed(&mut self) -> Option<ConnId> {
+        let index = self.budget.to_shed()?;
+        let connection = self.slots.get_mut(index)?;
+        let id = ConnId {
             index,
             generation: connection.generation,
-        })
+        };
+        self.change(id, |connection| {
+            connection.shed = true;
+            connection.under_way = None;
+        });
+        Some(id)
     }
 
     /// Bytes of the table, without what is under way.
@@ -215,18 +230,40 @@ impl Connections {
         (connection.generation == id.generation).then_some(connection)
     }
 
-    /// Takes out what a connection has under way, or something empty; `None` if there is no connection.
+    /// Changes a connection, and what it counts for.
+    fn change(&mut self, id: ConnId, change: impl FnOnce(&mut Connection)) {
+        let Some(connection) = self.slots.get_mut(id.index) else {
+            return;
+        };
+        if connection.generation == id.generation {
+            let before = connection.held();
+            change(connection);
+            let after = connection.held();
+            self.budget.changed(id.index, before, after);
+        }
+    }
+
+    /// Takes out what a connection has under way, or something empty; `None` if there is no connection, or it is
+    /// being closed for what it held.
     fn take_under_way(&mut self, id: ConnId) -> Option<Box<UnderWay>> {
-        let part = self.get(id)?.under_way.take();
+        let connection = self.get(id).filter(|connection| !connection.shed)?;
+        let known = connection.known;
+        let mut part = None;
+        self.change(id, |connection| part = connection.under_way.take());
         let part = part.or_else(|| self.spare.take());
-        Some(part.unwrap_or_else(|| Box::new(UnderWay::new())))
+        let mut part = part.unwrap_or_else(|| Box::new(UnderWay::new()));
+        part.deframer.limit_to(match known {
+            true => FRAME_BYTES_MAX,
+            false => HELLO_FRAME_BYTES_MAX,
+        });
+        Some(part)
     }
 
     fn put_under_way(&mut self, id: ConnId, part: Box<UnderWay>) {
         if part.is_empty() {
             self.spare = Some(part);
-        } else if let Some(connection) = self.get(id) {
-            connection.under_way = Some(part);
+        } else {
+            self.change(id, |connection| connection.under_way = Some(part));
         }
     }
 }
@@ -248,5 +285,86 @@ fn read_frame<E: Engine>(
                 return Ok(None);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connection(known: bool, bytes: usize) -> Connection {
+        let mut part = UnderWay::new();
+        part.unsent.resize(bytes, 0);
+        Connection {
+            generation: 0,
+            waiting: false,
+            raised: false,
+            known,
+            shed: false,
+            under_way: Some(Box::new(part)),
+        }
+    }
+
+    /// A Hello with the longest credential is larger than what makes a frame a large one.
+    #[test]
+    fn tf7_t8_no_window_is_raised_before_login() {
+        assert!(!connection(false, HELLO_FRAME_BYTES_MAX).wants_window());
+        assert!(connection(true, LARGE_FRAME_BYTES + 1).wants_window());
+        assert!(!connection(true, LARGE_FRAME_BYTES).wants_window());
+        let raised = Connection {
+            raised: true,
+            ..connection(true, HELLO_FRAME_BYTES_MAX)
+        };
+        assert!(!raised.wants_window());
+    }
+
+    fn conn(index: u32) -> ConnId {
+        ConnId {
+            index,
+            generation: 0,
+        }
+    }
+
+    /// Connections that hold so many bytes each.
+    fn holding(connections: &mut Connections, indices: std::ops::Range<u32>, bytes: usize) {
+        for index in indices {
+            connections.open(conn(index));
+            let mut part = connections.take_under_way(conn(index)).expect("open");
+            part.unsent.resize(bytes, 0);
+            connections.put_under_way(conn(index), part);
+        }
+    }
+
+    /// Half-sent frames of strangers beside readers in bad coverage: the strangers go, as many as it takes and
+    /// no more, and what they held is free at once.
+    #[test]
+    fn tf7_t8_shedding_ends_when_the_budget_holds() {
+        let mut connections = Connections {
+            budget: Budget::holding(1 << 20),
+            ..Connections::default()
+        };
+        let (readers, strangers) = (0..100, 1_000..1_040);
+        holding(&mut connections, readers.clone(), 9 << 10);
+        readers
+            .clone()
+            .for_each(|index| connections.log_in(conn(index)));
+        assert_eq!(connections.shed(), None);
+        holding(&mut connections, strangers.clone(), HELLO_FRAME_BYTES_MAX);
+        let mut shed = Vec::new();
+        while let Some(id) = connections.shed() {
+            shed.push(id.index);
+        }
+        // 900 KiB and 320 are 196 too many, of 8 each.
+        assert_eq!(shed, (1_015..1_040).rev().collect::<Vec<_>>());
+        // Nothing more is kept for one that is being closed.
+        let closing = conn(shed[0]);
+        assert!(connections.take_under_way(closing).is_none());
+        let held = connections.held();
+        assert!(connections.close(closing) && connections.held() == held);
+        // And all is accounted for when everybody has left.
+        readers.chain(strangers).for_each(|index| {
+            connections.close(conn(index));
+        });
+        assert_eq!((connections.held(), connections.shed()), (0, None));
     }
 }

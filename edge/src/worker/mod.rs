@@ -18,6 +18,7 @@ use bytes::BytesMut;
 use roadstead::store::{Command, Completion, Request};
 use roadstead::{Credential, Identity, Input, Output, SessionId, Shard, ShardId, ShardMessage};
 use roadstead_net::{App, ConnId, Engine, Event, Io, Mailbox};
+use roadstead_proto::v1::server_frame;
 use roadstead_proto::{DeviceId, ErrorCode};
 use tokio::sync::oneshot;
 
@@ -165,6 +166,9 @@ impl Worker {
         while let Some(output) = self.shard.poll() {
             match output {
                 Output::Frame(session, frame) => {
+                    if matches!(frame.body, Some(server_frame::Body::Welcome(_))) {
+                        self.connections.log_in(conn(session));
+                    }
                     roadstead_proto::encode_frame(&frame, &mut self.scratch);
                     let fits = self.connections.write(io, conn(session), &self.scratch);
                     self.scratch.clear();
@@ -264,9 +268,9 @@ impl Worker {
         }
     }
 
-    /// Closes the connection that holds most of the shard's memory while that is too much (T8).
+    /// Closes connections while they hold too much of the shard's memory (T8).
     fn shed<E: Engine>(&mut self, io: &mut Io<'_, E>) {
-        if let Some(id) = self.connections.to_shed() {
+        while let Some(id) = self.connections.shed() {
             self.metrics.shed.add(1);
             io.close(
                 id,
