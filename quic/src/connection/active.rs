@@ -203,19 +203,18 @@ impl<T> Active<T> {
                 .flatten()
                 .map(|s| s.sent.heap_bytes())
                 .sum();
-            size_of::<Handshake<T>>() + spaces + hs.token.capacity()
+            let kept = self.undecryptable.as_ref().map_or(0, |kept| {
+                size_of::<(Arrival, Vec<u8>)>() + kept.1.capacity()
+            });
+            size_of::<Handshake<T>>() + spaces + hs.token.capacity() + kept
         });
         let streams: usize = self
             .streams
             .values()
             .map(|s| size_of::<Stream>() + s.buf.heap_bytes())
             .sum();
-        let kept = self.undecryptable.as_ref().map_or(0, |kept| {
-            size_of::<(Arrival, Vec<u8>)>() + kept.1.capacity()
-        });
         size_of::<Self>()
             + early
-            + kept
             + streams
             + self.data.heap_bytes()
             + self.buf0.heap_bytes()

@@ -49,6 +49,51 @@ pub struct Stats {
     pub strays: u64,
 }
 
+impl Stats {
+    /// The sum of all but the datagrams: as each only grows, it is the same as long as none has changed.
+    #[must_use]
+    pub const fn events(&self) -> u64 {
+        let Self {
+            datagrams_received: _,
+            datagrams_sent: _,
+            accepted,
+            proven,
+            retries_sent,
+            resets_sent,
+            refused,
+            version_negotiations_sent,
+            tokens_refused,
+            no_room,
+            displaced,
+            tokens_forgotten,
+            resets_suppressed,
+            dropped,
+            hoarders_closed,
+            quota_dropped,
+            numbers_refused,
+            invariants_broken,
+            strays,
+        } = *self;
+        accepted
+            + proven
+            + retries_sent
+            + resets_sent
+            + refused
+            + version_negotiations_sent
+            + tokens_refused
+            + no_room
+            + displaced
+            + tokens_forgotten
+            + resets_suppressed
+            + dropped
+            + hoarders_closed
+            + quota_dropped
+            + numbers_refused
+            + invariants_broken
+            + strays
+    }
+}
+
 /// What an endpoint knows of who sent a datagram.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Standing {
@@ -89,6 +134,12 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
     #[must_use]
     pub fn stats(&self) -> Stats {
         self.stats
+    }
+
+    /// See [`Stats::events`].
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.stats.events()
     }
 
     /// Connections, those that close included.

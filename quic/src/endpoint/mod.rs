@@ -12,6 +12,7 @@ use crate::cid::{CidCodec, CidFormat};
 use crate::config::Config;
 use crate::connection::{Connection, Cx, Flags, Path, State};
 use crate::crypto::{Aead, Tls};
+use crate::error::broken;
 use crate::event::{Event, Handle};
 use crate::limits;
 use crate::packet::ConnectionId;
@@ -193,10 +194,12 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
 
     fn settle_one(&mut self, now: Time, index: u32, queue: bool) {
         let (conn, mut cx) = parts!(self, now, index);
-        let frozen = conn.freeze();
-        let broken = frozen.is_err();
-        if let Err(error) = frozen {
-            conn.close_with_error(&mut cx, error);
+        let sound = conn.freeze();
+        if !sound {
+            conn.close_with_error(
+                &mut cx,
+                broken("something in flight of a quiescent connection"),
+            );
         }
         if conn.flags.has(Flags::HALF_OPEN) && !conn.is_half_open() {
             conn.flags.set(Flags::HALF_OPEN, false);
@@ -206,7 +209,7 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
             return self.release(index);
         }
         let deadline = conn.deadline(&cx);
-        if (queue || broken) && !conn.flags.has(Flags::QUEUED) {
+        if (queue || !sound) && !conn.flags.has(Flags::QUEUED) {
             conn.flags.set(Flags::QUEUED, true);
             self.ready.push_back(index);
         }

@@ -3,12 +3,12 @@
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Instant};
 
 use super::{Lean, Mark, share::Share};
-use roadstead_quic::{Standing, Stats};
+use roadstead_quic::{Handle, Standing, Stats};
 
 use crate::{
     config::{INITIAL_BACKLOG_MAX, INITIALS_PER_TURN},
     counters::Counters,
-    quic::{Datagram, ServerSide, wire::is_initial},
+    quic::{Datagram, ServerSide},
     steer,
 };
 
@@ -99,9 +99,6 @@ impl Lobby {
 
 impl Lean {
     pub(super) fn standing(&self, datagram: &Datagram<'_>) -> Standing {
-        if self.lobby.is_none() || !is_initial(datagram.data) {
-            return Standing::Stranger;
-        }
         let Datagram { socket, peer, .. } = *datagram;
         self.endpoint
             .standing(self.present(), socket, peer, datagram.data)
@@ -141,35 +138,45 @@ impl Lean {
     }
 
     /// Gives a datagram to the endpoint and tells what came of it; of one who begins a handshake, whether a token
-    /// proved the address. Those of handshakes, at a server, are timed (T11).
+    /// proved the address.
     pub(super) fn take(&mut self, datagram: Datagram<'_>, proven: bool) {
-        let handshake = self.lobby.is_some() && is_long(datagram.data);
-        let begun = handshake.then(Instant::now);
-        let before = self.endpoint.stats();
-        let now = self.present();
-        let Datagram { socket, peer, data } = datagram;
-        let handle = self.endpoint.handle_datagram(now, socket, peer, data);
-        let after = self.endpoint.stats();
-        if let (Some(lobby), Some(begun)) = (&mut self.lobby, begun) {
-            let grown = |pick: fn(&Stats) -> u64| u32::from(pick(&after) > pick(&before));
-            let (accepted, retried) = (grown(|s| s.accepted), grown(|s| s.retries_sent));
-            let end = Instant::now();
-            lobby.share.note(end, end - begun, accepted, retried);
-        }
-        if let Some(handle) = handle
-            && after.accepted != before.accepted
-        {
-            self.marks.clear(handle);
-            if proven {
-                self.marks.set(handle, Mark::Proven);
-            }
-        }
+        let handle = match self.lobby.is_some() && is_long(datagram.data) {
+            true => self.take_timed(datagram, proven),
+            false => self.hand_over(datagram),
+        };
         self.translate();
         if let Some(handle) = handle
             && self.marks.of(handle).has(Mark::ShortWrite)
         {
             self.tell_writable(handle);
         }
+    }
+
+    fn hand_over(&mut self, datagram: Datagram<'_>) -> Option<Handle> {
+        let now = self.present();
+        let Datagram { socket, peer, data } = datagram;
+        self.endpoint.handle_datagram(now, socket, peer, data)
+    }
+
+    /// A server's handshakes are timed (T11), and one that begins has a slot of its own.
+    fn take_timed(&mut self, datagram: Datagram<'_>, proven: bool) -> Option<Handle> {
+        let begun = Instant::now();
+        let before = self.endpoint.stats();
+        let handle = self.hand_over(datagram);
+        let after = self.endpoint.stats();
+        let grown = |pick: fn(&Stats) -> u64| u32::from(pick(&after) > pick(&before));
+        let (accepted, retried) = (grown(|s| s.accepted), grown(|s| s.retries_sent));
+        if let Some(lobby) = &mut self.lobby {
+            let end = Instant::now();
+            lobby.share.note(end, end - begun, accepted, retried);
+        }
+        if let Some(handle) = handle.filter(|_| accepted > 0) {
+            self.marks.clear(handle);
+            if proven {
+                self.marks.set(handle, Mark::Proven);
+            }
+        }
+        handle
     }
 }
 

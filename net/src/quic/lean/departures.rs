@@ -40,6 +40,14 @@ impl Lean {
 
     /// Brings the counters up to date with the endpoint's statistics.
     pub(super) fn count(&mut self) {
+        let half_open = self.endpoint.half_open() + self.connecting;
+        self.counters.half_open.set(half_open as u64);
+        self.counters.connections.set(self.open as u64);
+        // Most turns change nothing but what is counted elsewhere.
+        let events = self.endpoint.events();
+        if std::mem::replace(&mut self.counted_events, events) == events {
+            return;
+        }
         let (stats, counters) = (self.endpoint.stats(), &self.counters);
         let grown = |pick: fn(&Stats) -> u64| pick(&stats) - pick(&self.counted);
         counters.retries_sent.add(grown(|s| s.retries_sent));
@@ -64,9 +72,6 @@ impl Lean {
             .drop_unroutable
             .add(grown(|s| s.dropped + s.strays));
         self.counted = stats;
-        let half_open = self.endpoint.half_open() + self.connecting;
-        counters.half_open.set(half_open as u64);
-        counters.connections.set(self.open as u64);
     }
 }
 

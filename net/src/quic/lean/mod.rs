@@ -75,6 +75,8 @@ pub struct Lean {
     counters: Arc<Counters>,
     /// What of the endpoint's statistics is in the counters.
     counted: Stats,
+    /// Their sum: it tells whether there is anything to count.
+    counted_events: u64,
     /// A client's handshakes under way.
     connecting: usize,
     open: usize,
@@ -134,6 +136,7 @@ impl Engine for Lean {
             closing: Vec::new(),
             counters: config.counters,
             counted: Stats::default(),
+            counted_events: 0,
             connecting: 0,
             open: 0,
             epoch: now,
@@ -146,9 +149,12 @@ impl Engine for Lean {
 
     fn receive(&mut self, now: Instant, datagram: Datagram<'_>, _out: &mut impl Outbound) {
         self.now = now;
+        if self.lobby.is_none() || !is_initial(datagram.data) {
+            return self.take(datagram, false);
+        }
         let standing = self.standing(&datagram);
         match &mut self.lobby {
-            Some(lobby) if is_initial(datagram.data) && standing != Standing::Connected => {
+            Some(lobby) if standing != Standing::Connected => {
                 let dropped = lobby.put_aside(&datagram, standing == Standing::Proven);
                 self.counters.drop_initial_backlog.add(dropped);
             }
@@ -157,7 +163,7 @@ impl Engine for Lean {
     }
 
     fn knows(&self, datagram: &Datagram<'_>) -> bool {
-        self.standing(datagram) == Standing::Connected
+        self.lobby.is_some() && self.standing(datagram) == Standing::Connected
     }
 
     fn set_behind(&mut self, behind: bool) {
