@@ -172,7 +172,8 @@ impl Client {
         self.command(Command::StoredUpTo(cursor)).await
     }
 
-    /// Says that the user has seen the chat up to the position of a message: blue tick.
+    /// Says that the user has seen the chat up to the position of a message of somebody else: blue tick. A mark
+    /// at the position of an own message waits until an entry behind it has come.
     ///
     /// # Errors
     /// [`ClientError::Stopped`].

@@ -8,13 +8,14 @@
 //! [`poll_timeout`](Session::poll_timeout).
 
 mod inbox;
+mod reads;
 mod receive;
 mod sends;
 #[cfg(test)]
 mod tests;
 mod transmit;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,6 +23,7 @@ use roadstead_proto::limits::PAYLOAD_BYTES_MAX;
 use roadstead_proto::{ChatId, DeviceId, ErrorCode, Position, UserId, VERSION, v1};
 
 use self::inbox::Inbox;
+use self::reads::Reads;
 use self::sends::Sends;
 use crate::error::{Cause, ClientError, SendError};
 use crate::event::{Disconnected, Event, SendFailure};
@@ -38,9 +40,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const ACK_DELAY: Duration = Duration::from_millis(15);
 /// A session that lasted this long was a good one: the next failure is the first again.
 const GOOD_SESSION: Duration = Duration::from_secs(10);
-/// Read marks that are remembered, to repeat them when a session was lost right after.
-const READS_MAX: usize = 64;
-
 /// The moment of an input. Time is an argument, so that tests decide it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Now {
@@ -106,10 +105,7 @@ pub(crate) struct Session {
     ack_ready: bool,
     /// Something must be heard until then.
     answer_due: Option<Instant>,
-    reads: BTreeMap<ChatId, Read>,
-    /// The highest position that this session was given, by its Hello, a delivery or an answer: of
-    /// a read mark beyond it the server would set only that much (P31).
-    given: Position,
+    reads: Reads,
     typing: Option<ChatId>,
     resume_token: Bytes,
     home: Option<Home>,
@@ -122,12 +118,6 @@ pub(crate) struct Session {
     records: Vec<Record>,
     events: VecDeque<Event>,
     actions: VecDeque<Action>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Read {
-    position: Position,
-    due: bool,
 }
 
 /// The first bits of the next first destination connection id (T9).
@@ -154,8 +144,7 @@ impl Session {
             ack_at: None,
             ack_ready: false,
             answer_due: None,
-            reads: BTreeMap::new(),
-            given: Position::ZERO,
+            reads: Reads::default(),
             typing: None,
             resume_token: Bytes::new(),
             home: None,
@@ -229,27 +218,8 @@ impl Session {
 
     /// The user has seen the chat up to the position.
     pub(crate) fn read(&mut self, chat: ChatId, position: Position) {
-        if self.is_foreign(chat) {
-            return;
-        }
-        if self
-            .reads
-            .get(&chat)
-            .is_some_and(|read| read.position >= position)
-        {
-            return;
-        }
-        self.reads.insert(
-            chat,
-            Read {
-                position,
-                due: true,
-            },
-        );
-        if self.reads.len() > READS_MAX {
-            let settled = self.reads.iter().find(|(_, read)| !read.due);
-            let dropped = settled.or(self.reads.iter().next()).map(|(chat, _)| *chat);
-            self.reads.remove(&dropped.expect("not empty"));
+        if !self.is_foreign(chat) {
+            self.reads.mark(chat, position);
         }
     }
 
@@ -259,9 +229,9 @@ impl Session {
         self.typing = now.then_some(chat);
     }
 
-    /// A pair's chat of two others: the server would end the session over it.
+    /// No chat of this user, as far as it is known who that is: the server would end the session over it.
     fn is_foreign(&self, chat: ChatId) -> bool {
-        let user = self.user.filter(|_| chat.users().is_some());
+        let user = self.user;
         user.is_some_and(|user| chat.peer_of(user).is_none())
     }
 
@@ -347,8 +317,7 @@ impl Session {
         self.ack_at = None;
         self.ack_ready = false;
         self.answer_due = None;
-        // A Read is not answered: those of a lost session are said again.
-        self.reads.values_mut().for_each(|read| read.due = true);
+        self.reads.end_session();
     }
 
     fn reconnect_delay(&mut self, now: Now, was: &State, cause: &Cause) -> Duration {

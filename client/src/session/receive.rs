@@ -97,7 +97,8 @@ impl Session {
             leave_at: None,
         };
         self.ack_at = None;
-        self.given = self.inbox.start_session(resync);
+        self.reads
+            .start_session(user, self.inbox.start_session(resync));
         if resync {
             self.records.push(Record::Cursor(Position::ZERO));
         }
@@ -156,7 +157,6 @@ impl Session {
 
     fn on_send_result(&mut self, result: &v1::SendResult) -> Result<(), Broken> {
         let position = position(&result.position)?;
-        self.given = self.given.max(position);
         self.confirm(
             result.number,
             result.message_id,
@@ -289,7 +289,7 @@ impl Session {
         cursor: Position,
         message: Option<Identity>,
     ) -> Result<Option<Arrived>, Broken> {
-        self.given = self.given.max(cursor);
+        self.reads.deliver(cursor);
         let tell = |entry, is_moved| Ok(Some(Arrived { entry, is_moved }));
         match self.inbox.arrive(cursor, message) {
             Arrival::New(entry) => tell(entry, false),

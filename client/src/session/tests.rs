@@ -2,6 +2,7 @@
 
 mod ending;
 mod opening;
+mod reading;
 mod receiving;
 mod sending;
 

@@ -57,13 +57,10 @@ impl Session {
     }
 
     fn take_read(&mut self) -> Option<v1::Read> {
-        let given = self.given;
-        let mut marks = self.reads.iter_mut();
-        let (chat, read) = marks.find(|(_, read)| read.due && read.position <= given)?;
-        read.due = false;
+        let (chat, position) = self.reads.poll_transmit()?;
         Some(v1::Read {
-            chat: chat_field(*chat),
-            position: field(read.position),
+            chat: chat_field(chat),
+            position: field(position),
         })
     }
 }

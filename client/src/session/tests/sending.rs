@@ -1,4 +1,4 @@
-//! Sends, read marks, typing.
+//! Sends and typing.
 
 use super::*;
 
@@ -101,40 +101,6 @@ fn r3_an_own_message_that_comes_back_confirms_its_send() {
         [Event::SendConfirmed(confirmation)] if confirmation.position == at(1, 4)
     ));
     assert_eq!(rig.saved.cursor, at(1, 4));
-}
-
-#[test]
-fn read_marks_only_grow_and_are_repeated_after_a_loss() {
-    let mut rig = Rig::active();
-    rig.receive(deliver(1, 5));
-    rig.session.read(chat(), at(1, 5));
-    rig.session.read(chat(), at(1, 3));
-    let sent = rig.sent();
-    assert!(matches!(sent.as_slice(), [Sent::Read(read)] if read.position == bytes(at(1, 5))));
-    rig.lose(Cause::Reset);
-    rig.pass_to_timeout();
-    rig.open(welcome());
-    assert!(
-        rig.sent().is_empty(),
-        "P31: this session was not given the position yet"
-    );
-    rig.receive(deliver(1, 5));
-    assert!(matches!(rig.sent().as_slice(), [Sent::Read(_)]));
-    assert!(rig.sent().is_empty());
-}
-
-#[test]
-fn read_marks_that_are_kept_have_a_limit() {
-    let mut rig = Rig::active();
-    rig.receive(deliver(1, 1));
-    for peer in 2..500 {
-        let peer = UserId::new(peer).expect("not 0");
-        rig.session.read(
-            ChatId::pair(UserId::new(ME).expect("not 0"), peer),
-            at(1, 1),
-        );
-    }
-    assert_eq!(rig.sent().len(), crate::session::READS_MAX);
 }
 
 #[test]
