@@ -119,20 +119,23 @@ impl Client {
     }
 
     /// Puts a message into a chat. Returns its number once the journal holds it: from then on it is
-    /// sent until the server confirms it, which [`Event::SendConfirmed`] tells. Waits while too many
-    /// messages are unconfirmed.
+    /// sent until the server confirms it, which [`Event::SendConfirmed`] tells, and known by this number in
+    /// every event. Never waits for the network.
     ///
     /// # Errors
-    /// [`ClientError`]: nothing was sent.
+    /// [`ClientError`]: nothing was sent. [`ClientError::OutboxFull`] (1,024 messages are unconfirmed),
+    /// [`ClientError::ChatFull`] (128 wait for a chat that takes none, or 512 for all such chats) and
+    /// [`ClientError::NumbersUnknown`] pass.
     pub async fn send(&self, chat: ChatId, payload: impl Into<Bytes>) -> Result<u64, ClientError> {
         self.submit(chat, payload.into(), None).await
     }
 
-    /// Puts a message into a chat and waits until the server has committed it. Somebody must read
-    /// [`Events`] meanwhile. Dropping the future does not take the message back.
+    /// Puts a message into a chat and waits until the server has committed it, which may take days if the chat
+    /// takes nothing. Somebody must read [`Events`] meanwhile. Dropping the future does not take the message
+    /// back.
     ///
     /// # Errors
-    /// [`ClientError`] if nothing was sent; inside, [`SendError`] if the message was given up.
+    /// [`ClientError`] if nothing was sent, as from [`send`](Self::send); inside, [`SendError`] if the message was given up.
     pub async fn send_confirmed(
         &self,
         chat: ChatId,
@@ -161,6 +164,19 @@ impl Client {
             .await
             .map_err(|_| ClientError::Stopped)?;
         answer.await.map_err(|_| ClientError::Stopped)?
+    }
+
+    /// Takes a message back that is not sent yet, or waits because its chat takes nothing
+    /// ([`Event::SendDelayed`]): true if it is certain that it was not committed and never will be. Then
+    /// [`Event::SendFailed`] says so, too. False if the server may have it, or there is no such message: what
+    /// became of it an event tells, or has told.
+    ///
+    /// # Errors
+    /// [`ClientError::Stopped`]: the message may be in the journal still.
+    pub async fn take_back(&self, number: u64) -> Result<bool, ClientError> {
+        let (reply, answer) = oneshot::channel();
+        self.command(Command::TakeBack(number, reply)).await?;
+        answer.await.map_err(|_| ClientError::Stopped)
     }
 
     /// Says that everything up to the cursor is stored durably, as [`Event::stored`] does for one

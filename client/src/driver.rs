@@ -47,8 +47,15 @@ pub(crate) enum Command {
     StoredUpTo(Position),
     Read(ChatId, Position),
     Typing(ChatId),
+    TakeBack(u64, oneshot::Sender<bool>),
     NetworkChanged,
     ShutDown(oneshot::Sender<()>),
+}
+
+/// What the application is told of its order once the journal holds what became of it.
+enum Reply {
+    Numbered(oneshot::Sender<Result<u64, ClientError>>, u64),
+    TakenBack(oneshot::Sender<bool>),
 }
 
 type Channels = (
@@ -75,7 +82,7 @@ pub(crate) struct Driver {
     stored: mpsc::UnboundedReceiver<u64>,
     events: mpsc::Sender<Event>,
     pending: VecDeque<Event>,
-    replies: Vec<(oneshot::Sender<Result<u64, ClientError>>, u64)>,
+    replies: Vec<Reply>,
     waiters: HashMap<u64, Waiter>,
     status: watch::Sender<Status>,
 }
@@ -184,8 +191,12 @@ impl Driver {
         if !records.is_empty() {
             self.write_down(records).await?;
         }
-        for (reply, number) in self.replies.drain(..) {
-            let _ = reply.send(Ok(number));
+        for reply in self.replies.drain(..) {
+            // Whoever no longer waits for the answer does not want it.
+            match reply {
+                Reply::Numbered(reply, number) => drop(reply.send(Ok(number))),
+                Reply::TakenBack(reply) => drop(reply.send(true)),
+            }
         }
         while let Some(event) = self.session.poll_event() {
             self.take_event(event);
@@ -306,9 +317,7 @@ impl Driver {
             input = self.link.next_input(may_read) => input,
             Some(entry) = self.stored.recv() => Input::Stored(entry),
             Some(command) = self.commands.recv() => Input::Command(command),
-            Some(submission) = self.submissions.recv(), if self.session.accepts_sends() => {
-                Input::Submission(submission)
-            }
+            Some(submission) = self.submissions.recv() => Input::Submission(submission),
             permit = self.events.reserve(), if !self.pending.is_empty() => match permit {
                 Ok(permit) => {
                     permit.send(self.pending.pop_front().expect("not empty"));
@@ -373,32 +382,29 @@ impl Driver {
     }
 
     /// Numbers a message and those that wait behind it, so that one sync serves them all.
-    fn submit(&mut self, now: Now, submission: Submission) {
-        let mut next = Some(submission);
-        for _ in 0..SUBMISSIONS_PER_TURN {
-            let Some(Submission {
-                chat,
-                payload,
-                reply,
-                waiter,
-            }) = next
-            else {
+    fn submit(&mut self, now: Now, first: Submission) {
+        self.number(now, first);
+        for _ in 1..SUBMISSIONS_PER_TURN {
+            let Ok(next) = self.submissions.try_recv() else {
                 return;
             };
-            match self.session.send(now, chat, payload) {
-                Ok(number) => {
-                    self.replies.push((reply, number));
-                    self.waiters.extend(waiter.map(|waiter| (number, waiter)));
-                }
-                Err(error) => drop(reply.send(Err(error))),
-            }
-            if !self.session.accepts_sends() {
-                return;
-            }
-            next = self.submissions.try_recv().ok();
+            self.number(now, next);
         }
-        if let Some(left) = next {
-            self.submit(now, left);
+    }
+
+    fn number(&mut self, now: Now, submission: Submission) {
+        let Submission {
+            chat,
+            payload,
+            reply,
+            waiter,
+        } = submission;
+        match self.session.send(now, chat, payload) {
+            Ok(number) => {
+                self.replies.push(Reply::Numbered(reply, number));
+                self.waiters.extend(waiter.map(|waiter| (number, waiter)));
+            }
+            Err(error) => drop(reply.send(Err(error))),
         }
     }
 
@@ -407,6 +413,13 @@ impl Driver {
             Command::StoredUpTo(cursor) => self.session.mark_stored_up_to(now, cursor),
             Command::Read(chat, position) => self.session.read(chat, position),
             Command::Typing(chat) => self.session.typing(chat),
+            Command::TakeBack(number, reply) => {
+                if self.session.take_back(now, number) {
+                    self.replies.push(Reply::TakenBack(reply));
+                } else {
+                    let _ = reply.send(false);
+                }
+            }
             Command::NetworkChanged => {
                 self.session.network_changed(now);
                 self.rebind();

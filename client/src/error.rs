@@ -37,6 +37,18 @@ pub enum ClientError {
         /// Most that the server takes.
         max: usize,
     },
+    /// As many messages are unconfirmed as the client keeps. Try again after one of them has been
+    /// [confirmed](crate::Event::SendConfirmed) or [given up](crate::Event::SendFailed).
+    #[error("too many messages are unconfirmed")]
+    OutboxFull,
+    /// As many messages wait for this chat as may, because the server takes no more of it at the moment.
+    /// Other chats have room.
+    #[error("too many messages wait for this chat, which takes none at the moment")]
+    ChatFull,
+    /// The journal is new, and the server has not said yet which numbers this device has used (R13). Try
+    /// again after [`Event::Connected`](crate::Event::Connected).
+    #[error("the server has not said yet which numbers this device has used")]
+    NumbersUnknown,
     /// The client has stopped: it was shut down, or the server ended the device's use of it for good.
     #[error("the client has stopped")]
     Stopped,
@@ -50,6 +62,7 @@ impl ClientError {
             Self::Config(_) | Self::Tls(_) | Self::PayloadTooLarge { .. } | Self::Stopped => {
                 Blame::Application
             }
+            Self::OutboxFull | Self::ChatFull | Self::NumbersUnknown => Blame::Service,
             Self::Journal(_) => Blame::Host,
         }
     }
@@ -57,7 +70,11 @@ impl ClientError {
     /// Whether the same call may succeed later without a change by the application.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Journal(JournalError::Io(_)))
+        match self {
+            Self::OutboxFull | Self::ChatFull | Self::NumbersUnknown => true,
+            Self::Journal(error) => matches!(error, JournalError::Io(_)),
+            _ => false,
+        }
     }
 }
 
@@ -91,6 +108,9 @@ pub enum SendError {
     /// It stayed unconfirmed longer than the client keeps messages.
     #[error("the message was not confirmed in time")]
     Expired,
+    /// The application took it back before the server had it.
+    #[error("the message was taken back")]
+    TakenBack,
     /// The client stopped first. The journal keeps the message for the next start.
     #[error("the client stopped before the message was confirmed")]
     Stopped,
@@ -101,7 +121,7 @@ impl SendError {
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Refused { .. } | Self::Stopped => Blame::Application,
+            Self::Refused { .. } | Self::TakenBack | Self::Stopped => Blame::Application,
             Self::Expired => Blame::Service,
         }
     }
@@ -183,11 +203,24 @@ mod tests {
     }
 
     #[test]
+    fn df1_p112_what_has_no_room_now_may_have_it_later() {
+        for error in [
+            ClientError::OutboxFull,
+            ClientError::ChatFull,
+            ClientError::NumbersUnknown,
+        ] {
+            assert!(error.is_retryable(), "{error}");
+        }
+        assert!(!ClientError::Stopped.is_retryable());
+    }
+
+    #[test]
     fn blame_falls_on_who_can_mend_it() {
         let full = ClientError::from(JournalError::Io(io::ErrorKind::StorageFull.into()));
         assert_eq!(full.blame(), Blame::Host);
         assert!(full.is_retryable());
         assert_eq!(ClientError::Stopped.blame(), Blame::Application);
+        assert_eq!(ClientError::OutboxFull.blame(), Blame::Service);
         assert_eq!(SendError::Expired.blame(), Blame::Service);
     }
 }

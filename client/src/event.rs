@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use roadstead_proto::{ChatId, DeviceId, MessageId, Position, UserId};
+use roadstead_proto::{ChatId, DeviceId, ErrorCode, MessageId, Position, UserId};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::error::{Cause, SendError};
@@ -41,6 +41,10 @@ pub enum Event {
     },
     /// A message is committed: single tick.
     SendConfirmed(Confirmation),
+    /// A message waits, because its chat takes none at the moment. It is sent again by itself;
+    /// [`Client::take_back`](crate::Client::take_back) takes it back. Told at each refusal of the message,
+    /// and once of each that waits behind it.
+    SendDelayed(SendDelay),
     /// A message was given up.
     SendFailed(SendFailure),
 }
@@ -121,7 +125,7 @@ pub struct Message {
     pub sender: UserId,
     /// The device that sent it.
     pub sender_device: DeviceId,
-    /// The sending device's number.
+    /// The number that the sending device sent it under: [`Confirmation::sent_as`] there.
     pub number: u64,
     /// Where the chat shows it: order a chat by this, never by arrival (R2).
     pub position: Position,
@@ -198,6 +202,9 @@ pub enum GapReason {
 pub struct Confirmation {
     /// The number that [`Client::send`](crate::Client::send) gave it.
     pub number: u64,
+    /// The number that it was committed under, which is [`Message::number`] on other devices. Another one if
+    /// the message was refused for a while before.
+    pub sent_as: u64,
     /// Its chat.
     pub chat: ChatId,
     /// Its identity.
@@ -206,6 +213,19 @@ pub struct Confirmation {
     pub position: Position,
     /// When the server accepted it, Unix time.
     pub server_time_ms: u64,
+}
+
+/// A message that waits for its chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SendDelay {
+    /// The number that [`Client::send`](crate::Client::send) gave it.
+    pub number: u64,
+    /// Its chat.
+    pub chat: ChatId,
+    /// Why the chat takes nothing: [`ErrorCode::RecipientFull`] or [`ErrorCode::ChatBusy`].
+    pub code: ErrorCode,
+    /// When the first message that waits for the chat is sent again, if a session is open then.
+    pub retry_in: Duration,
 }
 
 /// A message that was given up.

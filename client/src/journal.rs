@@ -33,6 +33,14 @@ pub enum Record {
     Settled(u64),
     /// Everything up to here is stored by the application.
     Cursor(Position),
+    /// A message goes to the server under another number from now on, or under none until it gets one:
+    /// what had its number before was refused, for good, while its chat takes nothing, or never left.
+    Renumbered {
+        /// The number of its [`Send`](Record::Send).
+        number: u64,
+        /// What it is sent as, 0 while it waits without a number.
+        sent_as: u64,
+    },
 }
 
 impl Record {
@@ -70,6 +78,8 @@ pub struct Saved {
     pub numbers_known: bool,
     /// Messages without an answer, by number.
     pub unconfirmed: BTreeMap<u64, Unconfirmed>,
+    /// Of those, the ones that go under another number, or under none as long as that is 0.
+    pub renumbered: BTreeMap<u64, u64>,
     /// The last inbox entry that is stored, with all before it.
     pub cursor: Position,
 }
@@ -90,8 +100,15 @@ impl Saved {
             }
             Record::Settled(number) => {
                 self.unconfirmed.remove(number);
+                self.renumbered.remove(number);
             }
             Record::Cursor(cursor) => self.cursor = *cursor,
+            Record::Renumbered { number, sent_as } => {
+                self.highest_number = self.highest_number.max(*sent_as);
+                if self.unconfirmed.contains_key(number) {
+                    self.renumbered.insert(*number, *sent_as);
+                }
+            }
         }
     }
 
@@ -105,6 +122,9 @@ impl Saved {
         }
         records.push(Record::Cursor(self.cursor));
         records.extend(self.unconfirmed.values().cloned().map(Record::Send));
+        let renumbered = self.renumbered.iter();
+        records
+            .extend(renumbered.map(|(&number, &sent_as)| Record::Renumbered { number, sent_as }));
         records
     }
 }
@@ -170,6 +190,22 @@ mod tests {
             .iter()
             .for_each(|record| again.apply(record));
         assert_eq!(again, saved);
+    }
+
+    #[test]
+    fn df1_p35_a_number_that_a_message_left_is_never_free_again() {
+        let mut saved = record::tests::sample_saved();
+        let renumbered = |number, sent_as| Record::Renumbered { number, sent_as };
+        assert!(renumbered(42, 90).must_be_durable());
+        saved.apply(&renumbered(42, 90));
+        assert_eq!(saved.highest_number, 90);
+        saved.apply(&renumbered(42, 0));
+        assert_eq!((saved.highest_number, saved.renumbered[&42]), (90, 0));
+        // Of a message that is settled nothing is left but the numbers.
+        saved.apply(&Record::Settled(42));
+        saved.apply(&renumbered(42, 91));
+        assert_eq!(saved.highest_number, 91);
+        assert!(!saved.renumbered.contains_key(&42));
     }
 
     #[test]

@@ -52,9 +52,14 @@ impl Backoff {
 
     /// The next delay, jittered.
     pub(crate) fn next(&mut self, jitter: &mut Jitter) -> Duration {
+        self.next_up_to(self.max, jitter)
+    }
+
+    /// The same, where a delay above `max` would be too long this time.
+    pub(crate) fn next_up_to(&mut self, max: Duration, jitter: &mut Jitter) -> Duration {
         let factor = 1u32 << self.failures.min(16);
         self.failures = self.failures.saturating_add(1);
-        jitter.upper_half(self.min.saturating_mul(factor).min(self.max))
+        jitter.upper_half(self.min.saturating_mul(factor).min(self.max).min(max))
     }
 
     pub(crate) fn reset(&mut self) {

@@ -94,7 +94,6 @@ pub(crate) struct Session {
     state: State,
     device: DeviceId,
     connect_counter: u64,
-    highest_number: u64,
     numbers_known: bool,
     user: Option<UserId>,
     payload_bytes_max: usize,
@@ -131,16 +130,16 @@ impl Session {
     /// A session that wants to connect at once. `saved` must name the device.
     pub(crate) fn new(now: Now, settings: Settings, saved: Saved) -> Self {
         let device = saved.device.expect("the shell names the device first");
+        let (deadline_ms, keep) = (settings.send_deadline_ms, settings.keep_unconfirmed);
         let mut session = Self {
             state: State::Wait { until: now.at },
             device,
             connect_counter: saved.connect_counter,
-            highest_number: saved.highest_number,
             numbers_known: saved.numbers_known,
             user: None,
             payload_bytes_max: PAYLOAD_BYTES_MAX,
-            sends: Sends::new(saved.unconfirmed, settings.send_deadline_ms),
             inbox: Inbox::new(saved.cursor),
+            sends: Sends::new(now, saved, deadline_ms, keep),
             ack_at: None,
             ack_ready: false,
             answer_due: None,
@@ -165,11 +164,6 @@ impl Session {
 
     // Commands of the application.
 
-    /// Whether `send` may be called: there is room, and it is known which numbers are free.
-    pub(crate) fn accepts_sends(&self) -> bool {
-        self.numbers_known && self.sends.has_room() && !self.is_stopped()
-    }
-
     /// Gives a message its number. It leaves once its record is durable and a session is open.
     pub(crate) fn send(
         &mut self,
@@ -177,22 +171,35 @@ impl Session {
         chat: ChatId,
         payload: Bytes,
     ) -> Result<u64, ClientError> {
-        assert!(self.accepts_sends(), "the shell asks first");
-        let max = self.payload_bytes_max;
-        if payload.len() > max {
-            let length = payload.len();
+        if self.is_stopped() {
+            return Err(ClientError::Stopped);
+        }
+        let (length, max) = (payload.len(), self.payload_bytes_max);
+        if length > max {
             return Err(ClientError::PayloadTooLarge { length, max });
         }
-        self.highest_number += 1;
+        if !self.numbers_known {
+            return Err(ClientError::NumbersUnknown);
+        }
+        self.sends.room_for(chat)?;
         let message = Unconfirmed {
-            number: self.highest_number,
+            number: 0,
             chat,
             payload,
             sent_unix_ms: now.unix_ms,
         };
-        self.records.push(Record::Send(message.clone()));
-        self.sends.push(message);
-        Ok(self.highest_number)
+        let number = self.sends.push(now, message);
+        self.tell_delays();
+        Ok(number)
+    }
+
+    /// Takes a message back, unless it may have been committed.
+    pub(crate) fn take_back(&mut self, now: Now, number: u64) -> bool {
+        let message = self.sends.take_back(now, number);
+        if let Some(message) = &message {
+            self.give_up(message, SendError::TakenBack);
+        }
+        message.is_some()
     }
 
     /// The application has stored the event of this entry.
@@ -317,6 +324,7 @@ impl Session {
         self.ack_at = None;
         self.ack_ready = false;
         self.answer_due = None;
+        self.sends.end_session();
         self.reads.end_session();
     }
 
@@ -358,7 +366,9 @@ impl Session {
                 self.abandon(now, Cause::TimedOut, ErrorCode::Unspecified);
             }
             State::Active { .. } => {
-                self.sends.handle_timeout(now.at);
+                for expired in self.sends.handle_timeout(now) {
+                    self.give_up(&expired, SendError::Expired);
+                }
                 self.ack_ready |= self.ack_at.take_if(|at| *at <= now.at).is_some();
             }
             _ => {}
@@ -367,7 +377,7 @@ impl Session {
 
     fn connect(&mut self, now: Now) {
         let keep_ms = u64::try_from(self.settings.keep_unconfirmed.as_millis()).unwrap_or(u64::MAX);
-        for expired in self.sends.expire(now.unix_ms.saturating_sub(keep_ms)) {
+        for expired in self.sends.expire(now, now.unix_ms.saturating_sub(keep_ms)) {
             self.give_up(&expired, SendError::Expired);
         }
         self.state = State::ExpectConnection;
@@ -383,7 +393,6 @@ impl Session {
     }
 
     fn give_up(&mut self, message: &Unconfirmed, error: SendError) {
-        self.records.push(Record::Settled(message.number));
         self.events.push_back(Event::SendFailed(SendFailure {
             number: message.number,
             chat: message.chat,
@@ -391,16 +400,28 @@ impl Session {
         }));
     }
 
+    fn tell_delays(&mut self) {
+        while let Some(delay) = self.sends.poll_delay() {
+            self.events.push_back(Event::SendDelayed(delay));
+        }
+    }
+
     // Outputs.
 
     /// What has to be durable before anything else is polled.
     pub(crate) fn poll_record(&mut self) -> Vec<Record> {
-        std::mem::take(&mut self.records)
+        let mut records = std::mem::take(&mut self.records);
+        records.extend(self.sends.take_records());
+        records
+    }
+
+    fn has_records(&self) -> bool {
+        !self.records.is_empty() || self.sends.has_records()
     }
 
     /// What the application is told.
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
-        assert!(self.records.is_empty(), "records first");
+        assert!(!self.has_records(), "records first");
         self.events.pop_front()
     }
 

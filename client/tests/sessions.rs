@@ -1,5 +1,7 @@
 //! The SDK against a server that speaks the protocol over real QUIC.
 
+#[path = "sessions/chats.rs"]
+mod chats;
 mod common;
 
 use std::sync::Arc;
@@ -400,6 +402,9 @@ async fn r13_a_device_that_lost_its_journal_continues_above_its_numbers() {
     }
     first.shutdown().await;
     let (second, _events) = Client::connect(config()).await.expect("starts");
+    let too_early = second.send(pair(1, 2), "y").await;
+    assert!(matches!(too_early, Err(ClientError::NumbersUnknown)));
+    second.wait_active().await.expect("connects");
     let sent = second.send_confirmed(pair(1, 2), "y").await;
     assert_eq!(sent.expect("runs").expect("committed").number, 4);
     let world = server.world();

@@ -73,11 +73,11 @@ fn config(edge: &Edge, user: u64) -> Result<Config> {
     Ok(config.device(DeviceId::new(1)?))
 }
 
-/// A device under way, and the writer's numbers of what it has not seen.
+/// A device under way, and the marks of what it has not seen.
 struct Reader {
     client: Client,
     events: Events,
-    missing: BTreeSet<u64>,
+    missing: BTreeSet<u32>,
 }
 
 async fn hold(readers: Vec<Config>, writer: Config, word: &Receiver<()>) -> Result<()> {
@@ -92,12 +92,13 @@ async fn hold(readers: Vec<Config>, writer: Config, word: &Receiver<()>) -> Resu
         });
     }
     let (client, mut events) = Client::connect(writer).await?;
+    client.wait_active().await?;
     let writer = UserId::new(WRITER)?;
-    for _ in 0..MESSAGES {
+    for mark in 0..MESSAGES {
         for (user, reader) in (WRITER + 1..).zip(&mut held) {
             let chat = ChatId::pair(writer, UserId::new(user)?);
-            let number = client.send(chat, vec![7; BYTES]).await?;
-            reader.missing.insert(number);
+            send(&client, &mut events, chat, mark).await?;
+            reader.missing.insert(mark);
         }
         store_what_came(&mut events);
     }
@@ -123,6 +124,22 @@ async fn hold(readers: Vec<Config>, writer: Config, word: &Receiver<()>) -> Resu
     Ok(())
 }
 
+/// Sends a message that bears a mark, as soon as there is room for it.
+async fn send(client: &Client, events: &mut Events, chat: ChatId, mark: u32) -> Result<()> {
+    let mut payload = vec![7; BYTES];
+    payload[..size_of::<u32>()].copy_from_slice(&mark.to_be_bytes());
+    loop {
+        match client.send(chat, payload.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.is_retryable() => {
+                let event = events.next().await;
+                event.context("the writer's client stopped")?.stored();
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 fn store_what_came(events: &mut Events) {
     while let Some(event) = events.try_next() {
         event.stored();
@@ -134,7 +151,11 @@ async fn read_all(reader: &mut Reader) -> Result<()> {
         let event = reader.events.next().await;
         let event = event.context("a slow reader's client stopped")?;
         if let Event::Message(message) = &event {
-            reader.missing.remove(&message.number);
+            let mark = message
+                .payload
+                .first_chunk()
+                .context("a message has a mark")?;
+            reader.missing.remove(&u32::from_be_bytes(*mark));
         }
         event.stored();
     }

@@ -46,6 +46,11 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
             out.put_u8(6);
             out.put_slice(cursor.as_bytes());
         }
+        Record::Renumbered { number, sent_as } => {
+            out.put_u8(7);
+            out.put_u64_le(*number);
+            out.put_u64_le(*sent_as);
+        }
     }
     let length = out.len() - start - HEADER_BYTES;
     assert!(
@@ -109,6 +114,10 @@ fn decode_body(kind: u8, mut body: &[u8]) -> Option<Record> {
         }),
         5 => Record::Settled(number(body)?),
         6 => Record::Cursor(Position::from_slice(body)?),
+        7 if body.len() == 16 => Record::Renumbered {
+            number: body.get_u64_le(),
+            sent_as: body.get_u64_le(),
+        },
         _ => return None,
     })
 }
@@ -157,6 +166,15 @@ pub(super) mod tests {
             send(42, b""),
             Record::Settled(41),
             Record::Cursor(Position::new(1, [2; 10], 3)),
+            send(43, b"waits"),
+            Record::Renumbered {
+                number: 42,
+                sent_as: 44,
+            },
+            Record::Renumbered {
+                number: 43,
+                sent_as: 0,
+            },
         ]
     }
 
@@ -169,6 +187,25 @@ pub(super) mod tests {
             bytes.extend_from_slice(b"what follows");
             assert_eq!(decode(&bytes), Decoded::Record(record, length));
         }
+    }
+
+    /// The bytes of a journal that an application has: they are read for ever.
+    #[test]
+    fn df1_p35_the_bytes_of_a_renumbered_message_are_these() {
+        let mut bytes = Vec::new();
+        let record = Record::Renumbered {
+            number: 0x0102,
+            sent_as: 0x0304,
+        };
+        encode(&record, &mut bytes);
+        let body = [7, 2, 1, 0, 0, 0, 0, 0, 0, 4, 3, 0, 0, 0, 0, 0, 0];
+        assert_eq!(bytes[..4], [17, 0, 0, 0]);
+        assert_eq!(bytes[HEADER_BYTES..], body);
+        let mut longer = Vec::new();
+        longer.extend_from_slice(&18u32.to_le_bytes());
+        longer.extend_from_slice(&checksum(18, &[&body[..], &[0]].concat()).to_le_bytes());
+        longer.extend_from_slice(&[&body[..], &[0]].concat());
+        assert_eq!(decode(&longer), Decoded::Unknown(7), "of a newer version");
     }
 
     #[test]

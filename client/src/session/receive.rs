@@ -17,6 +17,10 @@ const NODE_HINTS_MAX: usize = 16;
 /// Events that wait for the application before typing is left out.
 const EVENTS_BEFORE_TYPING: usize = 64;
 
+/// The highest number that a server may name: a device that sends a million messages a second from there on
+/// has some for 140,000 years.
+const NUMBER_MAX: u64 = 1 << 62;
+
 /// An entry that the application has to be told of.
 #[derive(Debug, Clone, Copy)]
 struct Arrived {
@@ -71,7 +75,7 @@ impl Session {
     fn on_active(&mut self, now: Now, body: v1::server_frame::Body) -> Result<(), Broken> {
         use v1::server_frame::Body;
         match body {
-            Body::SendResult(result) => self.on_send_result(&result),
+            Body::SendResult(result) => self.on_send_result(now, &result),
             Body::Deliver(deliver) => self.on_deliver(now, deliver),
             Body::ReceiptUpdate(update) => self.on_receipt(now, &update),
             Body::Gap(gap) => self.on_gap(now, &gap),
@@ -103,7 +107,7 @@ impl Session {
             self.records.push(Record::Cursor(Position::ZERO));
         }
         self.take_hints(&welcome);
-        self.take_numbers(welcome.highest_number);
+        self.take_numbers(welcome.highest_number)?;
         let limits = welcome.limits.unwrap_or_default();
         if limits.payload_bytes_max > 0 {
             self.payload_bytes_max = usize::try_from(limits.payload_bytes_max)
@@ -114,7 +118,9 @@ impl Session {
             0 => u32::MAX,
             max => max,
         };
-        self.sends.start_session(in_flight_max);
+        let reads_after = u64::from(v1::ServerCapability::FinalChatRefusals as u32);
+        let reads_after = welcome.capabilities & reads_after != 0;
+        self.sends.start_session(now, in_flight_max, reads_after);
         self.resume_token = own(&welcome.resume_token);
         self.events.push_back(Event::Connected(Connected {
             user,
@@ -146,18 +152,23 @@ impl Session {
         self.node_hints = hints.map(ToString::to_string).collect();
     }
 
-    fn take_numbers(&mut self, highest: Option<u64>) {
-        let highest = highest.unwrap_or(0).max(self.highest_number);
-        if highest > self.highest_number || !self.numbers_known {
-            self.highest_number = highest;
-            self.numbers_known = true;
-            self.records.push(Record::Numbers(highest));
+    fn take_numbers(&mut self, highest: Option<u64>) -> Result<(), Broken> {
+        let known = self.sends.highest();
+        let highest = highest.unwrap_or(0).max(known);
+        if highest > NUMBER_MAX {
+            return Err("no number is left");
         }
+        if highest > known || !self.numbers_known {
+            self.numbers_known = true;
+            self.sends.learn_highest(highest);
+        }
+        Ok(())
     }
 
-    fn on_send_result(&mut self, result: &v1::SendResult) -> Result<(), Broken> {
+    fn on_send_result(&mut self, now: Now, result: &v1::SendResult) -> Result<(), Broken> {
         let position = position(&result.position)?;
         self.confirm(
+            now,
             result.number,
             result.message_id,
             position,
@@ -167,14 +178,21 @@ impl Session {
     }
 
     /// Whether the number was waited for.
-    fn confirm(&mut self, number: u64, id: u64, position: Position, server_time_ms: u64) -> bool {
-        let Some(message) = self.sends.confirm(number) else {
+    fn confirm(
+        &mut self,
+        now: Now,
+        sent_as: u64,
+        id: u64,
+        position: Position,
+        server_time_ms: u64,
+    ) -> bool {
+        let Some(committed) = self.sends.confirm(now, sent_as) else {
             return false;
         };
-        self.records.push(Record::Settled(number));
         self.events.push_back(Event::SendConfirmed(Confirmation {
-            number,
-            chat: message.chat,
+            number: committed.message.number,
+            sent_as: committed.sent_as,
+            chat: committed.message.chat,
             id: MessageId::new(id),
             position,
             server_time_ms,
@@ -185,16 +203,15 @@ impl Session {
     fn on_error(&mut self, now: Now, error: v1::Error) {
         let code = ErrorCode::try_from(error.code).unwrap_or(ErrorCode::Unspecified);
         if error.number != 0 {
-            if let Refusal::GivenUp(message) = self.sends.refuse(now.at, &error, &mut self.jitter) {
-                let message_text = error.message;
-                self.give_up(
-                    &message,
-                    SendError::Refused {
-                        code,
-                        message: message_text,
-                    },
-                );
+            if let Refusal::GivenUp(message) = self.sends.refuse(now, &error, &mut self.jitter) {
+                let words = error.message;
+                let refused = SendError::Refused {
+                    code,
+                    message: words,
+                };
+                self.give_up(&message, refused);
             }
+            self.tell_delays();
             return;
         }
         // The close that follows names the cause too; this is for when it is lost.
@@ -229,6 +246,7 @@ impl Session {
         let own = message.sender_device == self.device && Some(message.sender) == self.user;
         if own
             && self.confirm(
+                now,
                 message.number,
                 id.get(),
                 chat_position,

@@ -3,26 +3,59 @@
 //! Messages leave in the order of their numbers. When the server refuses number n for now, it refuses
 //! everything above n too until a number up to n comes again (P39), so the whole of the rest is sent
 //! again from the lowest refused number: that keeps the order of a chat (R16).
+//!
+//! A refusal that belongs to a chat is final for its number and pauses that chat alone (P112, [`chat`]). What
+//! waits there has no number, and gets one above all that were used when the chat is tried again. So the
+//! numbers under way lie within a short span, however long something waits (P37).
+//!
+//! Behind all of it is the question which messages may have been committed. One that was attempted under its
+//! number is *open* until that number has its final answer, in whatever session: only then it may get another
+//! number or be taken back (P113). In a chat the open ones come first, then those with a number that were not
+//! attempted, then those without, all in the order of the application.
 
-use std::collections::BTreeMap;
+mod chat;
+mod pausing;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use roadstead_proto::limits::{SENDS_IN_FLIGHT_BYTES_MAX, SENDS_IN_FLIGHT_MAX};
-use roadstead_proto::{ErrorCode, v1};
+use roadstead_proto::limits::{SEND_ANSWERS_KEPT, SENDS_IN_FLIGHT_BYTES_MAX, SENDS_IN_FLIGHT_MAX};
+use roadstead_proto::{ChatId, ErrorCode, v1};
 
-use crate::journal::Unconfirmed;
+use self::chat::Chat;
+use self::pausing::delay;
+use super::Now;
+use crate::error::ClientError;
+use crate::event::SendDelay;
+use crate::journal::{Record, Saved, Unconfirmed};
 use crate::pace::{Backoff, Budget, Jitter};
 
-/// Unconfirmed messages that are kept at once. Beyond it `send` waits: an application that is offline
+/// Unconfirmed messages that are kept at once. Beyond it `send` fails: an application that is offline
 /// for long keeps the rest itself.
 pub(crate) const UNCONFIRMED_MAX: usize = 1024;
+/// Of those, what may wait for one chat that takes nothing: an eighth, which is more than anybody writes to
+/// somebody who does not answer.
+pub(crate) const CHAT_WAITING_MAX: usize = UNCONFIRMED_MAX / 8;
+/// Of those, what may wait for all such chats together: half, so that the other chats have room whatever
+/// these do.
+pub(crate) const WAITING_MAX: usize = UNCONFIRMED_MAX / 2;
 
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(30);
 
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct Sends {
-    unconfirmed: BTreeMap<u64, Unconfirmed>,
+    /// Messages that have a number, by that number: open, or about to leave.
+    numbered: BTreeMap<u64, Numbered>,
+    /// Chats that take nothing, or did not a moment ago.
+    chats: BTreeMap<ChatId, Chat>,
+    /// The highest number of each chat that was refused for a while in this session.
+    refused: BTreeMap<ChatId, u64>,
+    /// The highest number used.
+    highest: u64,
     /// Every number below was transmitted in this session.
     transmit_from: u64,
     window: u64,
@@ -30,6 +63,25 @@ pub(crate) struct Sends {
     backoff: Backoff,
     budget: Budget,
     deadline_ms: u32,
+    keep: Duration,
+    is_active: bool,
+    /// The server reads [`v1::Send::after`].
+    reads_after: bool,
+    /// The lowest number that was settled without its record being durable for certain.
+    settled: Option<u64>,
+    records: Vec<Record>,
+    delays: VecDeque<SendDelay>,
+}
+
+/// A message under the number that it is sent as.
+#[derive(Debug)]
+struct Numbered {
+    message: Unconfirmed,
+    /// What was known to be refused of its chat when it got its place behind it: also when it is sent again,
+    /// or it would overtake what was refused since.
+    after: u64,
+    /// It was sent under this number, in this session or an earlier one.
+    is_open: bool,
 }
 
 /// Numbers from `from` on were refused for now and go out again at `at`.
@@ -39,6 +91,13 @@ struct Retry {
     at: Instant,
 }
 
+/// A message that the server has committed, and the number under which it did.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Committed {
+    pub(crate) message: Unconfirmed,
+    pub(crate) sent_as: u64,
+}
+
 /// What became of a refused number.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -46,53 +105,152 @@ pub(crate) enum Refusal {
     Unknown,
     /// It will be sent again.
     Retried,
+    /// Its message will be sent again under another number, when its chat takes messages again.
+    Delayed,
     /// It is given up.
     GivenUp(Unconfirmed),
 }
 
 impl Sends {
-    pub(crate) fn new(unconfirmed: BTreeMap<u64, Unconfirmed>, deadline_ms: u32) -> Self {
-        Self {
-            unconfirmed,
+    pub(crate) fn new(now: Now, saved: Saved, deadline_ms: u32, keep: Duration) -> Self {
+        let mut sends = Self {
+            numbered: BTreeMap::new(),
+            chats: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            highest: saved.highest_number,
             transmit_from: 0,
             window: SENDS_IN_FLIGHT_MAX as u64,
             retry: None,
             backoff: Backoff::new(RETRY_MIN, RETRY_MAX),
             budget: Budget::new(),
             deadline_ms,
+            keep,
+            is_active: false,
+            reads_after: false,
+            settled: None,
+            records: Vec::new(),
+            delays: VecDeque::new(),
+        };
+        let mut waiting = BTreeSet::new();
+        for (number, message) in saved.unconfirmed {
+            let sent_as = saved.renumbered.get(&number).copied().unwrap_or(number);
+            let waits_behind = waiting.contains(&message.chat);
+            if sent_as == 0 || waits_behind {
+                waiting.insert(message.chat);
+                // A crash cut the records of a chat short: what is behind one without a number has none.
+                if sent_as != 0 {
+                    sends.record(Record::Renumbered { number, sent_as: 0 });
+                }
+                sends.wait(now, message, false);
+            } else {
+                sends.number(sent_as, message, true);
+            }
+        }
+        sends
+    }
+
+    /// The highest number used.
+    pub(crate) fn highest(&self) -> u64 {
+        self.highest
+    }
+
+    /// Numbers up to this one were used by an earlier life of the device.
+    pub(crate) fn learn_highest(&mut self, number: u64) {
+        self.highest = self.highest.max(number);
+        self.record(Record::Numbers(self.highest));
+    }
+
+    /// Whether another message to the chat may be kept.
+    ///
+    /// # Errors
+    /// [`ClientError::OutboxFull`], or [`ClientError::ChatFull`] if the chat takes nothing and has its share.
+    pub(crate) fn room_for(&self, chat: ChatId) -> Result<(), ClientError> {
+        let waiting: usize = self.chats.values().map(Chat::len).sum();
+        if self.numbered.len() + waiting >= UNCONFIRMED_MAX {
+            return Err(ClientError::OutboxFull);
+        }
+        match self.chats.get(&chat) {
+            Some(held) if !held.is_holding(self.under_way(chat)) => Ok(()),
+            Some(held) if held.len() >= CHAT_WAITING_MAX => Err(ClientError::ChatFull),
+            Some(_) if waiting >= WAITING_MAX => Err(ClientError::ChatFull),
+            _ => Ok(()),
         }
     }
 
-    pub(crate) fn has_room(&self) -> bool {
-        self.unconfirmed.len() < UNCONFIRMED_MAX
+    /// Gives a message to the chat the next number of the application, by which it is known from now on. It goes
+    /// to the server under that number, too, unless it has to wait.
+    pub(crate) fn push(&mut self, now: Now, mut message: Unconfirmed) -> u64 {
+        self.highest += 1;
+        message.number = self.highest;
+        let number = self.highest;
+        self.record(Record::Send(message.clone()));
+        let chat = message.chat;
+        let held = self.chats.get(&chat);
+        if held.is_some_and(|held| held.is_holding(self.under_way(chat))) {
+            self.record(Record::Renumbered { number, sent_as: 0 });
+            self.wait(now, message, false);
+            self.tell(now, chat);
+            self.tend(now, chat);
+        } else {
+            self.number(number, message, false);
+        }
+        number
     }
 
-    pub(crate) fn push(&mut self, message: Unconfirmed) {
-        self.unconfirmed.insert(message.number, message);
-    }
-
-    /// A session is open: everything unanswered goes out again, from the lowest number (P38).
-    pub(crate) fn start_session(&mut self, in_flight_max: u32) {
+    /// A session is open: everything open goes out again, from the lowest number (P38). Where a chat paused
+    /// while a number of it was open, that number goes behind those that were refused before it: their kept
+    /// answers are what makes the server refuse it, too, if it has not executed it.
+    pub(crate) fn start_session(&mut self, now: Now, in_flight_max: u32, reads_after: bool) {
         self.transmit_from = 0;
         self.retry = None;
         self.backoff.reset();
         self.window = u64::from(in_flight_max).clamp(1, SENDS_IN_FLIGHT_MAX as u64);
+        self.reads_after = reads_after;
+        self.is_active = true;
+        // The server remembers them for a session.
+        self.refused.clear();
+        for numbered in self.numbered.values_mut() {
+            numbered.after = 0;
+        }
+        let refused: Vec<_> = self.chats.values_mut().map(Chat::take_refused).collect();
+        for (number, message) in refused.into_iter().flatten() {
+            self.number(number, message, true);
+        }
+        self.tend_all(now);
+    }
+
+    /// The session is lost, or gone to.
+    pub(crate) fn end_session(&mut self) {
+        self.is_active = false;
     }
 
     /// Takes out what was sent before `oldest_unix_ms`. Only between sessions, when no number is
     /// awaited by the server.
-    pub(crate) fn expire(&mut self, oldest_unix_ms: u64) -> Vec<Unconfirmed> {
-        let old = |message: &Unconfirmed| message.sent_unix_ms < oldest_unix_ms;
-        let numbers: Vec<u64> = self
-            .unconfirmed
-            .values()
-            .filter(|message| old(message))
+    pub(crate) fn expire(&mut self, now: Now, oldest_unix_ms: u64) -> Vec<Unconfirmed> {
+        let numbered = self.numbered.values().map(|numbered| &numbered.message);
+        let numbered = numbered.filter(|message| message.sent_unix_ms < oldest_unix_ms);
+        let waiting = self.chats.values();
+        let old: BTreeSet<u64> = numbered
             .map(|message| message.number)
+            .chain(waiting.flat_map(|chat| chat.sent_before(oldest_unix_ms)))
             .collect();
-        numbers
-            .iter()
-            .filter_map(|number| self.unconfirmed.remove(number))
-            .collect()
+        let expired = old.into_iter().filter_map(|number| self.take(number));
+        let expired = expired.collect();
+        self.tend_all(now);
+        expired
+    }
+
+    /// Takes a message back, if it is certain that it was not and will not be committed (P113).
+    pub(crate) fn take_back(&mut self, now: Now, number: u64) -> Option<Unconfirmed> {
+        let mut numbered = self.numbered.values();
+        if numbered.any(|numbered| numbered.message.number == number && numbered.is_open) {
+            return None;
+        }
+        let message = self.take(number)?;
+        // Of the records of a message only its `Settled` is not durable at once; this one is, and carries it.
+        self.record(Record::Numbers(self.highest));
+        self.tend(now, message.chat);
+        Some(message)
     }
 
     /// The next frame to send.
@@ -103,292 +261,183 @@ impl Sends {
         if self.retry.is_some() {
             return None;
         }
-        let lowest = *self.unconfirmed.first_key_value()?.0;
-        let (number, message) = self.unconfirmed.range(self.transmit_from..).next()?;
-        if *number >= lowest + self.window {
+        let lowest = *self.numbered.first_key_value()?.0;
+        let number = *self.numbered.range(self.transmit_from..).next()?.0;
+        if number >= lowest.saturating_add(self.window) {
             return None;
         }
-        let under_way = self.unconfirmed.range(..*number);
-        let bytes: usize = under_way.map(|(_, one)| one.payload.len()).sum();
+        let under_way = self.numbered.range(..number);
+        let bytes: usize = under_way.map(|(_, one)| one.message.payload.len()).sum();
         if bytes >= SENDS_IN_FLIGHT_BYTES_MAX {
             return None;
         }
         self.transmit_from = number + 1;
+        let numbered = self.numbered.get_mut(&number).expect("found above");
+        numbered.is_open = true;
         Some(v1::Send {
-            number: *number,
-            chat: message.chat.as_bytes().to_vec().into(),
-            payload: message.payload.clone(),
+            number,
+            chat: numbered.message.chat.as_bytes().to_vec().into(),
+            payload: numbered.message.payload.clone(),
             deadline_ms: self.deadline_ms,
-            after: 0,
+            after: if self.reads_after { numbered.after } else { 0 },
         })
     }
 
     /// Whether the server owes an answer.
     pub(crate) fn awaits_answer(&self) -> bool {
-        self.retry.is_none()
-            && self
-                .unconfirmed
-                .range(..self.transmit_from)
-                .next()
-                .is_some()
+        let mut transmitted = self.numbered.range(..self.transmit_from);
+        self.retry.is_none() && transmitted.next().is_some()
     }
 
     /// The server has committed it.
-    pub(crate) fn confirm(&mut self, number: u64) -> Option<Unconfirmed> {
-        let message = self.unconfirmed.remove(&number)?;
+    pub(crate) fn confirm(&mut self, now: Now, sent_as: u64) -> Option<Committed> {
+        let message = self.numbered.remove(&sent_as)?.message;
         self.backoff.reset();
-        Some(message)
+        if let Some(chat) = self.chats.get_mut(&message.chat) {
+            chat.succeed();
+        }
+        self.settle(message.number, Some(sent_as));
+        self.tend(now, message.chat);
+        Some(Committed { message, sent_as })
     }
 
     /// The server has refused it.
-    pub(crate) fn refuse(
-        &mut self,
-        now: Instant,
-        error: &v1::Error,
-        jitter: &mut Jitter,
-    ) -> Refusal {
+    pub(crate) fn refuse(&mut self, now: Now, error: &v1::Error, jitter: &mut Jitter) -> Refusal {
         let number = error.number;
-        if !self.unconfirmed.contains_key(&number) {
+        if !self.numbered.contains_key(&number) {
             return Refusal::Unknown;
         }
-        if !error.retryable {
-            let message = self.unconfirmed.remove(&number);
-            return Refusal::GivenUp(message.expect("found above"));
+        if error.retryable {
+            self.retry_from(now.at, error, jitter);
+            return Refusal::Retried;
         }
-        let at = match self.retry {
-            // One refusal brings one for every number behind it: they make one round.
-            Some(retry) => retry.at,
-            None => self.retry_at(now, error, jitter),
-        };
-        let from = self.retry.map_or(number, |retry| retry.from.min(number));
-        self.retry = Some(Retry { from, at });
-        Refusal::Retried
+        let message = self.numbered.remove(&number).expect("found above").message;
+        let chat = message.chat;
+        if !error.code().refuses_chat_for_now() {
+            self.settle(message.number, Some(number));
+            self.tend(now, chat);
+            return Refusal::GivenUp(message);
+        }
+        self.note_refusal(chat, number);
+        let refused = (message.number, chat);
+        let paused = self.chats.entry(chat).or_insert_with(Chat::new);
+        paused.refuse(now.at, message, error, jitter);
+        self.delays.extend(delay(now.at, paused, refused));
+        self.withdraw(now, chat);
+        self.tell(now, chat);
+        self.tend(now, chat);
+        Refusal::Delayed
     }
 
-    fn retry_at(&mut self, now: Instant, error: &v1::Error, jitter: &mut Jitter) -> Instant {
-        let own = self.backoff.next(jitter);
+    /// The server refuses everything from the number on for now.
+    fn retry_from(&mut self, now: Instant, error: &v1::Error, jitter: &mut Jitter) {
         let asked = Duration::from_millis(u64::from(error.retry_after_ms));
         // What the server asks for is a minimum, and the same for many clients: jitter goes on top.
-        let delay = match ErrorCode::try_from(error.code) {
-            Ok(ErrorCode::InFlightLimit) if asked.is_zero() => own / 4,
-            _ => own.max(asked + jitter.upper_half(asked / 2)),
+        let asked_until = now + asked + jitter.upper_half(asked / 2);
+        let at = match self.retry {
+            // One refusal brings one for every number behind it: they make one round.
+            Some(retry) => retry.at.max(asked_until),
+            None => {
+                let own = self.backoff.next(jitter);
+                let soon = error.code() == ErrorCode::InFlightLimit && asked.is_zero();
+                let own = if soon { own / 4 } else { own };
+                self.budget.spend(now) + own.max(asked_until - now)
+            }
         };
-        self.budget.spend(now) + delay
+        let from = self.retry.map_or(u64::MAX, |retry| retry.from);
+        self.retry = Some(Retry {
+            from: from.min(error.number),
+            at,
+        });
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.retry.map(|retry| retry.at)
+        let chats = self.chats.values().filter_map(Chat::poll_timeout);
+        chats.chain(self.retry.map(|retry| retry.at)).min()
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if let Some(retry) = self.retry.take_if(|retry| retry.at <= now) {
+    /// Time has passed in a session: what is given up by it.
+    pub(crate) fn handle_timeout(&mut self, now: Now) -> Vec<Unconfirmed> {
+        if let Some(retry) = self.retry.take_if(|retry| retry.at <= now.at) {
             self.transmit_from = self.transmit_from.min(retry.from);
         }
+        let chats = self.chats.values();
+        let old: Vec<u64> = chats.flat_map(|chat| chat.expired(now.at)).collect();
+        let expired = old.into_iter().filter_map(|number| self.take(number));
+        let expired = expired.collect();
+        self.tend_all(now);
+        expired
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use roadstead_proto::{ChatId, UserId};
-
-    use super::*;
-
-    fn message(number: u64) -> Unconfirmed {
-        let user = UserId::new(1).expect("not 0");
-        Unconfirmed {
-            number,
-            chat: ChatId::pair(user, user),
-            payload: Bytes::from(number.to_string()),
-            sent_unix_ms: number,
+    /// What has to be durable before anything is sent.
+    ///
+    /// The record of a settled message is not at once. If a crash loses it the message is sent again, and gets
+    /// the same answer as long as the server has it: so it becomes durable before a number may leave that
+    /// takes that answer's place.
+    pub(crate) fn take_records(&mut self) -> Vec<Record> {
+        let lowest = self.numbered.first_key_value().map(|(lowest, _)| *lowest);
+        if let (Some(settled), Some(lowest)) = (self.settled, lowest)
+            && lowest.saturating_add(SENDS_IN_FLIGHT_MAX as u64) > settled + SEND_ANSWERS_KEPT
+        {
+            self.record(Record::Numbers(self.highest));
         }
+        std::mem::take(&mut self.records)
     }
 
-    fn sends(numbers: impl IntoIterator<Item = u64>) -> Sends {
-        let messages = numbers.into_iter().map(|number| (number, message(number)));
-        let mut sends = Sends::new(messages.collect(), 0);
-        sends.start_session(128);
-        sends
+    pub(crate) fn has_records(&self) -> bool {
+        !self.records.is_empty()
     }
 
-    fn transmitted(sends: &mut Sends) -> Vec<u64> {
-        std::iter::from_fn(|| sends.poll_transmit())
-            .map(|send| send.number)
-            .collect()
+    /// What the application is to be told of a message that waits.
+    pub(crate) fn poll_delay(&mut self) -> Option<SendDelay> {
+        self.delays.pop_front()
     }
 
-    fn refusal(number: u64, code: ErrorCode, retry_after_ms: u32) -> v1::Error {
-        v1::Error {
-            number,
-            retry_after_ms,
-            ..code.frame("")
+    // The parts of the above.
+
+    fn record(&mut self, record: Record) {
+        if record.must_be_durable() {
+            self.settled = None;
         }
+        self.records.push(record);
     }
 
-    #[test]
-    fn p36_sends_leave_in_number_order_once() {
-        let mut sends = sends([3, 1, 2]);
-        assert_eq!(transmitted(&mut sends), [1, 2, 3]);
-        assert_eq!(transmitted(&mut sends), [0; 0]);
+    /// A message is done with.
+    fn settle(&mut self, number: u64, sent_as: Option<u64>) {
+        self.record(Record::Settled(number));
+        self.settled = self.settled.into_iter().chain(sent_as).min();
     }
 
-    #[test]
-    fn p37_the_window_is_a_span_from_the_oldest_unanswered() {
-        let mut sends = sends(1..=300);
-        assert_eq!(transmitted(&mut sends).len(), 128);
-        for number in 2..=128 {
-            sends.confirm(number);
-        }
-        assert_eq!(transmitted(&mut sends), [0; 0], "1 is still out");
-        sends.confirm(1);
-        assert_eq!(transmitted(&mut sends), (129..=256).collect::<Vec<_>>());
+    /// Takes a message out, wherever it is, by the application's number.
+    fn take(&mut self, number: u64) -> Option<Unconfirmed> {
+        let mut numbered = self.numbered.iter();
+        let sent_as = numbered.find(|(_, one)| one.message.number == number);
+        let sent_as = sent_as.map(|(sent_as, _)| *sent_as);
+        let message = match sent_as {
+            Some(sent_as) => self.numbered.remove(&sent_as).map(|one| one.message),
+            None => self.chats.values_mut().find_map(|chat| chat.take(number)),
+        };
+        let message = message?;
+        self.settle(number, sent_as);
+        Some(message)
     }
 
-    #[test]
-    fn p37_the_servers_smaller_window_is_kept() {
-        let mut sends = sends(1..=10);
-        sends.start_session(4);
-        assert_eq!(transmitted(&mut sends), [1, 2, 3, 4]);
-        sends.start_session(0);
-        assert_eq!(
-            transmitted(&mut sends),
-            [1],
-            "a nonsensical limit does not stop the client"
-        );
+    fn number(&mut self, sent_as: u64, message: Unconfirmed, is_open: bool) {
+        let after = self.refused.get(&message.chat).copied().unwrap_or(0);
+        let after = if is_open { 0 } else { after };
+        let numbered = Numbered {
+            message,
+            after,
+            is_open,
+        };
+        self.numbered.insert(sent_as, numbered);
     }
 
-    #[test]
-    fn p39_a_refusal_for_now_is_retried_from_the_lowest_number_in_order() {
-        let now = Instant::now();
-        let mut jitter = Jitter::new(1);
-        let mut sends = sends(1..=5);
-        transmitted(&mut sends);
-        sends.confirm(1);
-        for number in [3, 2, 4, 5] {
-            let error = refusal(number, ErrorCode::StoreUnavailable, 1_000);
-            assert_eq!(sends.refuse(now, &error, &mut jitter), Refusal::Retried);
-        }
-        sends.push(message(6));
-        assert_eq!(transmitted(&mut sends), [0; 0], "nothing overtakes");
-        let at = sends.poll_timeout().expect("a retry is due");
-        assert!(
-            at >= now + Duration::from_millis(1_250),
-            "no sooner than asked, and jittered"
-        );
-        sends.handle_timeout(at);
-        assert_eq!(transmitted(&mut sends), [2, 3, 4, 5, 6]);
-    }
-
-    #[test]
-    fn p53_a_user_above_its_rate_waits_as_long_as_it_is_told() {
-        let mut now = Instant::now();
-        let mut jitter = Jitter::new(1);
-        let mut sends = sends(1..=3);
-        transmitted(&mut sends);
-        sends.confirm(1);
-        for _ in 0..4 {
-            sends.refuse(now, &refusal(2, ErrorCode::RateLimited, 7_000), &mut jitter);
-            sends.refuse(
-                now,
-                &refusal(3, ErrorCode::StoreUnavailable, 250),
-                &mut jitter,
-            );
-            let at = sends.poll_timeout().expect("a retry is due");
-            assert!(at >= now + Duration::from_secs(7), "{:?}", at - now);
-            now = at;
-            sends.handle_timeout(now);
-            assert_eq!(transmitted(&mut sends), [2, 3]);
-        }
-    }
-
-    #[test]
-    fn r26_one_round_costs_one_unit_however_many_are_refused() {
-        let now = Instant::now();
-        let mut jitter = Jitter::new(1);
-        let mut sends = sends(1..=100);
-        transmitted(&mut sends);
-        for number in 1..=100 {
-            let error = refusal(number, ErrorCode::Overloaded, 0);
-            sends.refuse(now, &error, &mut jitter);
-        }
-        let at = sends.poll_timeout().expect("due");
-        assert!(at <= now + RETRY_MIN, "the first round is quick");
-    }
-
-    #[test]
-    fn r26_rounds_grow_apart_until_a_send_succeeds() {
-        let mut now = Instant::now();
-        let mut jitter = Jitter::new(1);
-        let mut sends = sends([1, 2]);
-        let mut delays = Vec::new();
-        for _ in 0..6 {
-            transmitted(&mut sends);
-            sends.refuse(now, &refusal(1, ErrorCode::Overloaded, 0), &mut jitter);
-            let at = sends.poll_timeout().expect("due");
-            delays.push(at - now);
-            now = at;
-            sends.handle_timeout(now);
-        }
-        assert!(delays[5] > 8 * delays[0], "{delays:?}");
-        transmitted(&mut sends);
-        sends.confirm(1);
-        sends.refuse(now, &refusal(2, ErrorCode::Overloaded, 0), &mut jitter);
-        assert!(sends.poll_timeout().expect("due") <= now + RETRY_MIN);
-    }
-
-    #[test]
-    fn a_refusal_for_good_is_given_up_and_holds_nobody_up() {
-        let now = Instant::now();
-        let mut sends = sends([1, 2]);
-        transmitted(&mut sends);
-        let error = refusal(1, ErrorCode::UserUnknown, 0);
-        let mut jitter = Jitter::new(1);
-        assert_eq!(
-            sends.refuse(now, &error, &mut jitter),
-            Refusal::GivenUp(message(1))
-        );
-        assert_eq!(sends.poll_timeout(), None);
-        assert_eq!(sends.refuse(now, &error, &mut jitter), Refusal::Unknown);
-    }
-
-    #[test]
-    fn p38_a_new_session_sends_everything_unanswered_again() {
-        let mut sends = sends(1..=4);
-        transmitted(&mut sends);
-        sends.confirm(2);
-        sends.refuse(
-            Instant::now(),
-            &refusal(3, ErrorCode::Overloaded, 60_000),
-            &mut Jitter::new(1),
-        );
-        sends.start_session(128);
-        assert_eq!(transmitted(&mut sends), [1, 3, 4]);
-    }
-
-    #[test]
-    fn r3_old_messages_expire() {
-        let mut sends = sends(1..=4);
-        let expired: Vec<u64> = sends.expire(3).iter().map(|old| old.number).collect();
-        assert_eq!(expired, [1, 2]);
-        assert_eq!(transmitted(&mut sends), [3, 4]);
-    }
-
-    #[test]
-    fn p37_large_messages_wait_for_answers_though_there_are_few() {
-        let mut sends = Sends::new(BTreeMap::new(), 0);
-        let large = vec![7; SENDS_IN_FLIGHT_BYTES_MAX / 4];
-        for number in 1..=6 {
-            let payload = Bytes::from(large.clone());
-            sends.push(Unconfirmed {
-                payload,
-                ..message(number)
-            });
-        }
-        sends.start_session(128);
-        let sent = std::iter::from_fn(|| sends.poll_transmit()).count();
-        assert_eq!(sent, 4, "a send that begins below the limit is taken");
-        sends.confirm(1);
-        assert_eq!(sends.poll_transmit().map(|send| send.number), Some(5));
-        assert_eq!(sends.poll_transmit(), None);
+    fn wait(&mut self, now: Now, message: Unconfirmed, is_told: bool) {
+        let age = now.unix_ms.saturating_sub(message.sent_unix_ms);
+        let left = self.keep.saturating_sub(Duration::from_millis(age));
+        let expires_at = now.at.checked_add(left);
+        let chat = self.chats.entry(message.chat).or_insert_with(Chat::new);
+        chat.wait(message, expires_at, is_told);
     }
 }

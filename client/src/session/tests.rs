@@ -2,9 +2,11 @@
 
 mod ending;
 mod opening;
+mod order;
 mod reading;
 mod receiving;
 mod sending;
+mod server;
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,7 @@ use bytes::Bytes;
 use roadstead_proto::{ChatId, DeviceId, ErrorCode, MessageId, Position, UserId, v1};
 
 use super::{Action, Home, Now, Session, Settings};
-use crate::error::{Cause, SendError};
+use crate::error::{Cause, ClientError, SendError};
 use crate::event::Event;
 use crate::journal::{Record, Saved};
 use v1::client_frame::Body as Sent;
@@ -176,6 +178,7 @@ fn welcome() -> v1::Welcome {
             sends_in_flight_max: 128,
             payload_bytes_max: 1_000,
         }),
+        capabilities: 1,
         heartbeat_interval_ms: 120_000,
         resume_token: Bytes::from_static(b"resume"),
         home_prefix: Some(v1::HomePrefix {

@@ -11,7 +11,7 @@ impl Session {
     /// The next frame to send. Acknowledgements go ahead of reads, and both ahead of new sends.
     pub(crate) fn poll_transmit(&mut self, now: Now) -> Option<v1::ClientFrame> {
         use v1::client_frame::Body;
-        assert!(self.records.is_empty(), "records first");
+        assert!(!self.has_records(), "records first");
         if let Some(hello) = self.hello.take() {
             return Some(frame(Body::Hello(hello)));
         }

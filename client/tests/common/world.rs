@@ -1,6 +1,6 @@
 //! The test server's state: users, devices, inboxes, answers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -23,7 +23,9 @@ type Key = (u64, u32);
 pub(crate) struct Device {
     pub(crate) inbox: BTreeMap<Position, Body>,
     pub(crate) acked: Position,
-    answers: BTreeMap<u64, (Bytes, v1::SendResult)>,
+    answers: BTreeMap<u64, (Bytes, Result<v1::SendResult, ErrorCode>)>,
+    /// Chats that refused something for a while in this session, and the highest number of it (R16).
+    refused: BTreeMap<Bytes, u64>,
     /// After a refusal of this number for now, nothing above it is taken (P39).
     gate: Option<u64>,
     delivered: Position,
@@ -41,6 +43,8 @@ pub(crate) struct World {
     pub(crate) acks: usize,
     /// Refusals for the next sends that are not refused anyhow.
     pub(crate) refusals: VecDeque<ErrorCode>,
+    /// Users who have no room.
+    pub(crate) full: BTreeSet<u64>,
     /// Sends that are committed but not answered.
     pub(crate) swallow_answers: bool,
     pub(crate) refuse_resume: bool,
@@ -58,6 +62,7 @@ impl Default for World {
             sends: Vec::new(),
             acks: 0,
             refusals: VecDeque::new(),
+            full: BTreeSet::new(),
             swallow_answers: false,
             refuse_resume: false,
             changed: Arc::new(Notify::new()),
@@ -137,6 +142,7 @@ impl World {
         let cursor = Position::from_field(&hello.cursor).expect("the SDK's");
         let resync = cursor != Position::ZERO && cursor.generation() != generation;
         device.gate = None;
+        device.refused.clear();
         device.delivered = cursor;
         let highest = device.answers.keys().next_back().copied().unwrap_or(0);
         let _ = door.send(frame(Body::Welcome(v1::Welcome {
@@ -150,6 +156,7 @@ impl World {
                 length: 3,
             }),
             resume_token: Bytes::from(user.to_string()),
+            capabilities: u64::from(v1::ServerCapability::FinalChatRefusals as u32),
             ..v1::Welcome::default()
         })));
         if resync {
@@ -180,30 +187,32 @@ impl World {
 
     fn on_send(&mut self, key: Key, send: v1::Send, door: &Door) {
         self.sends.push(send.number);
-        if let Some(code) = self.refusal(key, &send) {
-            let _ = door.send(frame(Body::Error(v1::Error {
-                number: send.number,
-                ..code.frame("as told")
-            })));
-            return;
-        }
-        let known = self.device(key).answers.get(&send.number);
-        let answer = match known {
-            Some((_, answer)) => answer.clone(),
-            None => self.commit(key, &send),
+        let answer = match self.refusal(key, &send) {
+            Some(code) => Err(code),
+            None => self.execute(key, &send),
         };
-        if !self.swallow_answers {
-            let _ = door.send(frame(Body::SendResult(answer)));
+        match answer {
+            Err(code) => {
+                let error = v1::Error {
+                    number: send.number,
+                    retry_after_ms: 50,
+                    ..code.frame("as told")
+                };
+                let _ = door.send(frame(Body::Error(error)));
+            }
+            Ok(_) if self.swallow_answers => {}
+            Ok(result) => drop(door.send(frame(Body::SendResult(result)))),
         }
     }
 
+    /// What is refused before the store sees it.
     fn refusal(&mut self, key: Key, send: &v1::Send) -> Option<ErrorCode> {
         let device = self.devices.get_mut(&key).expect("registered");
-        if let Some((payload, _)) = device.answers.get(&send.number) {
-            return (*payload != send.payload).then_some(ErrorCode::NumberReused);
+        if device.answers.contains_key(&send.number) {
+            return None;
         }
         if device.gate.is_some_and(|gate| send.number > gate) {
-            return Some(ErrorCode::StoreUnavailable);
+            return Some(ErrorCode::EarlierRefused);
         }
         device.gate = None;
         let code = self.refusals.pop_front()?;
@@ -211,6 +220,38 @@ impl World {
             self.device(key).gate = Some(send.number);
         }
         Some(code)
+    }
+
+    /// The number's answer, which it keeps.
+    fn execute(&mut self, key: Key, send: &v1::Send) -> Result<v1::SendResult, ErrorCode> {
+        if let Some((payload, answer)) = self.device(key).answers.get(&send.number) {
+            if *payload != send.payload {
+                return Err(ErrorCode::NumberReused);
+            }
+            if answer.is_err() {
+                self.note_refusal(key, send);
+            }
+            let device = self.device(key);
+            return device.answers[&send.number].1.clone();
+        }
+        let known = self.device(key).refused.get(&send.chat).copied();
+        let is_behind = known.is_some_and(|number| send.after < number && send.number > number);
+        let peer = peer_of(&send.chat, key);
+        let answer = if is_behind || self.full.contains(&peer) {
+            self.note_refusal(key, send);
+            Err(ErrorCode::RecipientFull)
+        } else {
+            Ok(self.commit(key, send))
+        };
+        let kept = (send.payload.clone(), answer.clone());
+        self.device(key).answers.insert(send.number, kept);
+        answer
+    }
+
+    fn note_refusal(&mut self, key: Key, send: &v1::Send) {
+        let refused = &mut self.device(key).refused;
+        let highest = refused.entry(send.chat.clone()).or_default();
+        *highest = send.number.max(*highest);
     }
 
     fn commit(&mut self, key: Key, send: &v1::Send) -> v1::SendResult {
@@ -230,9 +271,6 @@ impl World {
             payload: send.payload.clone(),
             number: send.number,
         };
-        let kept = (send.payload.clone(), result.clone());
-        let device = self.device(key);
-        device.answers.insert(send.number, kept);
         for recipient in self.recipients(&send.chat, key) {
             let cursor = bytes(position);
             let envelope = Some(envelope.clone());
@@ -249,9 +287,7 @@ impl World {
     }
 
     fn recipients(&self, chat: &Bytes, sender: Key) -> Vec<Key> {
-        let chat = ChatId::from_slice(chat).expect("the SDK's");
-        let peer = chat.peer_of(UserId::new(sender.0).expect("not 0"));
-        let peer = peer.map_or(0, UserId::get);
+        let peer = peer_of(chat, sender);
         let concerned = |key: &&Key| **key != sender && (key.0 == peer || key.0 == sender.0);
         self.devices.keys().filter(concerned).copied().collect()
     }
@@ -366,6 +402,12 @@ impl World {
             }
         }
     }
+}
+
+fn peer_of(chat: &Bytes, sender: Key) -> u64 {
+    let chat = ChatId::from_slice(chat).expect("the SDK's");
+    let peer = chat.peer_of(UserId::new(sender.0).expect("not 0"));
+    peer.map_or(0, UserId::get)
 }
 
 fn frame(body: Body) -> Out {

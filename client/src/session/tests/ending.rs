@@ -44,7 +44,8 @@ fn p45_a_replaced_session_does_not_fight_back() {
         [Event::Disconnected(disconnected)] if disconnected.retry_in.is_none()
     ));
     assert_eq!(rig.session.poll_timeout(), None);
-    assert!(!rig.session.accepts_sends());
+    let refused = rig.session.send(rig.now, chat(), Bytes::new());
+    assert!(matches!(refused, Err(ClientError::Stopped)));
 }
 
 #[test]

@@ -83,7 +83,8 @@ fn a_resume_token_takes_the_place_of_a_signed_one_until_it_is_refused() {
 #[test]
 fn r13_a_device_without_a_journal_asks_for_its_numbers_first() {
     let mut rig = Rig::with(Saved::default());
-    assert!(!rig.session.accepts_sends());
+    let too_early = rig.session.send(rig.now, chat(), Bytes::new());
+    assert!(matches!(too_early, Err(ClientError::NumbersUnknown)));
     // The first attempt dies before its Welcome: the question stays open.
     rig.connect("token");
     let mut rig = Rig::with(rig.saved);
@@ -93,9 +94,21 @@ fn r13_a_device_without_a_journal_asks_for_its_numbers_first() {
         highest_number: Some(41),
         ..welcome()
     }));
-    assert!(rig.session.accepts_sends());
     // Known for good, even if the process dies now.
     assert!(rig.saved.numbers_known);
     assert_eq!(rig.send("next"), 42);
     assert_eq!(rig.saved.highest_number, 42);
+}
+
+/// Peer input: no sum of it may overflow.
+#[test]
+fn r13_a_server_that_leaves_no_number_is_left() {
+    let mut rig = Rig::with(Saved::default());
+    rig.connect("token");
+    rig.receive(Body::Welcome(v1::Welcome {
+        highest_number: Some(u64::MAX),
+        ..welcome()
+    }));
+    assert!(!rig.session.is_active());
+    assert!(!rig.saved.numbers_known);
 }

@@ -136,3 +136,115 @@ fn r3_messages_older_than_a_week_are_given_up_at_the_next_connection() {
     ));
     assert!(rig.saved.unconfirmed.is_empty());
 }
+
+/// Sends one message and hears that its chat takes none; its number.
+fn delayed(rig: &mut Rig) -> u64 {
+    let number = rig.send("waits");
+    rig.sent();
+    rig.take_events();
+    rig.receive(error(ErrorCode::RecipientFull, number));
+    number
+}
+
+#[test]
+fn df1_p112_a_message_that_waits_is_told_and_keeps_its_number_for_the_application() {
+    let mut rig = Rig::active();
+    let number = delayed(&mut rig);
+    let events = rig.take_events();
+    assert!(matches!(
+        events.as_slice(),
+        [Event::SendDelayed(delay)]
+            if delay.number == number && delay.chat == chat() && delay.code == ErrorCode::RecipientFull
+    ));
+    assert!(rig.session.is_active(), "the session goes on");
+    rig.pass_to_timeout();
+    let sent = rig.sent();
+    let [Sent::Send(send)] = sent.as_slice() else {
+        panic!("{sent:?}");
+    };
+    assert_eq!((send.number, send.after), (number + 1, number));
+    rig.receive(result(send.number));
+    assert!(matches!(
+        rig.take_events().as_slice(),
+        [Event::SendConfirmed(it)] if (it.number, it.sent_as) == (number, number + 1)
+    ));
+    assert!(rig.saved.unconfirmed.is_empty());
+}
+
+#[test]
+fn df1_p112_what_is_said_depends_on_what_the_server_understands() {
+    let mut rig = Rig::new();
+    rig.open(v1::Welcome {
+        capabilities: 0,
+        ..welcome()
+    });
+    delayed(&mut rig);
+    rig.pass_to_timeout();
+    assert!(matches!(rig.sent().as_slice(), [Sent::Send(send)] if send.after == 0));
+}
+
+/// A server of the first version: its refusal holds everything, and says so.
+#[test]
+fn df1_p44_a_full_recipient_of_an_old_server_is_retried_as_it_says() {
+    let mut rig = Rig::active();
+    rig.send("a");
+    rig.sent();
+    rig.take_events();
+    let Body::Error(refused) = error(ErrorCode::RecipientFull, 1) else {
+        unreachable!()
+    };
+    rig.receive(Body::Error(v1::Error {
+        retryable: true,
+        ..refused
+    }));
+    assert!(rig.take_events().is_empty());
+    rig.pass_to_timeout();
+    assert_eq!(numbers(&rig.sent()), [1]);
+}
+
+#[test]
+fn df1_p113_what_is_taken_back_is_told_and_settled() {
+    let mut rig = Rig::active();
+    let number = delayed(&mut rig);
+    rig.take_events();
+    assert!(rig.session.take_back(rig.now, number));
+    rig.drain();
+    assert!(matches!(
+        rig.take_events().as_slice(),
+        [Event::SendFailed(failure)]
+            if (failure.number, &failure.error) == (number, &SendError::TakenBack)
+    ));
+    assert!(rig.saved.unconfirmed.is_empty());
+    assert!(!rig.session.take_back(rig.now, number), "it is gone");
+    let out = rig.send("on its way");
+    rig.pass_to_timeout();
+    assert_eq!(rig.sent().len(), 1);
+    assert!(!rig.session.take_back(rig.now, out));
+    assert!(rig.saved.unconfirmed.contains_key(&out));
+}
+
+#[test]
+fn df1_p41_a_message_that_waits_is_given_up_within_the_session() {
+    let mut rig = Rig::active();
+    let number = delayed(&mut rig);
+    rig.pass(Duration::from_secs(7 * 24 * 3600) + Duration::from_secs(1));
+    assert!(matches!(
+        rig.take_events().as_slice(),
+        [Event::SendDelayed(_), Event::SendFailed(failure)]
+            if (failure.number, &failure.error) == (number, &SendError::Expired)
+    ));
+    assert!(rig.session.is_active());
+    assert!(rig.saved.unconfirmed.is_empty());
+}
+
+#[test]
+fn df1_p112_a_full_outbox_is_an_error_and_no_wait() {
+    let mut rig = Rig::active();
+    let kept = std::iter::from_fn(|| rig.session.send(rig.now, chat(), Bytes::new()).ok());
+    assert_eq!(kept.count(), crate::session::sends::UNCONFIRMED_MAX);
+    let full = rig.session.send(rig.now, chat(), Bytes::new());
+    assert!(matches!(full, Err(ClientError::OutboxFull)));
+    assert_eq!(numbers(&rig.sent()).len(), 128);
+    rig.receive(result(1));
+    assert_eq!(rig.send("there is room again"), 1_025);
+}
