@@ -6,7 +6,9 @@ mod tests;
 use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{Event as Terminal, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use roadstead_client::{ChatId, DeviceId, Event, GapReason, MessageId, Position, UserId};
+use roadstead_client::{
+    ChatId, DeviceId, ErrorCode, Event, GapReason, MessageId, Position, SendDelay, UserId,
+};
 
 use crate::history::Record;
 
@@ -23,6 +25,8 @@ pub(crate) enum Effect {
     Send(String),
     Read(Position),
     Typing,
+    /// The message of this number is not to be sent.
+    TakeBack(u64),
     Quit,
 }
 
@@ -55,6 +59,8 @@ pub(crate) struct Line {
     /// `None` until it is committed: then it stands at the end.
     position: Option<Position>,
     pub(crate) failure: Option<String>,
+    /// Why it waits, if its chat takes none at the moment.
+    pub(crate) delay: Option<&'static str>,
     pub(crate) text: String,
 }
 
@@ -153,10 +159,12 @@ impl App {
             } => {
                 let own = sender == self.user && device == self.device;
                 let sent_by = (!own).then_some((sender, device));
-                // Under another id if the server's store was restored (R3).
+                // Under another id if the server's store was restored (R3), and under another number if it was
+                // refused for a while before.
                 let same = |line: &Line| {
-                    let same_number = line.sender == sent_by && line.number == number;
-                    same_number && (own || line.text == text)
+                    let same_number = line.number == number && (own || line.text == text);
+                    let same_place = own && line.position == Some(position);
+                    line.sender == sent_by && (same_number || same_place)
                 };
                 let known = |line: &Line| line.id == Some(id) || same(line);
                 if let Some(line) = self.lines.iter_mut().find(|line| known(line)) {
@@ -170,6 +178,7 @@ impl App {
                         mine: sender == self.user,
                         position: Some(position),
                         failure: None,
+                        delay: None,
                         text,
                     });
                 }
@@ -179,9 +188,13 @@ impl App {
                 None => self.lines.push(Line::sent(number, text)),
             },
             Record::Confirmed { number, position } => {
-                self.own_or_lost(number).position = Some(position);
+                let line = self.own_or_lost(number);
+                (line.position, line.delay) = (Some(position), None);
             }
-            Record::Failed { number, why } => self.own_or_lost(number).failure = Some(why),
+            Record::Failed { number, why } => {
+                let line = self.own_or_lost(number);
+                (line.failure, line.delay) = (Some(why), None);
+            }
             Record::Receipt {
                 user,
                 delivered,
@@ -234,6 +247,7 @@ impl App {
             Event::Typing { chat, user } if *chat == self.chat() && *user == self.peer => {
                 self.typing_until = Some(now + TYPING_SHOWN);
             }
+            Event::SendDelayed(delay) if delay.chat == self.chat() => self.delay(*delay),
             Event::Message(message) if message.chat != self.chat() => {
                 self.notice = Some(format!("user {} wrote in another chat", message.sender));
             }
@@ -247,6 +261,32 @@ impl App {
             _ => {}
         }
         self.read_mark()
+    }
+
+    fn delay(&mut self, delay: SendDelay) {
+        let why = match delay.code {
+            ErrorCode::RecipientFull => "waiting: recipient has no room",
+            ErrorCode::ChatBusy => "waiting: too much at once",
+            _ => "waiting",
+        };
+        if let Some(line) = self.own(delay.number) {
+            line.delay = Some(why);
+        }
+    }
+
+    /// The last message that is not answered: it may still be taken back.
+    pub(crate) fn last_waiting(&self) -> Option<u64> {
+        let mut own = self.lines.iter().rev().filter(|line| line.sender.is_none());
+        let waiting = own.find(|line| line.position.is_none() && line.failure.is_none())?;
+        Some(waiting.number)
+    }
+
+    /// What could not be sent, for another try.
+    pub(crate) fn put_back(&mut self, text: String) {
+        if self.input.is_empty() {
+            self.cursor = text.chars().count();
+            self.input = text;
+        }
     }
 
     /// What the user looks at is read.
@@ -287,6 +327,13 @@ impl App {
             KeyCode::Esc => return vec![Effect::Quit],
             KeyCode::Char('c' | 'd') if control => return vec![Effect::Quit],
             KeyCode::Char('u') if control => self.clear(),
+            KeyCode::Char('z') if control => {
+                return self
+                    .last_waiting()
+                    .map(Effect::TakeBack)
+                    .into_iter()
+                    .collect();
+            }
             KeyCode::Char(_) if control => {}
             KeyCode::Char(c) => {
                 self.insert(c);
@@ -364,6 +411,7 @@ impl Line {
             mine: true,
             position: None,
             failure: None,
+            delay: None,
             text,
         }
     }

@@ -98,8 +98,17 @@ impl Chat {
                     self.history.append(&record)?;
                     self.app.restore(record);
                 }
-                Err(error) => self.app.notice(error.to_string()),
+                Err(error) => {
+                    self.app.notice(error.to_string());
+                    self.app.put_back(text);
+                }
             },
+            // An event says that it was.
+            Effect::TakeBack(number) => {
+                if let Ok(false) = self.client.take_back(number).await {
+                    self.app.notice("it may have arrived already".into());
+                }
+            }
             // A client that has stopped says so by its events.
             Effect::Read(position) => drop(self.client.read(chat, position).await),
             Effect::Typing => drop(self.client.typing(chat).await),

@@ -13,9 +13,12 @@ use serde::Serialize;
 /// A development token is signed anew for every login, so it need not live long.
 const TOKEN_VALID_S: u64 = 3_600;
 
+const KEYS: &str = "Keys: Enter sends. Ctrl-Z takes the last message back that is not on its way, for example \
+one to somebody who has no room. Ctrl-U clears the line, Up and Down scroll, Esc leaves.";
+
 /// Chat with one other user in the terminal.
 #[derive(Debug, Parser)]
-#[command(name = "roadstead-chat", version)]
+#[command(name = "roadstead-chat", version, after_help = KEYS)]
 pub(crate) struct Arguments {
     /// Who you are: a user id.
     #[arg(long)]

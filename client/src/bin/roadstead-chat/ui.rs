@@ -48,7 +48,11 @@ fn status_line(app: &App, now: Instant) -> Line<'static> {
         let text = format!(" user {} is typing…", app.peer);
         return Line::styled(text, Style::new().fg(Color::Cyan));
     }
-    let text = app.notice.as_deref().unwrap_or("Enter sends, Esc leaves");
+    let keys = match app.last_waiting() {
+        Some(_) => "Enter sends, Ctrl-Z takes back, Esc leaves",
+        None => "Enter sends, Esc leaves",
+    };
+    let text = app.notice.as_deref().unwrap_or(keys);
     Line::styled(format!(" {text}"), Style::new().fg(Color::DarkGray))
 }
 
@@ -89,8 +93,9 @@ fn message_rows(app: &App, line: &app::Line, width: usize) -> Vec<Line<'static>>
         .map(|row| Line::from(format!("{row}    ")).right_aligned())
         .collect();
     lines.push(Line::from(vec![Span::raw(last), ticks(app.ticks(line))]).right_aligned());
-    if let Some(why) = &line.failure {
-        let style = Style::new().fg(Color::Red);
+    let failure = line.failure.as_deref().map(|why| (why, Color::Red));
+    if let Some((why, colour)) = failure.or(line.delay.map(|why| (why, Color::Yellow))) {
+        let style = Style::new().fg(colour);
         lines.push(Line::styled(format!("{} ", clean(why)), style).right_aligned());
     }
     lines
@@ -244,7 +249,7 @@ mod tests {
                 "                     there ✓✓",
                 "                      kept ✓",
                 "                on its way …",
-                " Enter sends, Esc leaves",
+                " Enter sends, Ctrl-Z takes bac",
                 "┌────────────────────────────┐",
                 "│                            │",
                 "└────────────────────────────┘",
@@ -291,6 +296,22 @@ mod tests {
         let rows = rows(&screen(&app, 30, 12));
         assert_eq!(rows[8], " user 2 is typing…");
         assert!(rows[6].ends_with('✗') && rows[7].ends_with("nobody has that id"));
+    }
+
+    #[test]
+    fn df1_p112_a_message_that_waits_says_why_and_how_to_take_it_back() {
+        let mut app = talk();
+        let delay = roadstead_client::SendDelay {
+            number: 4,
+            chat: app.chat(),
+            code: roadstead_client::ErrorCode::RecipientFull,
+            retry_in: std::time::Duration::from_secs(30),
+        };
+        app.handle_event(&roadstead_client::Event::SendDelayed(delay), Instant::now());
+        let rows = rows(&screen(&app, 50, 12));
+        assert!(rows[6].ends_with("on its way …"), "{rows:?}");
+        assert!(rows[7].ends_with("waiting: recipient has no room"));
+        assert_eq!(rows[8], " Enter sends, Ctrl-Z takes back, Esc leaves");
     }
 
     #[test]

@@ -114,6 +114,77 @@ fn a_failure_is_shown() {
     assert_eq!(app.ticks(&app.lines()[0]), Ticks::Failed);
 }
 
+fn control(app: &mut App, c: char) -> Vec<Effect> {
+    let key = KeyEvent::new(KeyCode::Char(c), KeyModifiers::CONTROL);
+    app.handle_terminal(&Terminal::Key(key), Instant::now())
+}
+
+#[test]
+fn df1_p113_the_last_message_that_is_not_answered_can_be_taken_back() {
+    let mut app = app();
+    assert!(control(&mut app, 'z').is_empty(), "there is none");
+    for number in 1..=3 {
+        sent(&mut app, number, "hello");
+    }
+    app.restore(Record::Confirmed {
+        number: 3,
+        position: position(5),
+    });
+    assert_eq!(control(&mut app, 'z'), [Effect::TakeBack(2)]);
+    let why = "the message was taken back".to_owned();
+    app.restore(Record::Failed { number: 2, why });
+    assert_eq!(control(&mut app, 'z'), [Effect::TakeBack(1)]);
+}
+
+#[test]
+fn df1_p112_why_a_message_waits_is_shown_until_it_is_answered() {
+    let mut app = app();
+    sent(&mut app, 1, "hello");
+    let mut delay = SendDelay {
+        number: 1,
+        chat: app.chat(),
+        code: ErrorCode::RecipientFull,
+        retry_in: Duration::from_secs(30),
+    };
+    app.handle_event(&Event::SendDelayed(delay), Instant::now());
+    let why = Some("waiting: recipient has no room");
+    assert_eq!(app.lines()[0].delay, why);
+    delay.chat = ChatId::pair(user(1), user(3));
+    delay.code = ErrorCode::ChatBusy;
+    app.handle_event(&Event::SendDelayed(delay), Instant::now());
+    assert_eq!(app.lines()[0].delay, why, "that was another chat");
+    app.restore(Record::Confirmed {
+        number: 1,
+        position: position(5),
+    });
+    assert_eq!(app.lines()[0].delay, None);
+    // It went under another number, and comes back as an entry.
+    app.restore(Record::Message {
+        id: MessageId::new(9),
+        sender: user(1),
+        device: DeviceId::new(5).expect("not 0"),
+        number: 8,
+        position: position(5),
+        text: "hello".into(),
+    });
+    assert_eq!(texts(&app), ["hello"]);
+}
+
+#[test]
+fn df1_p112_what_finds_no_room_stands_in_the_line_again() {
+    let mut app = app();
+    type_text(&mut app, "hello");
+    assert_eq!(
+        press(&mut app, KeyCode::Enter),
+        [Effect::Send("hello".into())]
+    );
+    app.put_back("hello".into());
+    press(&mut app, KeyCode::Backspace);
+    assert_eq!(app.input, "hell");
+    app.put_back("something else was typed meanwhile".into());
+    assert_eq!(app.input, "hell");
+}
+
 #[test]
 fn p22_a_repeat_changes_nothing() {
     let mut app = app();
