@@ -6,6 +6,7 @@ use hashbrown::HashTable;
 use roadstead_proto::{DeviceId, Position, UserId};
 use siphasher::sip::SipHasher13;
 
+use crate::limits;
 use crate::peer::Holder;
 
 /// Hashes ids under a key, so that chosen ids can not collide and every run iterates alike.
@@ -177,10 +178,17 @@ impl InboxWatch {
         }
     }
 
-    /// Whether the inbox is due for a count, now that this entry has been appended.
-    pub(crate) fn is_due(&self, user: UserId, device: DeviceId, cursor: Position) -> bool {
-        let drawn = self.key.hash_one((user, device, cursor));
-        drawn.is_multiple_of(self.check_every)
+    /// Whether the inbox is due for a look, now that an entry of so many bytes has been appended: a large one
+    /// draws as often as the small ones in whose place it stands.
+    pub(crate) fn is_due(
+        &self,
+        user: UserId,
+        device: DeviceId,
+        cursor: Position,
+        bytes: u32,
+    ) -> bool {
+        let drawn = self.key.hash_one((user, device, cursor)) % self.check_every;
+        drawn <= u64::from(bytes / limits::INBOX_CHECK_BYTES)
     }
 }
 
@@ -280,13 +288,16 @@ mod tests {
             stamp[..8].copy_from_slice(&count.to_be_bytes());
             Position::new(1, stamp, 0)
         };
-        let is_due = |count: &u64| watch.is_due(user, device, cursor(*count));
+        let is_due = |count: &u64| watch.is_due(user, device, cursor(*count), 100);
         let due = (0..10_000).filter(is_due).count();
         assert!((150..250).contains(&due), "{due} of 10,000");
         // No flood goes unnoticed for long: the longest run without a count.
         let due: Vec<u64> = (0..10_000).filter(is_due).collect();
         assert!(due.windows(2).all(|pair| pair[1] - pair[0] < 50 * 10));
         let always = InboxWatch::new([0; 16], 1);
-        assert!((0..100).all(|count| always.is_due(user, device, cursor(count))));
+        assert!((0..100).all(|count| always.is_due(user, device, cursor(count), 0)));
+        let large = |count: &u64| watch.is_due(user, device, cursor(*count), 9 * 4_096);
+        let due = (0..10_000).filter(large).count();
+        assert!((1_700..2_300).contains(&due), "{due}: ten times as often");
     }
 }

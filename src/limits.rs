@@ -9,13 +9,30 @@ use roadstead_proto::limits as wire;
 /// Devices of one user. A further device is refused: `DEVICE_LIMIT`.
 pub const DEVICES_PER_USER_MAX: usize = 4;
 
-/// Entries of one device's inbox before the device is suspended (R21). Soft: counted in steps of
-/// [`INBOX_CHECK_EVERY`], so a device may hold that many more.
-pub const INBOX_ENTRIES_MAX: usize = 10_000;
+/// Messages in one device's inbox before the device is suspended (R21). Soft: looked at in steps of
+/// [`INBOX_CHECK_EVERY`], so a device may hold some more.
+pub const INBOX_ENTRIES_MAX: u64 = 10_000;
 
-/// Appends to one device between two counts of its inbox by the user's home. A count is a bounded range
-/// read; one in 1,250 appends costs less than a hundredth of them.
-pub const INBOX_CHECK_EVERY: u32 = 1_250;
+/// Bytes of the messages in one device's inbox before the device is suspended (R21): ten thousand of a text
+/// with room to spare, or a thousand of the largest.
+pub const INBOX_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Appends to one device between two looks at its inbox by the user's home. A look is one or two keys read by
+/// themselves, so one in 128 appends costs less than a hundredth of them.
+pub const INBOX_CHECK_EVERY: u32 = 128;
+
+/// A message of so many bytes is as good a reason to look at an inbox as another message.
+pub const INBOX_CHECK_BYTES: u32 = 4 * 1024;
+
+/// One sender may have one part in so many of a crowded inbox (R21): it takes as many accounts to fill one.
+pub const INBOX_SHARES: u64 = 10;
+
+/// An inbox is crowded when it holds one part in so many of what it may hold: then its senders are counted
+/// one by one. Below that nobody is near a share of it, and counting them would cost every message a write.
+pub const INBOX_CROWDED_PART: u64 = 20;
+
+/// Counted for an entry beside its payload, in bytes: ids, positions and what a store needs to keep it.
+pub const ENTRY_BYTES: usize = 96;
 
 /// Delivered entries that a session may leave unacknowledged. Then reading pauses until an Ack.
 pub const DELIVER_WINDOW_ENTRIES_MAX: usize = wire::DELIVER_WINDOW_ENTRIES_MAX;
@@ -68,11 +85,6 @@ pub const SEND_RATES_MAX: usize = 64 * 1024;
 /// [`SEND_RATES_MAX`]; a user writes to few others in the time in which a bucket fills.
 pub const RECIPIENT_RATES_MAX: usize = 128 * 1024;
 
-/// How long a session remembers that a chat refused it for a while (R16), if its client does not say before
-/// that it knows. What was sent before the refusal was known has long arrived: a client that hears nothing
-/// for so long takes its connection for dead.
-pub const CHAT_REFUSAL_REMEMBERED: Duration = Duration::from_secs(60);
-
 /// When a client may try a recipient again that has no room, in milliseconds. It needs that recipient's
 /// device to come back or to acknowledge, which takes minutes at least where it is not a matter of moments.
 pub const RECIPIENT_FULL_RETRY_MS: u32 = 30_000;
@@ -92,9 +104,10 @@ pub const STORE_RETRY: Duration = Duration::from_millis(250);
 /// The longest wait between two tries of a store that fails.
 pub const STORE_RETRY_MAX: Duration = Duration::from_secs(5);
 
-/// Chats of a session whose read marks wait while one is with the store, at 32 bytes each. A phone that was
-/// offline for a day has read fewer; a mark more is dropped and counted.
-pub const READ_MARKS_WAITING_MAX: usize = 256;
+/// Chats of a session whose read marks wait, at 32 bytes each. Then the session is heard no further until one
+/// of them is with the store: "all read" in a thousand chats takes its time, and loses none. Twice as many as can wait
+/// for an acknowledgement, so that there is always one that does not.
+pub const READ_MARKS_WAITING_MAX: usize = 2 * DELIVER_WINDOW_ENTRIES_MAX;
 
 /// Typing frames that a session may send in [`TYPING_INTERVAL`]; more are dropped and counted.
 pub const TYPING_BURST: u8 = 4;
@@ -107,7 +120,11 @@ pub const TYPING_INTERVAL: Duration = Duration::from_secs(2);
 pub const SWEEP_SLICE: u32 = 1024;
 
 const _: () = {
-    assert!(INBOX_CHECK_EVERY as usize * 8 <= INBOX_ENTRIES_MAX);
+    assert!(INBOX_CHECK_EVERY as u64 * 64 <= INBOX_ENTRIES_MAX);
+    assert!(
+        INBOX_SHARES < INBOX_CROWDED_PART,
+        "counted before a share is full"
+    );
     assert!(FLUSH_ENTRIES <= DELIVER_WINDOW_ENTRIES_MAX);
     assert!(DELIVER_WINDOW_BYTES_MAX >= wire::FRAME_BYTES_MAX);
     assert!(FLUSH_DELAY.as_millis() <= 1_000, "R18");

@@ -4,17 +4,20 @@
 //! moment; then there is room again, 6 and 7 are committed, and the client sends what 5 said as 8: it stands
 //! behind what was said after it. So what a device sent to a chat before it knew of a refusal there is refused
 //! alike. [`Send.after`](roadstead_proto::v1::Send) says of which refusal it knows.
+//!
+//! No clock says when it must have known: what it sent may lie unread for long while the shard has no credit
+//! to give (R26). Counting does: a refusal that it has not read leaves that number unanswered, so behind it come
+//! fewer sends than may be unanswered at once. A client that never says what it knows is heard after so many, or
+//! in its next session.
 
 use std::collections::VecDeque;
 
 use roadstead_proto::{ChatId, limits as wire};
 
 use crate::store::StoreError;
-use crate::time::Time;
 
-/// Chats that are remembered. A device has at most so many sends unanswered, so whatever it sends behind so
-/// many refusals it sent in the knowledge of the first.
-const CHATS_MAX: usize = wire::SENDS_IN_FLIGHT_MAX;
+/// Sends that may follow a refusal before its client has read it; of as many chats one is remembered.
+const UNAWARE_MAX: usize = wire::SENDS_IN_FLIGHT_MAX - 1;
 
 /// See the [module](self).
 #[derive(Debug, Clone, Default)]
@@ -26,31 +29,36 @@ pub struct ChatRefusals {
 #[derive(Debug, Clone, Copy)]
 struct ChatRefusal {
     chat: ChatId,
-    /// The highest number refused.
-    number: u64,
+    /// The lowest number refused, and the highest. They need not come in order: the lowest may have been refused in
+    /// an earlier session, and the store says so after the shard has refused one behind it.
+    lowest: u64,
+    highest: u64,
     error: StoreError,
-    until: Time,
+    /// So many more sends may have been sent before its client read of it.
+    unaware: usize,
 }
 
 impl ChatRefusals {
-    /// Remembers that a number was refused, until then at the latest. Not longer than the refusal before it of
-    /// the same chat: a client that never says what it knows must be heard again.
-    pub fn note(&mut self, chat: ChatId, number: u64, error: StoreError, until: Time) {
+    /// Remembers that a number was refused. Not longer than the refusal before it of the same chat: a client that
+    /// never says what it knows must be heard again.
+    pub fn note(&mut self, chat: ChatId, number: u64, error: StoreError) {
         if !error.code().refuses_chat_for_now() {
             return;
         }
         if let Some(known) = self.chats.iter_mut().find(|known| known.chat == chat) {
-            known.number = known.number.max(number);
+            known.lowest = known.lowest.min(number);
+            known.highest = known.highest.max(number);
             return;
         }
-        if self.chats.len() >= CHATS_MAX {
+        if self.chats.len() > UNAWARE_MAX {
             self.chats.pop_front();
         }
         self.chats.push_back(ChatRefusal {
             chat,
-            number,
+            lowest: number,
+            highest: number,
             error,
-            until,
+            unaware: UNAWARE_MAX,
         });
     }
 
@@ -58,22 +66,26 @@ impl ChatRefusals {
     pub fn of(&mut self, chat: ChatId, number: u64, after: u64) -> Option<StoreError> {
         let index = self.chats.iter().position(|known| known.chat == chat)?;
         let known = self.chats[index];
-        if after >= known.number {
+        if after >= known.highest {
             self.chats.remove(index);
             return None;
         }
-        (number > known.number).then_some(known.error)
+        (number > known.lowest).then_some(known.error)
     }
 
-    /// Forgets what is over by now.
-    pub fn forget(&mut self, now: Time) {
-        self.chats.retain(|known| known.until > now);
+    /// One more send arrived. Forgets what its client must have known when it sent that one.
+    pub fn count_send(&mut self) {
+        self.chats.retain_mut(|known| {
+            let is_remembered = known.unaware > 0;
+            known.unaware = known.unaware.saturating_sub(1);
+            is_remembered
+        });
     }
 
-    /// When the last of them is over.
+    /// Whether nothing is remembered.
     #[must_use]
-    pub fn until(&self) -> Option<Time> {
-        self.chats.iter().map(|known| known.until).max()
+    pub fn is_empty(&self) -> bool {
+        self.chats.is_empty()
     }
 }
 
@@ -86,7 +98,6 @@ mod tests {
     const BUSY: StoreError = StoreError::ChatBusy {
         retry_after_ms: 1_000,
     };
-    const LATER: Time = Time::from_micros(60_000_000);
 
     fn chat(peer: u64) -> ChatId {
         let user = |id| UserId::new(id).expect("not 0");
@@ -96,32 +107,51 @@ mod tests {
     #[test]
     fn df1_r16_what_was_sent_before_the_refusal_was_known_is_refused_alike() {
         let mut refusals = ChatRefusals::default();
-        refusals.note(chat(1), 5, BUSY, LATER);
+        refusals.note(chat(1), 5, BUSY);
         assert_eq!(refusals.of(chat(1), 6, 0), Some(BUSY));
         assert_eq!(refusals.of(chat(2), 6, 0), None, "another chat");
         assert_eq!(refusals.of(chat(1), 4, 0), None, "an earlier message");
-        refusals.note(chat(1), 6, BUSY, LATER);
+        refusals.note(chat(1), 6, BUSY);
         assert_eq!(refusals.of(chat(1), 8, 5), Some(BUSY), "6 is not known yet");
         assert_eq!(refusals.of(chat(1), 8, 6), None);
         assert_eq!(refusals.of(chat(1), 9, 0), None, "the client knew once");
     }
 
     #[test]
+    fn df1_r16_an_earlier_number_may_be_refused_later() {
+        let mut refusals = ChatRefusals::default();
+        refusals.note(chat(1), 7, BUSY);
+        assert_eq!(refusals.of(chat(1), 6, 0), None, "what is behind is not");
+        refusals.note(chat(1), 5, BUSY);
+        assert_eq!(refusals.of(chat(1), 6, 0), Some(BUSY));
+        assert_eq!(refusals.of(chat(1), 9, 6), Some(BUSY), "7 is not known yet");
+        assert_eq!(refusals.of(chat(1), 9, 7), None);
+    }
+
+    /// One number is unanswered, so so many others may be, and not one more.
+    #[test]
     fn df1_r16_a_client_that_never_says_what_it_knows_is_heard_again() {
         let mut refusals = ChatRefusals::default();
-        refusals.note(chat(1), 5, BUSY, LATER);
-        refusals.note(chat(1), 6, BUSY, Time::NEVER);
-        assert_eq!(refusals.until(), Some(LATER));
-        refusals.forget(LATER);
-        assert_eq!(refusals.of(chat(1), 7, 0), None);
+        refusals.note(chat(1), 5, BUSY);
+        for number in 6..=5 + wire::SENDS_IN_FLIGHT_MAX as u64 - 1 {
+            refusals.count_send();
+            assert_eq!(refusals.of(chat(1), number, 0), Some(BUSY), "{number}");
+            refusals.note(chat(1), number, BUSY);
+        }
+        refusals.count_send();
+        assert_eq!(
+            refusals.of(chat(1), 5 + wire::SENDS_IN_FLIGHT_MAX as u64, 0),
+            None
+        );
+        assert!(refusals.is_empty());
     }
 
     #[test]
     fn r16_no_more_chats_are_remembered_than_can_be_unanswered() {
         let mut refusals = ChatRefusals::default();
-        let max = CHATS_MAX as u64;
+        let max = UNAWARE_MAX as u64 + 1;
         for number in 1..=max + 1 {
-            refusals.note(chat(number), number, BUSY, LATER);
+            refusals.note(chat(number), number, BUSY);
         }
         assert_eq!(refusals.of(chat(1), max + 2, 0), None);
         assert_eq!(refusals.of(chat(2), max + 2, 0), Some(BUSY));
@@ -130,8 +160,8 @@ mod tests {
     #[test]
     fn r16_a_refusal_that_waiting_does_not_mend_stops_nothing() {
         let mut refusals = ChatRefusals::default();
-        refusals.note(chat(1), 5, StoreError::UserUnknown, LATER);
-        refusals.note(chat(1), 5, StoreError::RecordDamaged, LATER);
+        refusals.note(chat(1), 5, StoreError::UserUnknown);
+        refusals.note(chat(1), 5, StoreError::RecordDamaged);
         assert_eq!(refusals.of(chat(1), 6, 0), None);
     }
 }

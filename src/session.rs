@@ -71,8 +71,6 @@ pub(crate) struct Session {
     pub(crate) acked: Position,
     /// Flushed, or on its way to the store in [`InFlight::flushing`].
     pub(crate) flushed: Position,
-    /// The highest position of this device's own sends: it may be marked read.
-    pub(crate) sent: Position,
     /// The highest number that the store answered for good, with its commit or a refusal: the client has
     /// no reason to send it again, so no late copy of it, or of one before it, holds anything up (R16).
     pub(crate) answered_number: u64,
@@ -153,7 +151,6 @@ impl Session {
             delivered: Position::ZERO,
             acked: Position::ZERO,
             flushed: Position::ZERO,
-            sent: Position::ZERO,
             answered_number: 0,
             reading: false,
             dirty: false,
@@ -344,6 +341,7 @@ impl InFlight {
             && self.outbox.is_empty()
             && self.committing == 0
             && self.failed.is_empty()
+            && self.refusals.is_empty()
             && self.read_marks.is_empty()
             && self.marking.is_none()
             && self.retry_at.is_none()
@@ -353,9 +351,8 @@ impl InFlight {
 
     /// When the last interval has passed, if nothing else is under way.
     fn settles_at(&self) -> Option<Time> {
-        let refused_until = self.refusals.until().unwrap_or_default();
         let intervals_end = self.flush_not_before.max(self.typing_until);
-        self.is_quiet().then(|| intervals_end.max(refused_until))
+        self.is_quiet().then_some(intervals_end)
     }
 
     fn is_idle(&self, now: Time) -> bool {

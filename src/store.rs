@@ -7,6 +7,7 @@
 use roadstead_proto::v1::{Envelope, GapReason, ReceiptUpdate};
 use roadstead_proto::{ChatId, DeviceId, ErrorCode, MessageId, Position, UserId};
 
+use crate::limits;
 use crate::time::Time;
 
 /// Names a request of a shard, so that its answer finds the way back.
@@ -44,7 +45,7 @@ pub enum Command {
     Flush(Flush),
     /// Move a read position forward (R20).
     MarkRead(MarkRead),
-    /// Count an inbox, and suspend the device if it is above the limit (R21).
+    /// Look at what an inbox holds, and suspend the device if it is above the limit (R21).
     CheckInbox(CheckInbox),
 }
 
@@ -70,6 +71,8 @@ pub struct Sends {
     pub user: UserId,
     /// The sending device.
     pub device: DeviceId,
+    /// What an inbox may hold (R21).
+    pub limits: InboxLimits,
     /// In order of arrival. A retryable failure of one fails all behind it, a refusal of a chat for a while
     /// those behind it that go to the same chat (R16).
     pub items: Vec<SendItem>,
@@ -82,7 +85,7 @@ pub struct SendItem {
     pub number: u64,
     /// A hash of chat and payload, to tell a retry from a reused number (R12).
     pub request_hash: u64,
-    /// The highest number of this chat that its client knows to be refused for a while; 0 for none (R16).
+    /// The highest number of this chat that its client knew to be refused for a while; 0 for none (R16).
     pub after: u64,
     /// It is refused for good already: the store keeps this as the number's answer, unless it has one (R16).
     pub refused: Option<StoreError>,
@@ -143,6 +146,38 @@ pub struct KnownEntry {
     pub receipt: Option<(ChatId, Position, UserId)>,
     /// A gap entry lifts the suspension (R21).
     pub is_gap: bool,
+    /// What it counts for in its inbox, in bytes: [`EntryBody::counted_bytes`].
+    pub bytes: u32,
+}
+
+impl KnownEntry {
+    /// What a flush of `reader` has to know of an entry. Receipts make no receipts, nor do one's own messages
+    /// (R20), nor what names nobody.
+    #[must_use]
+    pub fn of(reader: UserId, cursor: Position, body: &EntryBody) -> Self {
+        let receipt = match body {
+            EntryBody::Message {
+                chat_position,
+                envelope,
+            } if envelope.sender != reader.get() => {
+                let place = match *chat_position {
+                    Position::ZERO => cursor,
+                    place => place,
+                };
+                let chat = ChatId::from_slice(&envelope.chat).ok();
+                let sender = UserId::new(envelope.sender).ok();
+                chat.zip(sender).map(|(chat, sender)| (chat, place, sender))
+            }
+            _ => None,
+        };
+        Self {
+            cursor,
+            receipt,
+            // What expired left no entry behind, and suspends nobody.
+            is_gap: matches!(body, EntryBody::Gap(GapReason::InboxLimit)),
+            bytes: body.counted_bytes(),
+        }
+    }
 }
 
 /// See [`Command::MarkRead`].
@@ -165,8 +200,51 @@ pub struct CheckInbox {
     pub user: UserId,
     /// Which device's.
     pub device: DeviceId,
-    /// More entries than this suspend the device.
-    pub entries_max: usize,
+    /// More than this suspends the device.
+    pub limits: InboxLimits,
+}
+
+/// How much one device's inbox holds before the device is suspended, and what follows from that (R21). Only
+/// messages count: receipts and gaps never fail on a limit, and there is at most one for each chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InboxLimits {
+    /// Messages.
+    pub entries_max: u64,
+    /// Their bytes, as [`EntryBody::counted_bytes`] has them.
+    pub bytes_max: u64,
+}
+
+impl InboxLimits {
+    /// Where nobody has set others.
+    pub const DEFAULT: Self = Self {
+        entries_max: limits::INBOX_ENTRIES_MAX,
+        bytes_max: limits::INBOX_BYTES_MAX,
+    };
+
+    /// What one sender may have in an inbox that is crowded.
+    #[must_use]
+    pub fn share(self) -> Self {
+        self.part(limits::INBOX_SHARES)
+    }
+
+    /// What makes an inbox crowded, so that its senders are counted one by one.
+    #[must_use]
+    pub fn crowded(self) -> Self {
+        self.part(limits::INBOX_CROWDED_PART)
+    }
+
+    /// Whether so much is more than that.
+    #[must_use]
+    pub fn is_above(self, entries: u64, bytes: u64) -> bool {
+        entries > self.entries_max || bytes > self.bytes_max
+    }
+
+    fn part(self, part: u64) -> Self {
+        Self {
+            entries_max: self.entries_max / part,
+            bytes_max: self.bytes_max / part,
+        }
+    }
 }
 
 /// What came of a [`Command`].
@@ -187,6 +265,8 @@ pub enum Outcome {
     Flushed {
         /// The stored acknowledgement after it.
         stored_ack: Position,
+        /// It did a piece of the work, up to there: the rest has to be asked for again.
+        more: bool,
         /// Inboxes that grew by receipts.
         grown: Vec<Grown>,
     },
@@ -280,6 +360,20 @@ pub enum EntryBody {
     Receipt(ReceiptUpdate),
     /// Entries were not kept.
     Gap(GapReason),
+}
+
+impl EntryBody {
+    /// What it counts for in its inbox, in bytes: nothing if it is no message.
+    #[must_use]
+    pub fn counted_bytes(&self) -> u32 {
+        match self {
+            Self::Message { envelope, .. } => {
+                let bytes = limits::ENTRY_BYTES + envelope.payload.len();
+                u32::try_from(bytes).unwrap_or(u32::MAX)
+            }
+            Self::Receipt(_) | Self::Gap(_) => 0,
+        }
+    }
 }
 
 /// An inbox grew: a hint, never the truth (R4), unless `previous` proves that nothing lies between.

@@ -189,6 +189,7 @@ impl World {
             }),
             Command::Flush(flush) => Outcome::Flushed {
                 stored_ack: flush.upto,
+                more: false,
                 grown: Vec::new(),
             },
             Command::CheckInbox(_) => Outcome::InboxChecked {

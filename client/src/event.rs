@@ -195,6 +195,8 @@ pub enum GapReason {
     InboxLimit,
     /// They were older than the retention time.
     Expired,
+    /// They were of one sender, who had as much in the inbox as one sender may.
+    SenderLimit,
 }
 
 /// A committed message.

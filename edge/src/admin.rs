@@ -70,6 +70,7 @@ async fn ready(State(admin): State<Arc<Admin>>) -> impl IntoResponse {
         let reason = match admin.store.health() {
             Health::Ready if admin.ceiling.is_reached() => "memory: the ceiling is reached".into(),
             Health::Ready => return (StatusCode::OK, Json(json!({ "ready": true }))),
+            Health::Full => "store: the disk is nearly full, and messages are refused".into(),
             Health::Failed { error, .. } => format!("store: {error}"),
             Health::Fenced => "store: another process has taken over this node's number".into(),
             Health::Stopped => "store: stopped".into(),
@@ -224,6 +225,16 @@ fn write_embedded(text: &mut Text, store: &roadstead_store::Handle) {
             "refused",
             "Commands refused for any other reason.",
             &commit.refused,
+        ),
+        (
+            "without_room",
+            "Sends refused because the disk is nearly full.",
+            &commit.without_room,
+        ),
+        (
+            "own_errors",
+            "Commands that failed alone: what they read is damaged, or they write too much.",
+            &commit.own_errors,
         ),
         ("cache_hits", "Values found in memory.", &commit.cache_hits),
         (

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
+use roadstead::store::InboxLimits;
 use roadstead_net::tls::TicketKeys;
 use serde::Deserialize;
 
@@ -46,6 +47,14 @@ pub(crate) struct Config {
 
 /// A commit reads some hundred keys: a cache that does not outlive one is none.
 const CACHED_KEYS_MIN: u32 = 1_024;
+
+/// Messages of one inbox that can be configured: what its counter holds, with a wide margin.
+const INBOX_ENTRIES_CAP: u64 = 1_000_000;
+
+/// The same of its bytes, in MiB.
+const INBOX_MIB_CAP: u64 = 65_536;
+
+const MIB: u64 = 1024 * 1024;
 
 /// A QUIC implementation.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
@@ -90,7 +99,8 @@ pub(crate) struct Sessions {
     pub(crate) heartbeat_s: u32,
     pub(crate) retry_above_half_open: usize,
     pub(crate) slow_consumer_s: u32,
-    pub(crate) inbox_entries_max: usize,
+    pub(crate) inbox_entries_max: u64,
+    pub(crate) inbox_mib_max: u64,
     pub(crate) node_hints: Vec<String>,
 }
 
@@ -99,6 +109,7 @@ pub(crate) struct Sessions {
 pub(crate) struct Store {
     pub(crate) block_cache_mib: u32,
     pub(crate) cached_keys: u32,
+    pub(crate) reserve_mib: u32,
     #[cfg(feature = "foundationdb")]
     pub(crate) engine: Engine,
     #[cfg(feature = "foundationdb")]
@@ -172,6 +183,7 @@ impl Default for Sessions {
             retry_above_half_open: roadstead_net::config::RETRY_HALF_OPEN_DEFAULT,
             slow_consumer_s: 60,
             inbox_entries_max: roadstead::limits::INBOX_ENTRIES_MAX,
+            inbox_mib_max: roadstead::limits::INBOX_BYTES_MAX / MIB,
             node_hints: Vec::new(),
         }
     }
@@ -182,6 +194,7 @@ impl Default for Store {
         Self {
             block_cache_mib: 64,
             cached_keys: 128 * 1024,
+            reserve_mib: 128,
             #[cfg(feature = "foundationdb")]
             engine: Engine::default(),
             #[cfg(feature = "foundationdb")]
@@ -242,8 +255,12 @@ impl Config {
             "heartbeat_s must be at least 1"
         );
         anyhow::ensure!(
-            self.sessions.inbox_entries_max >= 1,
-            "inbox_entries_max is at least 1"
+            (1..=INBOX_ENTRIES_CAP).contains(&self.sessions.inbox_entries_max),
+            "inbox_entries_max is 1 to {INBOX_ENTRIES_CAP}"
+        );
+        anyhow::ensure!(
+            (1..=INBOX_MIB_CAP).contains(&self.sessions.inbox_mib_max),
+            "inbox_mib_max is 1 to {INBOX_MIB_CAP}"
         );
         anyhow::ensure!(
             self.store.cached_keys >= CACHED_KEYS_MIN,
@@ -284,6 +301,15 @@ impl Config {
     }
 }
 
+impl Sessions {
+    pub(crate) fn inbox_limits(&self) -> InboxLimits {
+        InboxLimits {
+            entries_max: self.inbox_entries_max,
+            bytes_max: self.inbox_mib_max * MIB,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,6 +331,7 @@ mod tests {
         for (text, named) in [
             ("sends_per_s = 2_000_000", "a second"),
             ("sessions_burst = 0", "sessions_burst"),
+            ("recipient_sends_burst = 0", "recipient_sends_burst"),
             ("address_bits_v4 = 0", "address_bits_v4"),
         ] {
             let config: Config = toml::from_str(&format!("[limits]\n{text}\n")).expect(text);
@@ -314,6 +341,11 @@ mod tests {
         for (text, named) in [
             ("admin_names = [\"a:80\"]\n", "without port"),
             ("[tls]\ntickets_rotate_h = 15\n", "at least 16"),
+            (
+                "[sessions]\ninbox_entries_max = 1000001\n",
+                "inbox_entries_max is 1 to 1000000",
+            ),
+            ("[sessions]\ninbox_mib_max = 0\n", "inbox_mib_max is 1 to"),
             (
                 "[store]\ncached_keys = 1023\n",
                 "cached_keys is at least 1024",

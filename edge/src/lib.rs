@@ -10,6 +10,7 @@ mod credentials;
 mod descriptors;
 mod development;
 mod doctor;
+mod expiry;
 mod files;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

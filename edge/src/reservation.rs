@@ -1,5 +1,6 @@
-//! What the store needs done from time to time: blocks of message ids (R24), the minute's stamp (R25),
-//! the removal of what is too old, and the word to all shards when it was reopened (R15).
+//! What the store needs done in time: blocks of message ids (R24), the minute's stamp (R25), and the word to all
+//! shards when it was reopened (R15). Nothing here may wait for a long job: a shard that runs out of message ids
+//! refuses every send.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -20,12 +21,8 @@ const EVERY: Duration = Duration::from_secs(20);
 /// How soon after the store was reopened the shards are told.
 const WATCH_EVERY: Duration = Duration::from_millis(250);
 
-/// Turns of [`EVERY`] between two removals of expired entries: a quarter of an hour.
-const EXPIRE_EVERY_TURNS: u32 = 45;
-
 /// Keeps the store supplied until told to stop, by anything sent or by the sender's end.
 pub(crate) fn run(store: &Handle, mailboxes: &[Mailbox<Message>], stop: &Receiver<()>) {
-    let mut turn: u32 = 0;
     let mut told = store.failures();
     loop {
         reserve(store, mailboxes);
@@ -34,10 +31,6 @@ pub(crate) fn run(store: &Handle, mailboxes: &[Mailbox<Message>], stop: &Receive
             Ok(false) => tracing::warn!("the clock jumped: expiry waits until it proves itself"),
             Err(error) => tracing::warn!(?error, "the minute could not be stamped"),
         }
-        if turn.is_multiple_of(EXPIRE_EVERY_TURNS) {
-            expire(store);
-        }
-        turn = turn.wrapping_add(1);
         if watch(store, mailboxes, stop, &mut told) {
             return;
         }
@@ -59,7 +52,7 @@ fn watch(
             Ok(()) | Err(RecvTimeoutError::Disconnected) => return true,
         }
         let failures = store.failures();
-        if failures > *told && matches!(store.health(), Health::Ready) {
+        if failures > *told && matches!(store.health(), Health::Ready | Health::Full) {
             let send = |mailbox: &Mailbox<Message>| mailbox.send(Message::StoreReopened).is_ok();
             if mailboxes.iter().all(send) {
                 *told = failures;
@@ -78,13 +71,5 @@ fn reserve(store: &Handle, mailboxes: &[Mailbox<Message>]) {
             }
         }
         Err(error) => tracing::warn!(?error, "no message ids could be reserved"),
-    }
-}
-
-fn expire(store: &Handle) {
-    match store.expire() {
-        Ok(0) => {}
-        Ok(removed) => tracing::info!(removed, "entries were removed by age"),
-        Err(error) => tracing::warn!(?error, "old entries could not be removed"),
     }
 }

@@ -28,7 +28,7 @@ use crate::metrics::ShardMetrics;
 use crate::reload::Reload;
 use crate::store::{Handle, Store};
 use crate::worker::{Addresses, Message, Parts, Report, ShardOutbox, Worker};
-use crate::{cli, cores, private, reservation, worker};
+use crate::{cli, cores, expiry, private, reservation, worker};
 
 type WorkerThread = JoinHandle<Result<(), roadstead_net::Error>>;
 
@@ -88,8 +88,12 @@ fn serve_with<E: Engine + 'static>(
     let shards = start_shards(config, &credentials, &mut server, &store)?;
     let (tls, mailboxes) = (server_config.tls, server.mailboxes());
     let reload = Reload::new(config.clone(), tls, credentials, mailboxes);
+    let (stop_expiry, expiry) = start_expiry(&store)?;
     let result = run(config, &server, &store, shards, reload, log);
+    drop(stop_expiry);
+    // Whatever of the job is under way ends with the store.
     store.stop();
+    let _ = expiry.join();
     tracing::info!("stopped");
     result
 }
@@ -211,9 +215,10 @@ fn shard_config(config: &Config, id: ShardId, placement: Placement) -> ShardConf
         node: config.node,
         heartbeat_interval: config.heartbeat(),
         node_hints: config.sessions.node_hints.clone(),
-        inbox_entries_max: config.sessions.inbox_entries_max,
+        inbox_limits: config.sessions.inbox_limits(),
         slow_consumer_after: Duration::from_secs(config.sessions.slow_consumer_s.into()),
         send_rate: config.limits.sends(),
+        recipient_rate: config.limits.recipient_sends(),
         ..ShardConfig::new(id, placement, random_key())
     }
 }
@@ -387,6 +392,16 @@ fn start_upkeep(
     let thread = std::thread::Builder::new()
         .name("upkeep".into())
         .spawn(upkeep)?;
+    Ok((sender, thread))
+}
+
+/// The expiry takes as long as it takes, and nothing may wait for it: a thread of its own.
+fn start_expiry(store: &Store) -> anyhow::Result<(mpsc::Sender<()>, JoinHandle<()>)> {
+    let (sender, receiver) = mpsc::channel();
+    let handle = store.handle();
+    let thread = std::thread::Builder::new()
+        .name("expiry".into())
+        .spawn(move || expiry::run(&handle, &receiver))?;
     Ok((sender, thread))
 }
 

@@ -8,6 +8,7 @@ use roadstead::store::{Completion, Request, StoreError};
 use roadstead_store::embedded::QueueDepths;
 #[cfg(feature = "foundationdb")]
 use roadstead_store::foundationdb::{FoundationConfig, FoundationStore, Network};
+use roadstead_store::records::expiry::Expired;
 use roadstead_store::{EmbeddedConfig, EmbeddedLimits, EmbeddedStore, Health, Sink};
 
 use crate::clock;
@@ -103,6 +104,7 @@ pub(crate) fn embedded_config(
             cached_keys_max: config.store.cached_keys as usize,
             known_devices_max: config.store.cached_keys as usize,
             block_cache_bytes: u64::from(config.store.block_cache_mib) << 20,
+            reserve_bytes_max: u64::from(config.store.reserve_mib) << 20,
             open_files_max: usize::try_from(open_files).unwrap_or(usize::MAX),
             ..EmbeddedLimits::default()
         },
@@ -168,7 +170,7 @@ impl Handle {
         on!(self, handle => handle.stamp_minute(unix_ms))
     }
 
-    pub(crate) fn expire(&self) -> Result<u64, StoreError> {
-        on!(self, handle => handle.expire())
+    pub(crate) fn expire(&self, day_done: Option<u32>) -> Result<Expired, StoreError> {
+        on!(self, handle => handle.expire(day_done))
     }
 }

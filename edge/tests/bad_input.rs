@@ -248,30 +248,51 @@ async fn a_send_that_can_not_be() {
     bystanders.are_well().await;
 }
 
-#[tokio::test]
-async fn r21_an_inbox_at_its_limit() {
-    let edge = Edge::start_with("[sessions]\ninbox_entries_max = 8\n", &[]);
-    let mut bystanders = Bystanders::new(&edge).await;
-    Client::login(&edge, 2, 22).await.leave().await;
-    let mut one = Client::login(&edge, 1, 11).await;
-    // The limit is soft: it takes a check by the user's home.
+/// Writes to an inbox until that is refused: how many messages found room, and the refusal.
+async fn fill(sender: &mut Client, chat: Bytes) -> (u32, v1::Error) {
     let mut accepted = 0;
-    let error = loop {
-        one.message(chat(1, 2), b"filling").await;
-        match one.next().await {
+    loop {
+        sender.message(chat.clone(), b"filling").await;
+        match sender.next().await {
             Expect::SendResult(_) => accepted += 1,
-            Expect::Error(error) => break error,
+            Expect::Error(error) => return (accepted, error),
             other => panic!("{other:?}"),
         }
         assert!(accepted < 1_000, "the limit is never reached");
-    };
+    }
+}
+
+/// D-F3: whoever fills an inbox uses up its own share first. D-F1: the refusal is final for its number, so that it
+/// holds up no other chat.
+#[tokio::test]
+async fn df3_r21_an_inbox_at_its_limit() {
+    let edge = Edge::start_with("[sessions]\ninbox_entries_max = 40\n", &[]);
+    let mut bystanders = Bystanders::new(&edge).await;
+    Client::login(&edge, 2, 22).await.leave().await;
+    let mut one = Client::login(&edge, 1, 11).await;
+    let (mut accepted, error) = fill(&mut one, chat(1, 2)).await;
     assert_eq!(
         (error.code(), error.retryable),
-        (ErrorCode::RecipientFull, false),
-        "D-F1: final for its number, so that it holds no other chat (R16)"
+        (ErrorCode::RecipientFull, false)
     );
     assert!(error.retry_after_ms > 0);
-    assert!(accepted >= 8);
+    assert!(
+        (4..40).contains(&accepted),
+        "a share is a tenth, not {accepted}"
+    );
+    bystanders.are_well().await;
+    // Many together fill all of it. Both limits are soft: it takes a check by the user's home.
+    for sender in 3.. {
+        assert!(sender < 100, "the limit is never reached");
+        let mut other = Client::login(&edge, sender, 1).await;
+        let (more, error) = fill(&mut other, chat(sender, 2)).await;
+        assert_eq!(error.code(), ErrorCode::RecipientFull);
+        accepted += more;
+        if more == 0 {
+            break;
+        }
+    }
+    assert!(accepted >= 40, "{accepted} are less than the limit");
     bystanders.are_well().await;
 
     // The device comes back, sees the gap, acknowledges it, and can be written to again.

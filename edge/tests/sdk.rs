@@ -129,3 +129,61 @@ async fn an_application_above_its_rate_is_slowed_down() {
         .await;
     assert_eq!(edge.metric("roadstead_sends_committed_total", "").await, 9);
 }
+
+/// R16, R21, P112, P113: whoever has no room holds up nobody else, what waits for him can be taken back, and he
+/// gets the rest in order once he has been there.
+#[tokio::test]
+async fn df1_p112_a_full_recipient_holds_up_nobody_else() {
+    let edge = Edge::start_with("[sessions]\ninbox_entries_max = 40\n", &[]);
+    let (two, at_two) = connect(&edge, 2).await;
+    two.shutdown().await;
+    drop(at_two);
+    let (one, mut at_one) = connect(&edge, 1).await;
+    let (_three, mut at_three) = connect(&edge, 3).await;
+    let text = |n: u64| Bytes::from(n.to_string());
+    // The limit is a soft one: it shows after some more than it says.
+    let mut first_delayed = None;
+    let mut sent = 0;
+    while first_delayed.is_none() {
+        let number = one.send(chat(1, 2), text(sent)).await.expect("kept");
+        sent += 1;
+        first_delayed = next(&mut at_one, "an answer", |event| match event {
+            Event::SendConfirmed(it) if it.number == number => Some(None),
+            Event::SendDelayed(it) if it.number == number => Some(Some(number)),
+            _ => None,
+        })
+        .await;
+    }
+    let mut last = 0;
+    for _ in 0..2 {
+        last = one.send(chat(1, 2), text(sent)).await.expect("kept");
+        sent += 1;
+    }
+    let other = one.send_confirmed(chat(1, 3), Bytes::from_static(b"meanwhile"));
+    let other = soon("the commit", other).await.expect("kept");
+    other.expect("another chat goes on");
+    next(&mut at_three, "what goes to another", |event| match event {
+        Event::Message(message) => (message.payload == "meanwhile").then_some(()),
+        _ => None,
+    })
+    .await;
+    assert!(one.take_back(last).await.expect("runs"));
+    let (_two, mut at_two) = connect(&edge, 2).await;
+    let reading = async {
+        for n in 0..sent - 1 {
+            let payload = loop {
+                let event = at_two.next().await.expect("runs");
+                event.stored();
+                if let Event::Message(message) = event {
+                    break message.payload;
+                }
+            };
+            assert_eq!(payload, text(n));
+        }
+    };
+    // The server asks for half a minute before another try.
+    let patience = std::time::Duration::from_secs(120);
+    tokio::time::timeout(patience, reading)
+        .await
+        .expect("in time");
+}

@@ -44,8 +44,9 @@ impl Node {
     pub fn new(life: u32, plan: &Plan, placement: Placement) -> Self {
         let host = |id| {
             let mut config = ShardConfig::new(ShardId(id), placement, [9; 16]);
-            config.inbox_entries_max = plan.inbox_entries_max;
+            config.inbox_limits.entries_max = plan.inbox_entries_max;
             config.send_rate = plan.send_rate;
+            config.recipient_rate = plan.recipient_rate;
             Host {
                 shard: Shard::new(config),
                 timer: None,

@@ -50,7 +50,7 @@ pub struct Plan {
     /// Chats are drawn from this many neighbours: few make hot chats.
     pub neighbours: u64,
     /// Entries of an inbox before a device is suspended (R21).
-    pub inbox_entries_max: usize,
+    pub inbox_entries_max: u64,
     /// Largest payload.
     pub payload_bytes_max: u64,
     /// Commands in one commit.
@@ -59,6 +59,8 @@ pub struct Plan {
     pub faults: Faults,
     /// Sends that a user may make.
     pub send_rate: Option<Rate>,
+    /// Of those, what it may send to one other.
+    pub recipient_rate: Option<Rate>,
 }
 
 /// What goes wrong, and how strongly; zero is never. Rates are per second of simulated time.
@@ -150,18 +152,23 @@ impl Plan {
             window: usize::try_from(rng.magnitude(128)).expect("small"),
             neighbours: rng.magnitude(users),
             inbox_entries_max: match rng.below(4) {
-                0 => usize::try_from(rng.between(8, 200)).expect("small"),
+                0 => rng.between(8, 200),
                 _ => 10_000,
             },
             payload_bytes_max: if rng.one_in(8) { 60_000 } else { 200 },
             batch_max: usize::try_from(rng.magnitude(2_048)).expect("small"),
             faults: Faults::draw(&mut rng),
             send_rate: None,
+            recipient_rate: None,
         };
         // What is added later is drawn last, so that a seed goes on to mean what it meant.
         if rng.one_in(6) {
             let small = |number| u32::try_from(number).expect("small");
             plan.send_rate = Rate::new(small(rng.between(5, 50)), small(rng.between(1, 50)));
+        }
+        if rng.one_in(6) {
+            let small = |number| u32::try_from(number).expect("small");
+            plan.recipient_rate = Rate::new(small(rng.between(1, 20)), small(rng.between(1, 20)));
         }
         plan.act_every = plan.act_every.max(plan.act_every_min());
         plan.suit_canary();

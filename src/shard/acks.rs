@@ -1,7 +1,7 @@
 //! Acknowledgements and read marks: collected here, carried out by the store's one door (R18).
 
 use roadstead_proto::v1;
-use roadstead_proto::{ErrorCode, Position};
+use roadstead_proto::{DeviceId, ErrorCode, Position, UserId};
 
 use super::inbox::backoff;
 use super::{Pending, Shard};
@@ -100,8 +100,29 @@ impl Shard {
 
     pub(super) fn ask_flush(&mut self, session: SessionId, flush: Flush) {
         self.counters.flushes += 1;
-        let upto = flush.upto;
-        self.ask(Command::Flush(flush), Pending::Flush { session, upto });
+        let (device, upto) = ((flush.user, flush.device), flush.upto);
+        let pending = Pending::Flush {
+            session,
+            device,
+            upto,
+        };
+        self.ask(Command::Flush(flush), pending);
+    }
+
+    /// The store did a piece of a flush: the rest of it, whether or not the session is still there.
+    pub(super) fn flush_on(
+        &mut self,
+        session: SessionId,
+        (user, device): (UserId, DeviceId),
+        upto: Position,
+    ) {
+        let rest = Flush {
+            user,
+            device,
+            upto,
+            known: None,
+        };
+        self.ask_flush(session, rest);
     }
 
     pub(super) fn handle_flushed(&mut self, now: Now, id: SessionId, upto: Position) {
@@ -119,6 +140,7 @@ impl Shard {
             active.window_complete = true;
         }
         self.flush_if_due(now, id);
+        self.submit_read_mark(now, id);
         self.settle(now, id);
     }
 

@@ -6,7 +6,7 @@ use super::{Pending, Shard};
 use crate::directory::Registered;
 use crate::io::SessionId;
 use crate::peer::{Holder, ShardMessage};
-use crate::store::{CheckInbox, Command, Grown};
+use crate::store::{CheckInbox, Command, EntryBody, Grown};
 use crate::time::Now;
 
 impl Shard {
@@ -69,15 +69,16 @@ impl Shard {
     /// As the home: tell the session that serves the device, and watch how the inbox fills.
     fn handle_grown(&mut self, grown: Grown) {
         let (user, device, cursor) = (grown.user, grown.device, grown.cursor);
+        let bytes = grown.entry.as_ref().map_or(0, EntryBody::counted_bytes);
         if let Some(Holder { shard, session }) = self.directory.holder(user, device) {
             self.tell(shard, ShardMessage::Notify(session, grown));
         }
-        if self.inbox_watch.is_due(user, device, cursor) {
-            let entries_max = self.config.inbox_entries_max;
+        if self.inbox_watch.is_due(user, device, cursor, bytes) {
+            let limits = self.config.inbox_limits;
             let command = Command::CheckInbox(CheckInbox {
                 user,
                 device,
-                entries_max,
+                limits,
             });
             self.ask(command, Pending::CheckInbox);
         }

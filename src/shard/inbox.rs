@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use roadstead_proto::Position;
 use roadstead_proto::v1::{self, server_frame};
-use roadstead_proto::{Position, UserId};
 
 use super::sweep::Matter;
 use super::{Pending, Shard};
@@ -15,9 +15,6 @@ use crate::store::{
     Command, Entry, EntryBody, Grown, InboxPage, KnownEntry, ReadInbox, StoreError,
 };
 use crate::time::Now;
-
-/// Counted for an entry beside its payload.
-const ENTRY_BYTES: usize = 96;
 
 impl Shard {
     /// Reads on, if the window has room and no read is under way; else leaves the mark to do it later.
@@ -146,8 +143,8 @@ impl Shard {
         let (user, _) = session.identity();
         session.delivered = entry.cursor;
         session.read_through = session.read_through.max(entry.cursor);
-        let bytes = ENTRY_BYTES + payload_len(&entry.body);
-        let known = known_entry(user, &entry);
+        let bytes = limits::ENTRY_BYTES + payload_len(&entry.body);
+        let known = KnownEntry::of(user, entry.cursor, &entry.body);
         let active = session.in_flight(now.at);
         active.unacked += 1;
         active.unacked_bytes += bytes;
@@ -171,32 +168,6 @@ fn payload_len(body: &EntryBody) -> usize {
     match body {
         EntryBody::Message { envelope, .. } => envelope.payload.len(),
         EntryBody::Receipt(_) | EntryBody::Gap(_) => 0,
-    }
-}
-
-/// What a flush will have to know. Receipts make no receipts, nor do one's own messages (R20).
-fn known_entry(user: UserId, entry: &Entry) -> KnownEntry {
-    let receipt = match &entry.body {
-        EntryBody::Message {
-            chat_position,
-            envelope,
-        } if envelope.sender != user.get() => {
-            let chat = roadstead_proto::ChatId::from_slice(&envelope.chat).ok();
-            let sender = UserId::new(envelope.sender).ok();
-            let place = if *chat_position == Position::ZERO {
-                entry.cursor
-            } else {
-                *chat_position
-            };
-            chat.zip(sender).map(|(chat, sender)| (chat, place, sender))
-        }
-        _ => None,
-    };
-    KnownEntry {
-        cursor: entry.cursor,
-        receipt,
-        // What expired left no entry behind, and suspends nobody.
-        is_gap: matches!(entry.body, EntryBody::Gap(v1::GapReason::InboxLimit)),
     }
 }
 

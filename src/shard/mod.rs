@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use roadstead_proto::error::CODES_MAX;
 use roadstead_proto::v1::{self, client_frame, server_frame};
-use roadstead_proto::{ChatId, ErrorCode, Position, UserId};
+use roadstead_proto::{ChatId, DeviceId, ErrorCode, Position, UserId};
 use slab::Slab;
 
 use crate::directory::{Directory, InboxWatch};
@@ -35,7 +35,7 @@ use crate::placement::{Placement, ShardId};
 use crate::rate::{Rate, RateTable};
 use crate::session::{Session, State};
 use crate::slots::Slots;
-use crate::store::{Command, Completion, Outcome, Request, RequestId};
+use crate::store::{Command, Completion, InboxLimits, Outcome, Request, RequestId};
 use crate::time::{Now, Time};
 use sweep::Sweep;
 
@@ -54,8 +54,8 @@ pub struct ShardConfig {
     pub heartbeat_interval: Duration,
     /// What Welcome tells of other nodes.
     pub node_hints: Vec<String>,
-    /// See [`limits::INBOX_ENTRIES_MAX`].
-    pub inbox_entries_max: usize,
+    /// See [`limits::INBOX_ENTRIES_MAX`] and [`limits::INBOX_BYTES_MAX`].
+    pub inbox_limits: InboxLimits,
     /// See [`limits::SLOW_CONSUMER_AFTER`].
     pub slow_consumer_after: Duration,
     /// Sends that a user may make, or `None` for as many as the store takes. Counted by each shard for the
@@ -76,7 +76,7 @@ impl ShardConfig {
             hash_key,
             heartbeat_interval: Duration::from_secs(120),
             node_hints: Vec::new(),
-            inbox_entries_max: limits::INBOX_ENTRIES_MAX,
+            inbox_limits: InboxLimits::DEFAULT,
             slow_consumer_after: limits::SLOW_CONSUMER_AFTER,
             send_rate: None,
             recipient_rate: None,
@@ -84,8 +84,8 @@ impl ShardConfig {
     }
 
     fn inbox_check_every(&self) -> u32 {
-        let eighth = u32::try_from(self.inbox_entries_max / 8).unwrap_or(u32::MAX);
-        eighth.clamp(1, limits::INBOX_CHECK_EVERY)
+        let part = u32::try_from(self.inbox_limits.entries_max / 64).unwrap_or(u32::MAX);
+        part.clamp(1, limits::INBOX_CHECK_EVERY)
     }
 }
 
@@ -124,7 +124,9 @@ pub struct Counters {
     pub flushes: u64,
     /// Read marks asked of the store.
     pub read_marks: u64,
-    /// Read marks dropped because too many chats' marks waited.
+    /// Times that a read mark waited because its user had sent too much.
+    pub read_marks_rate_limited: u64,
+    /// Read marks dropped because the driver went on reading a session that the shard held.
     pub read_marks_dropped: u64,
     /// Acks of another generation, which acknowledge nothing (R3).
     pub acks_of_other_generation: u64,
@@ -184,9 +186,10 @@ enum Pending {
         bytes: usize,
     },
     ReadInbox(SessionId),
-    /// The session may be gone: then only the receipts matter.
+    /// The session may be gone: then only the receipts matter, and that it is done to its end.
     Flush {
         session: SessionId,
+        device: (UserId, DeviceId),
         upto: Position,
     },
     /// As with a flush, the session may be gone.
@@ -414,8 +417,19 @@ impl Shard {
                 self.handle_inbox_page(now, id, page);
             }
             (Pending::ReadInbox(id), Err(error)) => self.handle_read_failed(now, id, error),
-            (Pending::Flush { session, upto }, Ok(Outcome::Flushed { grown, .. })) => {
-                self.handle_flushed(now, session, upto);
+            (
+                Pending::Flush {
+                    session,
+                    device,
+                    upto,
+                },
+                Ok(Outcome::Flushed { grown, more, .. }),
+            ) => {
+                if more {
+                    self.flush_on(session, device, upto);
+                } else {
+                    self.handle_flushed(now, session, upto);
+                }
                 self.tell_homes(grown);
             }
             (Pending::Flush { session, .. }, Err(error)) => {

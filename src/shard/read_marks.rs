@@ -1,4 +1,8 @@
 //! How far chats are read: one mark of a session at a time, the others wait, one for each chat (R20).
+//!
+//! The store cuts a mark down to what was delivered, and it knows of a delivery by its acknowledgement. So a mark
+//! waits until what its chat was given is acknowledged: a client says that it has read when it does, and that
+//! it has stored a little later. A mark counts against its user's rate, and waits for that too.
 
 use roadstead_proto::v1;
 use roadstead_proto::{ChatId, ErrorCode, Position};
@@ -8,13 +12,11 @@ use super::sends::peer_in;
 use super::{Pending, Shard};
 use crate::io::SessionId;
 use crate::limits;
-use crate::session::InFlight;
+use crate::session::{InFlight, Session};
 use crate::store::{Command, MarkRead, StoreError};
 use crate::time::Now;
 
 impl Shard {
-    /// Marks what the device was given: of a position beyond that, say of an own message of an earlier
-    /// session, as much as it was given.
     pub(super) fn handle_read_mark(&mut self, now: Now, id: SessionId, read: &v1::Read) {
         let session = self.active_mut(id).expect("it sent the frame");
         let (user, _) = session.identity();
@@ -24,26 +26,43 @@ impl Shard {
         let Some(position) = Position::from_slice(&read.position) else {
             return self.refuse(id, ErrorCode::PositionInvalid, "a position has 16 bytes");
         };
-        let given = position.min(session.delivered.max(session.sent));
-        if given == Position::ZERO {
-            return;
-        }
-        if !session.in_flight(now.at).wait_to_mark(chat, given) {
+        if !session.in_flight(now.at).wait_to_mark(chat, position) {
             self.counters.read_marks_dropped += 1;
         }
         self.submit_read_mark(now, id);
     }
 
+    /// Whether a session has to be heard no further until some of its read marks are with the store: the driver
+    /// leaves its frames where they are. At most one chat for each entry of the window waits for an
+    /// acknowledgement, which might be among those frames; so more than that go on without one.
+    #[must_use]
+    pub fn holds(&self, id: SessionId) -> bool {
+        let session = self.sessions.get(id.index);
+        let active = session.and_then(|session| session.in_flight.as_ref());
+        active.is_some_and(|active| active.read_marks.len() >= limits::READ_MARKS_WAITING_MAX)
+    }
+
     /// Hands the next mark to the store, if none is there.
-    fn submit_read_mark(&mut self, now: Now, id: SessionId) {
+    pub(super) fn submit_read_mark(&mut self, now: Now, id: SessionId) {
         let Some(session) = self.active_mut(id) else {
             return;
         };
-        let active = session.in_flight(now.at);
-        if active.marking.is_some() || active.mark_at.is_some() || active.read_marks.is_empty() {
+        let (user, _) = session.identity();
+        let Some(place) = session.markable() else {
+            return;
+        };
+        let wait = self
+            .send_rates
+            .as_mut()
+            .and_then(|rates| rates.take(now.at, user).err());
+        let active = self.session_mut(id).expect("looked at above");
+        let active = active.in_flight(now.at);
+        if let Some(wait) = wait {
+            active.mark_at = Some(now.at + wait);
+            self.counters.read_marks_rate_limited += 1;
             return;
         }
-        let mark = active.read_marks.remove(0);
+        let mark = active.read_marks.remove(place);
         active.marking = Some(mark);
         self.ask_mark_read(id, mark);
     }
@@ -114,6 +133,25 @@ impl Shard {
         for mark in std::mem::take(&mut active.read_marks) {
             self.ask_mark_read(id, mark);
         }
+    }
+}
+
+impl Session {
+    /// The place of the first mark that can go to the store, if none is there: nothing that its chat was given
+    /// up to it waits to be acknowledged, or is on its way to be.
+    fn markable(&self) -> Option<usize> {
+        let active = self.in_flight.as_ref()?;
+        let is_busy = active.marking.is_some() || active.mark_at.is_some();
+        if is_busy || active.flushing || !active.window_complete {
+            return None;
+        }
+        let is_covered = |(chat, position): &(ChatId, Position)| {
+            let mut given = active.window.iter().map(|entry| entry.known);
+            !given.any(|entry| {
+                entry.cursor <= *position && entry.receipt.is_some_and(|(of, ..)| of == *chat)
+            })
+        };
+        active.read_marks.iter().position(is_covered)
     }
 }
 

@@ -20,6 +20,10 @@ impl Shard {
             return self.refuse(id, ErrorCode::NumberInvalid, "numbers start at 1");
         }
         let number = send.number;
+        let session = self.session_mut(id).expect("it sent the frame");
+        if let Some(active) = session.in_flight.as_mut() {
+            active.refusals.count_send();
+        }
         match self.admit(now, id, send) {
             Ok(item) => {
                 let bytes = item.envelope.payload.len();
@@ -109,11 +113,10 @@ impl Shard {
     ) -> Option<StoreError> {
         let session = self.session_mut(id).expect("it sent the frame");
         let (user, _) = session.identity();
-        if let Some(active) = session.in_flight.as_mut() {
-            active.refusals.forget(now.at);
-            if let Some(error) = active.refusals.of(chat, number, after) {
-                return Some(error);
-            }
+        if let Some(active) = session.in_flight.as_mut()
+            && let Some(error) = active.refusals.of(chat, number, after)
+        {
+            return Some(error);
         }
         let rates = self
             .recipient_rates
@@ -137,8 +140,7 @@ impl Shard {
     ) {
         let session = self.session_mut(id).expect("checked by the caller");
         let active = session.in_flight(now.at);
-        let until = now.at + limits::CHAT_REFUSAL_REMEMBERED;
-        active.refusals.note(chat, number, error, until);
+        active.refusals.note(chat, number, error);
         for item in &mut active.outbox {
             if item.chat == chat && item.refused.is_none() {
                 item.refused = active.refusals.of(chat, item.number, item.after);
@@ -166,6 +168,7 @@ impl Shard {
         let command = Command::Send(Sends {
             user,
             device,
+            limits: self.config.inbox_limits,
             items,
         });
         self.ask(
@@ -208,7 +211,9 @@ impl Shard {
         for ((number, chat), answer) in numbers.iter().zip(answers) {
             match answer {
                 Ok(sent) => self.confirm(id, *number, sent),
-                Err(error) if error.is_retryable() => refused.push((*number, error.code())),
+                Err(error) if error.is_retryable() => {
+                    refused.push((*number, error.code()));
+                }
                 Err(error) => {
                     let session = self.session_mut(id).expect("checked above");
                     session.answer_by_store(*number);
@@ -224,7 +229,6 @@ impl Shard {
 
     fn confirm(&mut self, id: SessionId, number: u64, sent: Sent) {
         let session = self.session_mut(id).expect("checked by the caller");
-        session.sent = session.sent.max(sent.position);
         session.answer_by_store(number);
         let result = v1::SendResult {
             number,

@@ -12,9 +12,9 @@ use std::time::Instant;
 
 use rig::{Rig, device, item, user};
 use roadstead::store::{
-    Command, Completion, Entry, EntryBody, Flush, Grown, KnownEntries, KnownEntry, Outcome, Sends,
+    Command, Completion, Flush, Grown, InboxLimits, KnownEntries, KnownEntry, Outcome, Sends,
 };
-use roadstead_proto::{ChatId, DeviceId, Position, UserId};
+use roadstead_proto::{DeviceId, Position, UserId};
 
 /// As the server has it.
 #[global_allocator]
@@ -89,6 +89,7 @@ impl Load {
             self.rig.submit(Command::Send(Sends {
                 user: who(sender).0,
                 device: who(sender).1,
+                limits: InboxLimits::DEFAULT,
                 items,
             }));
         }
@@ -99,17 +100,14 @@ impl Load {
     fn flush(&mut self, grown: &[Grown]) -> Vec<Grown> {
         for grown in grown {
             let index = usize::try_from(grown.user.get() - 1).expect("small");
-            let entry = Entry {
-                cursor: grown.cursor,
-                body: grown.entry.clone().expect("carried along"),
-            };
+            let body = grown.entry.as_ref().expect("carried along");
             self.rig.submit(Command::Flush(Flush {
                 user: grown.user,
                 device: grown.device,
                 upto: grown.cursor,
                 known: Some(KnownEntries {
                     from: self.acked[index],
-                    entries: vec![known(&entry)],
+                    entries: vec![KnownEntry::of(grown.user, grown.cursor, body)],
                 }),
             }));
             self.acked[index] = grown.cursor;
@@ -131,22 +129,6 @@ impl Load {
             }
         }
         all
-    }
-}
-
-fn known(entry: &Entry) -> KnownEntry {
-    let receipt = match &entry.body {
-        EntryBody::Message { envelope, .. } => {
-            let chat = ChatId::from_slice(&envelope.chat).expect("valid");
-            let sender = UserId::new(envelope.sender).expect("not 0");
-            Some((chat, entry.cursor, sender))
-        }
-        _ => None,
-    };
-    KnownEntry {
-        cursor: entry.cursor,
-        receipt,
-        is_gap: false,
     }
 }
 

@@ -8,7 +8,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rig::ask::Ask;
 use rig::{Rig, device, item, user};
-use roadstead::store::{Command, OpenDevice, Outcome, Sends};
+use roadstead::store::{Command, InboxLimits, OpenDevice, Outcome, Sends};
 use roadstead_proto::Position;
 
 const USERS: u64 = 2_048;
@@ -39,6 +39,7 @@ fn send(rig: &mut Rig, number: u64, batch: u64) {
         rig.submit(Command::Send(Sends {
             user: from.0,
             device: from.1,
+            limits: InboxLimits::DEFAULT,
             items,
         }));
     }

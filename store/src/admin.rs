@@ -4,6 +4,8 @@ use crossbeam_channel::Sender;
 use roadstead::store::StoreError;
 use roadstead_proto::{DeviceId, MessageId, UserId};
 
+use crate::records::expiry::Expired;
+
 /// Where the answer goes.
 pub(crate) type Answer<R> = Sender<Result<R, StoreError>>;
 
@@ -14,8 +16,8 @@ pub(crate) enum Admin {
     ReserveMessageIds(u64, Answer<(u64, u64)>),
     /// At this Unix time in ms.
     StampMinute(u64, Answer<bool>),
-    /// By the store's own time.
-    Expire(Answer<u64>),
+    /// By the store's own time, unless the day of the cut has been done.
+    Expire(Option<u32>, Answer<Expired>),
     /// For good.
     RemoveDevice(UserId, DeviceId, Answer<bool>),
 }
@@ -29,7 +31,7 @@ impl Admin {
             Self::StampMinute(_, answer) | Self::RemoveDevice(_, _, answer) => {
                 tell(&answer, Err(error));
             }
-            Self::Expire(answer) => tell(&answer, Err(error)),
+            Self::Expire(_, answer) => tell(&answer, Err(error)),
         }
     }
 }

@@ -19,9 +19,11 @@ mod health;
 pub(crate) mod log;
 mod reader;
 mod reopen;
+mod reserve;
 mod serial;
 mod small_key;
 mod tables;
+mod work;
 mod write;
 
 use std::sync::Arc;
@@ -43,8 +45,10 @@ use committer::{Committer, Job};
 use engine::Engine;
 use health::Board;
 use reader::{ReadJob, Reader};
+use reserve::{Place, Reserve};
 
 use crate::admin::Admin;
+use crate::records::expiry::Expired;
 use crate::records::meta::Meta;
 
 /// Where completions go: called by threads of the store, and must not block.
@@ -98,7 +102,13 @@ impl EmbeddedStore {
     /// # Errors
     /// [`OpenError::InUse`] if another process has it open.
     pub fn open(config: EmbeddedConfig, sink: Sink) -> Result<Self, OpenError> {
-        let engine = Engine::open(&config).map_err(|error| error.at(&config.path))?;
+        let place = Place::new(&config.path, config.limits.reserve_bytes_max)?;
+        let engine = match Engine::open(&config) {
+            // A disk that is full: with what was kept for that, the store opens.
+            Err(error) if reserve::is_full(&error) && place.give_back() => Engine::open(&config),
+            engine => engine,
+        };
+        let engine = engine.map_err(|error| error.at(&config.path))?;
         let meta = engine.meta;
         let (jobs, jobs_in) = unbounded();
         let (reads, reads_in) = unbounded();
@@ -117,7 +127,8 @@ impl EmbeddedStore {
             threads: Vec::new(),
         };
         store.start_readers(meta, config.limits.read_threads, &reads_in)?;
-        let committer = Committer::new(config, store.handle.0.clone(), engine, jobs_in);
+        let reserve = Reserve::new(place);
+        let committer = Committer::new(config, store.handle.0.clone(), engine, reserve, jobs_in);
         store.start("store commit", move || committer.run())?;
         Ok(store)
     }
@@ -267,17 +278,19 @@ impl Handle {
             .unwrap_or(Err(StoreError::Unavailable))
     }
 
-    /// Removes entries that are older than the retention time by the minutes stamped, step by step between
-    /// commits, and tells how many (R25). To be called every hour or so, by a thread that may wait.
+    /// Removes entries that are older than the retention time by the minutes stamped, a piece in each commit
+    /// of others (R25). To be called every hour or so, by a thread that may wait: the job takes as long as it
+    /// takes, and a store that stops ends it. Nothing is done if the day of the cut is `day_done`, the day of the
+    /// last run, or before it.
     ///
     /// # Errors
-    /// If the store can not commit.
-    pub fn expire(&self) -> Result<u64, StoreError> {
-        self.ask(Admin::Expire)
+    /// If the store can not commit, or stops.
+    pub fn expire(&self, day_done: Option<u32>) -> Result<Expired, StoreError> {
+        self.ask(|answer| Admin::Expire(day_done, answer))
             .unwrap_or(Err(StoreError::Unavailable))
     }
 
-    /// Removes a device for good (R13); `false` if there is none. Waits for a commit.
+    /// Removes a device for good (R13), and cleans away what it has left; `false` if there is none. Waits for both.
     ///
     /// # Errors
     /// If the store can not commit.

@@ -43,6 +43,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::admin::Admin;
 use crate::embedded::{Health, QueueDepths, Sink};
+use crate::records::expiry::Expired;
 
 pub use config::{FoundationConfig, FoundationLimits};
 pub use counters::{FoundationCounters, Sum};
@@ -246,13 +247,14 @@ impl Handle {
         self.ask(|answer| Admin::StampMinute(unix_ms, answer))
     }
 
-    /// Removes entries that are older than the retention time by the minutes stamped, step by step, and
-    /// tells how many (R25). To be called every hour or so, by a thread that may wait.
+    /// Removes entries that are older than the retention time by the minutes stamped, step by step (R25). To be
+    /// called every hour or so, by a thread that may wait. Nothing is done if the day of the cut is `day_done`,
+    /// the day of the last run, or before it.
     ///
     /// # Errors
     /// If the store can not commit.
-    pub fn expire(&self) -> Result<u64, StoreError> {
-        self.ask(Admin::Expire)
+    pub fn expire(&self, day_done: Option<u32>) -> Result<Expired, StoreError> {
+        self.ask(|answer| Admin::Expire(day_done, answer))
     }
 
     /// Removes a device for good (R13); `false` if there is none. Waits for a commit.

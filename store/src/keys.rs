@@ -8,8 +8,9 @@
 //! i slot user device position   inbox entry         u slot user           versions and devices (uv/)
 //! d slot user device            device              r slot chat user      receipt positions (rp/)
 //! d slot user device 'a'        stored ack          x slot day user device expiry index
-//! k slot user device n%256      answer to a send    n 0 node              lease, ceiling of message ids
-//! t 0 minute                    time to stamp       g 0 name              generation, ceiling of stamps
+//! d slot user device 'n'        what it holds       n 0 node              lease, ceiling of message ids
+//! d slot user device 'n' sender share of a sender   t 0 minute            time to stamp
+//! k slot user device n%256      answer to a send    g 0 name              generation, ceiling of stamps, …
 //! ```
 //! The last three are a handful of keys, written once a minute or less: they have no slot.
 
@@ -145,6 +146,18 @@ impl Keys {
         self.device(user, device).with(b"a")
     }
 
+    /// What a device's inbox holds, in messages and bytes (R21).
+    #[must_use]
+    pub fn held(&self, user: UserId, device: DeviceId) -> Key {
+        self.device(user, device).with(b"n")
+    }
+
+    /// The same of one sender, while the inbox is crowded.
+    #[must_use]
+    pub fn share(&self, user: UserId, device: DeviceId, sender: UserId) -> Key {
+        self.held(user, device).with(&sender.get().to_be_bytes())
+    }
+
     /// All answers kept for a device.
     #[must_use]
     pub fn answers(&self, user: UserId, device: DeviceId) -> Key {
@@ -214,6 +227,12 @@ impl Keys {
         Key::tagged(b'g', [0, 0]).with(b"placement")
     }
 
+    /// Says that what every inbox holds has been counted.
+    #[must_use]
+    pub fn counted() -> Key {
+        Key::tagged(b'g', [0, 0]).with(b"counted")
+    }
+
     /// The ceiling under which the embedded engine takes its stamps (R9).
     #[must_use]
     pub fn stamp_ceiling() -> Key {
@@ -225,6 +244,22 @@ impl Keys {
 #[must_use]
 pub fn entry_position(key: &[u8]) -> Option<Position> {
     Position::from_slice(key.get(DEVICE_PREFIX..)?)
+}
+
+/// The first key of all inboxes, and the first behind them.
+#[must_use]
+pub fn all_inboxes() -> (Key, Key) {
+    let first = Key::tagged(b'i', [0, 0]);
+    let last = Key::tagged(b'i', [0xff, 0xff]);
+    (first, last.end_of_prefix())
+}
+
+/// The user and the device of an inbox entry's key.
+#[must_use]
+pub fn entry_device(key: &[u8]) -> Option<(UserId, DeviceId)> {
+    let user = UserId::new(u64::from_be_bytes(key.get(3..11)?.try_into().ok()?)).ok()?;
+    let device = DeviceId::new(u32::from_be_bytes(key.get(11..15)?.try_into().ok()?)).ok()?;
+    Some((user, device))
 }
 
 /// Slot, day, user and device of an expiry note.

@@ -10,6 +10,7 @@ pub mod command;
 pub mod device;
 pub mod expiry;
 pub mod flush;
+pub mod held;
 pub mod inbox;
 mod knowledge;
 pub mod meta;
@@ -41,7 +42,17 @@ pub enum RecordError {
     Refused(StoreError),
     /// The transaction is of no use any more.
     #[error(transparent)]
-    Txn(#[from] TxnError),
+    Txn(TxnError),
+}
+
+impl From<TxnError> for RecordError {
+    /// A record in a damaged part of the database is as unreadable as one that is damaged itself.
+    fn from(error: TxnError) -> Self {
+        match error {
+            TxnError::Damaged => Self::Refused(StoreError::Corrupt),
+            error => Self::Txn(error),
+        }
+    }
 }
 
 impl From<StoreError> for RecordError {

@@ -208,6 +208,8 @@ pub async fn remove<E: Engine>(engine: &E) -> Result<(), TransferError> {
             meta::save_generation(txn, 1);
         }
         txn.clear(&Keys::placement());
+        // What comes in is counted when it is opened.
+        txn.clear(&Keys::counted());
         for (from, to) in OF_USERS.into_iter().chain([(&b"t"[..], &b"u"[..])]) {
             txn.clear_range(from, to);
         }
@@ -317,6 +319,7 @@ async fn complete<E: Engine>(
         let target = target.and_then(|value| meta::decode_generation(&value));
         meta::save_generation(txn, generation.max(target.unwrap_or(0)).saturating_add(1));
         txn.set(&Keys::placement(), placement.clone());
+        txn.clear(&Keys::counted());
         for (node, lease) in &nodes {
             txn.set(node, lease.encode());
         }

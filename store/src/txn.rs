@@ -64,6 +64,9 @@ pub enum TxnError {
     /// The engine runs one transaction at a time and has one.
     #[error("another transaction is open")]
     Busy,
+    /// What holds the key can not be read, and will not be: a block of the database is damaged.
+    #[error("a part of the database is damaged")]
+    Damaged,
     /// The engine can not read or write now: I/O error, full disk, no quorum.
     #[error("the engine is unavailable")]
     Unavailable,

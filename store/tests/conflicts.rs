@@ -5,7 +5,7 @@ mod rig;
 use bytes::Bytes;
 use rig::ask::{Ask, Memory, Who};
 use rig::{device, item, user};
-use roadstead::store::{Command, Flush, Outcome, Sends, StoreError};
+use roadstead::store::{Command, Flush, InboxLimits, Outcome, Sends, StoreError};
 use roadstead_proto::UserId;
 use roadstead_store::memory::Fault;
 use roadstead_store::txn::{Txn, TxnError, ready};
@@ -22,6 +22,7 @@ fn send(from: Who, to: UserId, number: u64) -> Command {
     Command::Send(Sends {
         user: from.0,
         device: from.1,
+        limits: InboxLimits::DEFAULT,
         items: vec![item(from, to, number, b"hello")],
     })
 }

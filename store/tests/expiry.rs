@@ -7,7 +7,7 @@ use rig::ask::{Ask, Memory};
 use rig::rules::{alice, bob, bob_tablet, chat, cursors, open_all};
 use roadstead::store::{EntryBody, StoreError};
 use roadstead_proto::Position;
-use roadstead_store::records::expiry::{self, minute_of};
+use roadstead_store::records::expiry::{self, Budget, minute_of};
 use roadstead_store::records::minutes::{self, Doubt, Stamped};
 use roadstead_store::records::{Knowledge, RecordError, Scope};
 use roadstead_store::txn::{STAMP_INCOMPLETE, ready};
@@ -36,7 +36,7 @@ impl Ages for Rig {
     }
 
     fn expire(&mut self) -> u64 {
-        self.store.handle().expire().expect("commits")
+        self.store.handle().expire(None).expect("commits").removed
     }
 }
 
@@ -87,9 +87,11 @@ impl Ages for Alone {
     }
 
     fn expire(&mut self) -> u64 {
-        let mut progress = self.transact(|scope, txn| ready(expiry::begin(scope, txn)));
+        let mut progress = self.transact(|scope, txn| ready(expiry::begin(scope, txn, None)));
         while !progress.is_done() {
-            progress = self.transact(|scope, txn| ready(expiry::step(scope, txn, progress)));
+            progress = self.transact(|scope, txn| {
+                ready(expiry::step(scope, txn, progress, Budget::OF_A_BATCH))
+            });
         }
         progress.removed
     }

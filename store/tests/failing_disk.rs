@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use rig::ask::Ask;
 use rig::writer::{self, Answered};
 use rig::{PATIENCE, Rig, device, item, user};
-use roadstead::store::{Command as Ask_, Outcome, Sends, StoreError};
+use roadstead::store::{Command as Ask_, InboxLimits, Outcome, Sends, StoreError};
 use roadstead_faulty_disk::{EIO, FailingDisk};
 
 /// Not a test of its own: the process whose disk fails. It sends, and sends again what was refused.
@@ -31,6 +31,7 @@ fn child() {
         let sends = Sends {
             user: alice.0,
             device: alice.1,
+            limits: InboxLimits::DEFAULT,
             items: vec![item(alice, bob.0, number, b"hello")],
         };
         let answer = match rig.ask(Ask_::Send(sends)) {

@@ -19,7 +19,9 @@ use rig::ask::{Ask, Who};
 use rig::cluster::Cluster;
 use rig::{PATIENCE, SHARD, device, item, rules, user};
 use roadstead::ShardId;
-use roadstead::store::{Command, Completion, Outcome, Request, RequestId, Sends, StoreError};
+use roadstead::store::{
+    Command, Completion, InboxLimits, Outcome, Request, RequestId, Sends, StoreError,
+};
 use roadstead::time::Time;
 use roadstead_proto::Position;
 use roadstead_store::Health;
@@ -248,6 +250,7 @@ fn sends(from: Who, to: Who, numbers: &[u64]) -> Command {
     Command::Send(Sends {
         user: from.0,
         device: from.1,
+        limits: InboxLimits::DEFAULT,
         items: numbers
             .iter()
             .map(|number| item(from, to.0, *number, b"hello"))

@@ -40,6 +40,7 @@ fn r3_entries_of_an_earlier_generation_are_read_and_acknowledged() {
         store.send(alice(), user(2), number);
     }
     let old = cursors(&mut store, bob());
+    store.flush(bob_tablet(), old[1]);
     store.mark_read(bob_tablet(), chat(), old[0]);
     store.generation += 1;
     let opened = store.open_at(bob(), old[3]).expect("opens");

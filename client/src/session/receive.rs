@@ -287,6 +287,7 @@ impl Session {
         let reason = match v1::GapReason::try_from(gap.reason) {
             Ok(v1::GapReason::InboxLimit) => GapReason::InboxLimit,
             Ok(v1::GapReason::Expired) => GapReason::Expired,
+            Ok(v1::GapReason::SenderLimit) => GapReason::SenderLimit,
             _ => GapReason::Unspecified,
         };
         if let Some(arrived) = self.arrive(now, cursor, None)? {

@@ -15,6 +15,8 @@ const BURST_MAX: u32 = 1_000_000;
 pub(crate) struct Limits {
     pub(crate) sends_per_s: u32,
     pub(crate) sends_burst: u32,
+    pub(crate) recipient_sends_per_s: u32,
+    pub(crate) recipient_sends_burst: u32,
     pub(crate) sessions_per_s: u32,
     pub(crate) sessions_burst: u32,
     pub(crate) address_bits_v4: u8,
@@ -28,6 +30,8 @@ impl Default for Limits {
         Self {
             sends_per_s: 200,
             sends_burst: 2_000,
+            recipient_sends_per_s: 100,
+            recipient_sends_burst: 1_000,
             sessions_per_s: 100,
             sessions_burst: 1_000,
             address_bits_v4: 32,
@@ -44,18 +48,21 @@ impl Limits {
         let Self {
             sends_per_s,
             sends_burst,
+            recipient_sends_per_s,
+            recipient_sends_burst,
             sessions_per_s,
             sessions_burst,
             ..
         } = *self;
+        let rates = [sends_per_s, recipient_sends_per_s, sessions_per_s];
         anyhow::ensure!(
-            sends_per_s.max(sessions_per_s) <= PER_SECOND_MAX,
+            rates.iter().all(|rate| *rate <= PER_SECOND_MAX),
             "limits are at most {PER_SECOND_MAX} a second; 0 is none"
         );
-        let bursts = 1..=BURST_MAX;
+        let bursts = [sends_burst, recipient_sends_burst, sessions_burst];
         anyhow::ensure!(
-            bursts.contains(&sends_burst) && bursts.contains(&sessions_burst),
-            "limits.sends_burst and sessions_burst are 1 to {BURST_MAX}"
+            bursts.iter().all(|burst| (1..=BURST_MAX).contains(burst)),
+            "limits.sends_burst, recipient_sends_burst and sessions_burst are 1 to {BURST_MAX}"
         );
         anyhow::ensure!(
             (1..=32).contains(&self.address_bits_v4) && (1..=128).contains(&self.address_bits_v6),
@@ -67,6 +74,11 @@ impl Limits {
     /// Sends of one user.
     pub(crate) fn sends(&self) -> Option<Rate> {
         Rate::new(self.sends_per_s, self.sends_burst)
+    }
+
+    /// Sends of one user to one other.
+    pub(crate) fn recipient_sends(&self) -> Option<Rate> {
+        Rate::new(self.recipient_sends_per_s, self.recipient_sends_burst)
     }
 
     /// What counts as one address.

@@ -247,7 +247,7 @@ impl Worker {
     /// Reads frames as long as the store keeps up and the peer reads what it is sent (R26).
     fn read<E: Engine>(&mut self, io: &mut Io<'_, E>, id: ConnId) {
         loop {
-            if self.shard.is_congested() {
+            if self.shard.is_congested() || self.shard.holds(session(id)) {
                 return self.read_later(id);
             }
             match self.connections.next_frame(io, id) {
@@ -285,9 +285,13 @@ impl Worker {
             if self.shard.is_congested() {
                 return;
             }
-            if let Some(id) = self.waiting.pop_front() {
-                self.connections.set_waiting(id, false);
-                self.read(io, id);
+            match self.waiting.pop_front() {
+                Some(id) if self.shard.holds(session(id)) => self.waiting.push_back(id),
+                Some(id) => {
+                    self.connections.set_waiting(id, false);
+                    self.read(io, id);
+                }
+                None => return,
             }
         }
     }

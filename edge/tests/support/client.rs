@@ -45,7 +45,7 @@ impl Client {
     /// Begins a handshake and gives it up: the server's certificate is for another name.
     pub(crate) async fn begin_and_give_up(edge: &Edge) {
         let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).expect("a socket");
-        let config = client_config(edge, roadstead_proto::ALPN);
+        let config = client_config(tls(edge, roadstead_proto::ALPN));
         let connecting = endpoint
             .connect_with(config, edge.listen, "another.example")
             .expect("a valid configuration");

@@ -88,10 +88,15 @@ impl Checker {
         self.require(timeout.is_none(), "R26", || {
             format!("a silent shard is due at {timeout:?}")
         });
-        // What a session has under way is private; its Debug form says whether there is anything.
-        let under_way = format!("{shard:?}").matches("in_flight: Some").count();
-        self.require(under_way == 0, "R26", || {
-            format!("{under_way} silent sessions own memory for what they have under way")
+        // What a session has under way is private; its Debug form says whether there is anything. Refusals stay
+        // until its client says that it knows of them (R16).
+        let session = format!("{shard:?}");
+        let under_way = session.matches("in_flight: Some").count();
+        let refused = session.matches("chats: [ChatRefusal").count();
+        self.require(under_way == refused, "R26", || {
+            format!(
+                "{under_way} silent sessions own memory for what they have under way, {refused} were refused"
+            )
         });
     }
 }

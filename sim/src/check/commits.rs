@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use roadstead::limits::{INBOX_CROWDED_PART, INBOX_SHARES};
 use roadstead::store::{
     CheckInbox, DeviceOpened, EntryBody, Flush, Grown, MarkRead, OpenDevice, SendItem, Sent,
     StoreError,
@@ -10,7 +11,7 @@ use roadstead_proto::limits::SEND_ANSWERS_KEPT;
 use roadstead_proto::v1::ReceiptUpdate;
 use roadstead_proto::{ChatId, DeviceId, Position, UserId};
 
-use super::{Checker, Committed, DEVICES_MAX, Device, Expected, Progress};
+use super::{Checker, Committed, DEVICES_MAX, Device, Expected, Kept, Progress};
 use crate::client::token_of;
 use crate::store::Tap;
 
@@ -23,7 +24,8 @@ impl Checker {
                 device,
                 item,
                 answer,
-            } => self.sent((*user, *device), item, *answer),
+                grown,
+            } => self.sent((*user, *device), item, *answer, grown),
             Tap::Opened(open, Ok(opened)) => self.opened(open, opened),
             Tap::Opened(open, Err(error)) => self.not_opened(open, *error),
             Tap::Flushed {
@@ -41,12 +43,18 @@ impl Checker {
         }
     }
 
-    fn sent(&mut self, sender: Device, item: &SendItem, answer: Result<Sent, StoreError>) {
+    fn sent(
+        &mut self,
+        sender: Device,
+        item: &SendItem,
+        answer: Result<Sent, StoreError>,
+        grown: &[Grown],
+    ) {
         let token = token_of(&item.envelope.payload).unwrap_or(0);
         self.note_failure(sender, item.number, answer);
         match answer {
             Ok(sent) if sent.repeated => self.sent_before(sender, token, item.number, sent),
-            Ok(sent) => self.sent_now(sender, token, item, sent),
+            Ok(sent) => self.sent_now(sender, (token, item), sent, grown),
             Err(error) => self.not_sent(sender, token, item, error),
         }
     }
@@ -72,7 +80,13 @@ impl Checker {
         }
     }
 
-    fn sent_now(&mut self, sender: Device, token: u64, item: &SendItem, sent: Sent) {
+    fn sent_now(
+        &mut self,
+        sender: Device,
+        (token, item): (u64, &SendItem),
+        sent: Sent,
+        grown: &[Grown],
+    ) {
         let committed = Committed {
             number: item.number,
             position: sent.position,
@@ -98,6 +112,13 @@ impl Checker {
         let fresh = self.message_ids.insert(sent.message_id);
         self.require(fresh, "R24", || {
             format!("{:?} was given twice", sent.message_id)
+        });
+        let model = self.device(sender);
+        let before = model.last_token.insert(item.chat, token);
+        let in_order = before.is_none_or(|before| before < token);
+        let may_differ = model.forgetful || model.restored || model.resynced;
+        self.require(in_order || may_differ, "R16", || {
+            format!("{sender:?}: token {token} was committed behind {before:?}")
         });
         let model = self.device(sender);
         let is_member = model.registered && !model.removed;
@@ -126,31 +147,108 @@ impl Checker {
                 item.number
             )
         });
-        self.expect_message(sender, recipient, token, sent.position);
+        self.expect_message(sender, recipient, (token, sent.position), grown);
     }
 
-    fn expect_message(&mut self, sender: Device, recipient: UserId, token: u64, at: Position) {
+    fn expect_message(
+        &mut self,
+        sender: Device,
+        recipient: UserId,
+        (token, at): (u64, Position),
+        grown: &[Grown],
+    ) {
         let mut receivers = Vec::new();
         if recipient != sender.0 {
-            receivers = self.receiving(recipient);
             let known = !self.devices_of(recipient).is_empty();
             self.require(known, "R14", || {
                 format!("sent to {recipient:?}, who has no device")
             });
-            let some = !receivers.is_empty() || !known;
-            self.require(some, "R21", || {
-                format!("sent to {recipient:?}: all are suspended")
+            let (mut with_room, without) = self.with_room(recipient, sender.0);
+            for device in self.without_room(&mut with_room, without, grown) {
+                self.expect_share_gap(device, sender.0, grown);
+            }
+            self.require(!with_room.is_empty() || !known, "R21", || {
+                format!(
+                    "sent to {recipient:?}: nobody there has room for {:?}",
+                    sender.0
+                )
             });
+            receivers = with_room;
+        }
+        for device in &receivers {
+            if let Some(shares) = &mut self.device(*device).shares {
+                shares.entry(sender.0).or_default().messages += 1;
+            }
         }
         receivers.extend(
             self.receiving(sender.0)
                 .into_iter()
                 .filter(|own| *own != sender),
         );
+        let mut told: Vec<Device> = of_messages(grown).collect();
+        told.sort_unstable();
+        receivers.sort_unstable();
+        self.require(told == receivers, "R14", || {
+            format!("token {token} reached {told:?}, not {receivers:?}")
+        });
         for device in receivers {
             self.device(device)
                 .expected
                 .insert(at, Expected::Message(token));
+        }
+    }
+
+    /// The devices that go without. Where others write too, a share is looked at a moment before it is added to:
+    /// it is soft, and who was given the message decides about those whose senders are counted.
+    fn without_room(
+        &self,
+        with_room: &mut Vec<Device>,
+        without: Vec<Device>,
+        grown: &[Grown],
+    ) -> Vec<Device> {
+        if !self.shares_are_soft {
+            return without;
+        }
+        let all = with_room.drain(..).chain(without);
+        let (got, went_without) =
+            all.partition(|device| of_messages(grown).any(|it| it == *device));
+        *with_room = got;
+        went_without
+    }
+
+    /// The receiving devices of a user that have room for a sender, and those that have none (R21).
+    fn with_room(&self, user: UserId, sender: UserId) -> (Vec<Device>, Vec<Device>) {
+        let share_max = (self.inbox_max / INBOX_SHARES).max(1);
+        let has_room = |device: &Device| {
+            let shares = self.devices[device].shares.as_ref();
+            let share = shares.and_then(|shares| shares.get(&sender));
+            share.is_none_or(|share| share.messages < share_max)
+        };
+        self.receiving(user).into_iter().partition(has_room)
+    }
+
+    /// A device goes without a message for which its sender had no more room: it is told so, once.
+    fn expect_share_gap(&mut self, device: Device, sender: UserId, grown: &[Grown]) {
+        let is_gap = |one: &&Grown| {
+            (one.user, one.device) == device && matches!(one.entry, Some(EntryBody::Gap(_)))
+        };
+        let gap = grown.iter().find(is_gap).map(|one| one.cursor);
+        let shares = self.device(device).shares.as_mut();
+        let share = shares.and_then(|shares| shares.get_mut(&sender));
+        let is_counted = share.is_some();
+        let was_told = share.is_some_and(|share| std::mem::replace(&mut share.told, true));
+        // Where others write too, the share may be gone again by the time of the commit.
+        self.require(self.shares_are_soft || is_counted, "R21", || {
+            format!("{device:?} went without a message of {sender:?}, of whom it has none")
+        });
+        self.require(
+            self.shares_are_soft || was_told == gap.is_none(),
+            "R21",
+            || format!("{device:?} was told of the share of {sender:?}: {was_told}, now {gap:?}"),
+        );
+        if let Some(at) = gap {
+            self.last_position = self.last_position.max(at);
+            self.device(device).expected.insert(at, Expected::Gap);
         }
     }
 
@@ -172,19 +270,40 @@ impl Checker {
 
     fn not_sent(&mut self, sender: Device, token: u64, item: &SendItem, error: StoreError) {
         let theirs = self.devices_of(item.recipient);
-        let receiving = self.receiving(item.recipient);
+        let has_room = !self.with_room(item.recipient, sender.0).0.is_empty();
+        let crowded = |device: &Device| self.devices[device].shares.is_some();
+        let all_crowded = self.receiving(item.recipient).iter().all(crowded);
+        let model = self.device(sender);
+        let first = model.answered(item.number);
+        let before = model.refused_before(item.chat, item.number, item.after);
+        let is_behind = before.is_some_and(|kept| kept.error.code() == error.code());
+        if error.is_kept() {
+            let kept = Kept {
+                token,
+                chat: item.chat,
+                error,
+            };
+            let known = *model.kept.entry(item.number).or_insert(kept);
+            let is_first = first.is_none_or(|first| first == token);
+            self.require(is_first && known == kept, "R12", || {
+                format!(
+                    "{sender:?} number {}: {error:?}, and {known:?}",
+                    item.number
+                )
+            });
+            if first.is_some() {
+                return;
+            }
+        }
         let model = self.device(sender);
         let (rule, justified) = match error {
-            StoreError::UserUnknown => {
-                let first = model.answered(item.number);
-                let is_again = first.is_some() && model.unknown.get(&item.number) == Some(&token);
-                if first.is_none() {
-                    model.unknown.insert(item.number, token);
-                }
-                let rule = if first.is_some() { "R12" } else { "R14" };
-                (rule, is_again || (first.is_none() && theirs.is_empty()))
+            StoreError::UserUnknown => ("R14", theirs.is_empty()),
+            StoreError::RecipientFull => {
+                let is_full = !has_room || (self.shares_are_soft && all_crowded);
+                ("R21", is_behind || (!theirs.is_empty() && is_full))
             }
-            StoreError::RecipientFull => ("R21", receiving.is_empty() && !theirs.is_empty()),
+            // By a rate of the shard's own.
+            StoreError::ChatBusy { .. } => ("R16", is_behind || item.refused.is_some()),
             StoreError::DeviceRemoved => ("R13", !model.registered),
             StoreError::NumberReused => {
                 let holder = model.answered(item.number);
@@ -195,10 +314,12 @@ impl Checker {
                     *number > item.number
                         && (*number - item.number).is_multiple_of(SEND_ANSWERS_KEPT)
                 };
-                let mut taken = model.numbers.keys().chain(model.unknown.keys());
+                let mut taken = model.numbers.keys().chain(model.kept.keys());
                 ("R12", taken.any(newer))
             }
-            StoreError::Corrupt | StoreError::CursorInvalid => ("R10", false),
+            StoreError::Corrupt | StoreError::RecordDamaged | StoreError::CursorInvalid => {
+                ("R10", false)
+            }
             _ => return,
         };
         self.require(justified, rule, || {
@@ -214,7 +335,12 @@ impl Checker {
         self.require(count <= DEVICES_MAX, "R13", || {
             format!("{device:?} is one too many")
         });
+        let soft = self.shares_are_soft;
         let model = self.device(device);
+        model.shares_are_soft = soft;
+        if soft {
+            model.shares.get_or_insert_default();
+        }
         let (removed, flushed) = (model.removed, model.flushed);
         let highest = model.highest();
         model.registered = true;
@@ -272,6 +398,8 @@ impl Checker {
             model.suspended = None;
         }
         let furthest = self.furthest(flush, before, stored_ack);
+        let senders = self.senders_between(device, before, stored_ack);
+        self.device(device).left(senders);
         let mut owed = Vec::new();
         for ((chat, peer), position) in furthest {
             let mut progress = self.progress_of(chat, flush.user);
@@ -286,6 +414,25 @@ impl Checker {
             }
         }
         self.settle_receipts("R18", owed, grown);
+    }
+
+    /// Who sent the messages of others in `(from, to]`.
+    fn senders_between(&self, device: Device, from: Position, to: Position) -> Vec<UserId> {
+        let bounds = (
+            std::ops::Bound::Excluded(from),
+            std::ops::Bound::Included(to),
+        );
+        let there = self.devices[&device].expected.range(bounds);
+        let senders = there.filter_map(|(_, expected)| self.sender_of(expected));
+        senders.filter(|sender| *sender != device.0).collect()
+    }
+
+    /// Who sent what an inbox holds, if it is a message.
+    pub(super) fn sender_of(&self, expected: &Expected) -> Option<UserId> {
+        match expected {
+            Expected::Message(token) => Some(self.messages[token].sender.0),
+            Expected::Receipt(_) | Expected::Gap => None,
+        }
     }
 
     /// The furthest message of somebody else per chat among the entries in `(from, to]`. A session's own
@@ -343,12 +490,18 @@ impl Checker {
     fn marked_read(&mut self, mark: &MarkRead, grown: &[Grown]) {
         let reader = (mark.user, mark.device);
         let mut progress = self.progress_of(mark.chat, mark.user);
-        if mark.position <= progress.read {
+        let is_own = mark.chat.peer_of(mark.user) == Some(mark.user);
+        let position = match is_own {
+            true => mark.position,
+            false => mark.position.min(progress.delivered),
+        };
+        if position <= progress.read {
             let none = grown.is_empty();
-            return self.require(none, "R20", || format!("{reader:?}: a read that is old"));
+            return self.require(none, "R20", || {
+                format!("{reader:?}: a read that is old, or of nothing delivered")
+            });
         }
-        progress.read = mark.position;
-        progress.delivered = progress.delivered.max(mark.position);
+        progress.read = position;
         self.progress.insert((mark.chat, mark.user), progress);
         self.take_back(reader, (mark.chat, mark.user));
         let peer = mark
@@ -424,6 +577,9 @@ impl Checker {
 
     fn checked(&mut self, check: &CheckInbox, suspended: bool, grown: &[Grown]) {
         let device = (check.user, check.device);
+        let limits = check.limits;
+        let model = self.device(device);
+        let (waiting, was_suspended) = (model.waiting(), model.suspended.is_some());
         if let Some(gap) = grown.first() {
             self.check_position(gap.cursor);
             let model = self.device(device);
@@ -431,6 +587,19 @@ impl Checker {
             model.expected.insert(gap.cursor, Expected::Gap);
             self.require(again.is_none(), "R21", || {
                 format!("{device:?} got a second gap")
+            });
+            let soft = self.shares_are_soft;
+            self.require(soft || waiting > limits.entries_max, "R21", || {
+                format!("{device:?} is suspended with {waiting} messages")
+            });
+        } else if model.registered && !was_suspended && !model.shares_are_soft {
+            if waiting == 0 {
+                model.shares = None;
+            } else if waiting > limits.entries_max / INBOX_CROWDED_PART {
+                model.shares.get_or_insert_default();
+            }
+            self.require(waiting <= limits.entries_max, "R21", || {
+                format!("{device:?} is not suspended with {waiting} messages")
             });
         }
         let is = self.device(device).suspended.is_some();
@@ -448,6 +617,14 @@ impl Checker {
         model.removed = true;
         model.suspended = None;
     }
+}
+
+/// The devices whose inboxes grew by a message.
+fn of_messages(grown: &[Grown]) -> impl Iterator<Item = Device> + '_ {
+    let messages = grown
+        .iter()
+        .filter(|one| matches!(one.entry, Some(EntryBody::Message { .. })));
+    messages.map(|one| (one.user, one.device))
 }
 
 /// The words of a receipt; `None` if they are malformed.

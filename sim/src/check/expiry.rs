@@ -142,7 +142,10 @@ impl Checker {
             }
         }
         let gone = Gone { expected, at: now };
-        model.expired.insert(at, gone);
+        model.expired.insert(at, gone.clone());
+        let sender = self.sender_of(&gone.expected);
+        self.device(device)
+            .left(sender.filter(|sender| *sender != device.0));
     }
 
     /// The job is done: nothing is left of what was old enough when it began.

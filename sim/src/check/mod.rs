@@ -15,10 +15,12 @@ pub mod restore;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use roadstead::store::StoreError;
 use roadstead::time::Time;
 use roadstead_proto::{ChatId, DeviceId, MessageId, Position, UserId};
 
 use crate::net::ConnId;
+use crate::swarm::Engine;
 
 pub(crate) use commits::read_update;
 use expiry::{Gone, Minutes};
@@ -85,8 +87,17 @@ pub(crate) struct DeviceModel {
     pub(crate) flushed: Position,
     /// Committed numbers and their tokens (R12).
     pub(crate) numbers: BTreeMap<u64, u64>,
-    /// Numbers whose answer is that nobody has that id, and their tokens (R12).
-    pub(crate) unknown: BTreeMap<u64, u64>,
+    /// Numbers whose answer is a refusal for good (R12, R16).
+    pub(crate) kept: BTreeMap<u64, Kept>,
+    /// The last message of each chat that was committed, in the order in which its client made them (R16).
+    pub(crate) last_token: BTreeMap<ChatId, u64>,
+    /// The client has forgotten its numbers, and with them what it had sent.
+    pub(crate) forgetful: bool,
+    /// Its senders are counted one by one (R21): how many messages of each it was given since, and whether it was
+    /// told that one has no more room.
+    pub(crate) shares: Option<BTreeMap<UserId, Share>>,
+    /// Whether they are is decided as of a moment ago: all are taken to be.
+    pub(crate) shares_are_soft: bool,
     /// The last committed number per chat (R16).
     pub(crate) last_number: BTreeMap<ChatId, u64>,
     /// A number that failed retryably: until it is evaluated again, nothing above it commits (R16).
@@ -114,15 +125,69 @@ pub(crate) struct DeviceModel {
 impl DeviceModel {
     /// The token that a number has its answer for.
     pub(crate) fn answered(&self, number: u64) -> Option<u64> {
-        let committed = self.numbers.get(&number);
-        committed.or_else(|| self.unknown.get(&number)).copied()
+        let kept = self.kept.get(&number).map(|kept| kept.token);
+        self.numbers.get(&number).copied().or(kept)
     }
 
     /// The highest number that has its answer, 0 if there is none.
     pub(crate) fn highest(&self) -> u64 {
-        let last = |of: &BTreeMap<u64, u64>| of.last_key_value().map_or(0, |(number, _)| *number);
-        last(&self.numbers).max(last(&self.unknown))
+        let committed = self.numbers.last_key_value().map(|(number, _)| *number);
+        let kept = self.kept.last_key_value().map(|(number, _)| *number);
+        committed.max(kept).unwrap_or(0)
     }
+
+    /// A number of the chat that was refused for a while, below this one and not known to its client (R16).
+    pub(crate) fn refused_before(&self, chat: ChatId, number: u64, after: u64) -> Option<Kept> {
+        let before = self.kept.range(after + 1..number.max(after + 1));
+        let mut of_chat = before
+            .map(|(_, kept)| *kept)
+            .filter(|kept| kept.chat == chat);
+        of_chat.find(|kept| kept.error.code().refuses_chat_for_now())
+    }
+
+    /// Messages that wait in its inbox.
+    pub(crate) fn waiting(&self) -> u64 {
+        let waits = (
+            std::ops::Bound::Excluded(self.flushed),
+            std::ops::Bound::Unbounded,
+        );
+        let messages = self.expected.range(waits);
+        messages
+            .filter(|(_, expected)| matches!(expected, Expected::Message(_)))
+            .count() as u64
+    }
+
+    /// Messages of these senders have left its inbox.
+    pub(crate) fn left(&mut self, senders: impl IntoIterator<Item = UserId>) {
+        let Some(shares) = &mut self.shares else {
+            return;
+        };
+        for sender in senders {
+            if let Some(share) = shares.get_mut(&sender) {
+                share.messages = share.messages.saturating_sub(1);
+                share.told = false;
+            }
+        }
+        shares.retain(|_, share| share.messages > 0);
+        if self.waiting() == 0 && !self.shares_are_soft {
+            self.shares = None;
+        }
+    }
+}
+
+/// A refusal that is a number's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) token: u64,
+    pub(crate) chat: ChatId,
+    pub(crate) error: StoreError,
+}
+
+/// What one sender has in a crowded inbox.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Share {
+    pub(crate) messages: u64,
+    pub(crate) told: bool,
 }
 
 /// What is known of a message.
@@ -167,6 +232,10 @@ pub(crate) struct ConnModel {
 #[derive(Debug, Default)]
 pub struct Checker {
     now: Time,
+    /// Messages of an inbox before its device is suspended (R21).
+    inbox_max: u64,
+    /// Whether transactions meet others, so that what a sender has in an inbox is known as of a moment ago.
+    shares_are_soft: bool,
     /// How often the store was imported, which is also its generation but for the first.
     imports: u32,
     violations: Vec<Violation>,
@@ -188,6 +257,21 @@ pub struct Checker {
 }
 
 impl Checker {
+    /// Of a deployment in which an inbox may hold so many messages, on such an engine.
+    #[must_use]
+    pub fn new(inbox_max: u64, engine: Engine) -> Self {
+        Self {
+            inbox_max,
+            shares_are_soft: engine == Engine::Many,
+            ..Self::default()
+        }
+    }
+
+    /// A client forgets which numbers it has used.
+    pub fn forgets(&mut self, device: Device) {
+        self.device(device).forgetful = true;
+    }
+
     /// What happens from now on happens at this time.
     pub fn set_now(&mut self, now: Time) {
         self.now = now;

@@ -56,6 +56,8 @@ impl Checker {
                 stored: now.stored,
                 seen: now.seen,
                 counter: now.counter,
+                forgetful: now.forgetful,
+                shares_are_soft: now.shares_are_soft,
                 restored: true,
                 ..exported
             };

@@ -45,6 +45,8 @@ pub enum Do {
     Send(Up),
     /// Come back to send again what failed, after so many ms.
     RetryAfter(u32),
+    /// Come back to say again what a chat refused, after so many ms.
+    RetryChatAfter(ChatId, u32),
     /// Come back to store what arrived.
     PersistSoon,
     /// This was stored.
@@ -180,7 +182,7 @@ impl Client {
         Self {
             device: (user, device),
             disk: Disk {
-                outbox: Outbox::new(window),
+                outbox: Outbox::new(window, device.get().is_multiple_of(2)),
                 ..Disk::default()
             },
             state: State::Offline,
@@ -262,8 +264,9 @@ impl Client {
                 self.disk.outbox.pump(todo);
             }
             Down::SendResult(result) => {
+                let chat = self.disk.outbox.chat_of(result.number);
                 self.disk.outbox.confirm(result.number);
-                self.disk.outbox.pump(todo);
+                self.answered(chat, 0, todo);
             }
             Down::Deliver(deliver) => {
                 let envelope = deliver.envelope.unwrap_or_default();
@@ -305,9 +308,13 @@ impl Client {
             }
             return;
         }
+        if code.refuses_chat_for_now() {
+            return self.handle_chat_refusal(error, code, todo);
+        }
         if code == ErrorCode::NumberReused && self.disk.outbox.renumber(error.number) {
             return self.disk.outbox.pump(todo);
         }
+        let chat = self.disk.outbox.chat_of(error.number);
         if let Some(token) = self.disk.outbox.drop_number(error.number) {
             todo.push(Do::Refused {
                 number: error.number,
@@ -315,13 +322,52 @@ impl Client {
                 code,
             });
         }
-        self.disk.outbox.pump(todo);
+        self.answered(chat, 0, todo);
+    }
+
+    /// Its chat takes nothing more for a while: whatever this client does about it, its other chats go on.
+    fn handle_chat_refusal(&mut self, error: &v1::Error, code: ErrorCode, todo: &mut Vec<Do>) {
+        let (number, outbox) = (error.number, &mut self.disk.outbox);
+        let chat = outbox.chat_of(number);
+        if let Some(token) = outbox.refuse_for_now(number) {
+            todo.push(Do::Refused {
+                number,
+                token,
+                code,
+            });
+        }
+        self.answered(chat, error.retry_after_ms, todo);
+    }
+
+    /// A number of that chat has its answer: it may have been the last that a paused chat waited for.
+    fn answered(&mut self, chat: Option<ChatId>, retry_after_ms: u32, todo: &mut Vec<Do>) {
+        let outbox = &mut self.disk.outbox;
+        if let Some(chat) = chat.filter(|chat| outbox.may_resume(*chat)) {
+            todo.push(Do::RetryChatAfter(chat, retry_after_ms));
+        }
+        outbox.pump(todo);
+    }
+
+    /// Says again what a chat refused.
+    pub fn retry_chat(&mut self, chat: ChatId, todo: &mut Vec<Do>) {
+        if self.is_active() {
+            self.disk.outbox.resume(chat);
+            self.disk.outbox.pump(todo);
+        }
     }
 
     /// Sends again from the first that is not confirmed.
     pub fn retry(&mut self, todo: &mut Vec<Do>) {
         if self.is_active() {
             self.disk.outbox.send_again();
+            self.disk.outbox.pump(todo);
+        }
+    }
+
+    /// What a chat refuses from now on is given up.
+    pub fn lose_patience(&mut self, todo: &mut Vec<Do>) {
+        self.disk.outbox.lose_patience();
+        if self.is_active() {
             self.disk.outbox.pump(todo);
         }
     }

@@ -15,8 +15,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use roadstead::ShardId;
 use roadstead::store::{
-    CheckInbox, Command, Completion, DeviceOpened, Flush, Grown, MarkRead, OpenDevice, Outcome,
-    Request, RequestId, SendItem, Sent, StoreError,
+    CheckInbox, Command, Completion, DeviceOpened, EntryBody, Flush, Grown, MarkRead, OpenDevice,
+    Outcome, Request, RequestId, SendItem, Sent, StoreError,
 };
 use roadstead::time::Time;
 use roadstead_proto::position::Stamp;
@@ -92,6 +92,8 @@ pub enum Tap {
         device: DeviceId,
         item: SendItem,
         answer: Result<Sent, StoreError>,
+        /// The inboxes that grew by it: by the message, or by a gap in its place.
+        grown: Vec<Grown>,
     },
     Opened(OpenDevice, Result<DeviceOpened, StoreError>),
     Flushed {
@@ -279,11 +281,22 @@ fn step_sends(
 fn tap_sends(step: &mut Step<'_>, pending: &Pending) {
     let sends = pending.sends();
     for (item, answer) in pending.new_answers() {
+        let is_of = |grown: &&Grown| {
+            answer.is_ok_and(|sent| match grown.entry {
+                Some(EntryBody::Gap(_)) => {
+                    let next = sent.position.index().checked_add(1);
+                    grown.cursor.stamp() == sent.position.stamp()
+                        && Some(grown.cursor.index()) == next
+                }
+                _ => grown.cursor == sent.position,
+            })
+        };
         step.tap(Tap::Sent {
             user: sends.user,
             device: sends.device,
             item: item.clone(),
             answer: *answer,
+            grown: pending.growth().iter().filter(is_of).cloned().collect(),
         });
     }
 }
@@ -295,7 +308,12 @@ fn tap_of(command: &Command, outcome: &Result<Outcome, StoreError>) -> Option<Ta
             Some(Tap::Opened(open.clone(), Ok(*opened)))
         }
         (Command::OpenDevice(open), Err(error)) => Some(Tap::Opened(open.clone(), Err(*error))),
-        (Command::Flush(flush), Ok(Outcome::Flushed { stored_ack, grown })) => Some(Tap::Flushed {
+        (
+            Command::Flush(flush),
+            Ok(Outcome::Flushed {
+                stored_ack, grown, ..
+            }),
+        ) => Some(Tap::Flushed {
             flush: flush.clone(),
             stored_ack: *stored_ack,
             grown: grown.clone(),
@@ -417,7 +435,14 @@ impl Store {
 
     /// Removes a device for good (R13); `false` if the store can not now.
     pub fn remove(&mut self, step: &mut Step<'_>, user: UserId, id: DeviceId) -> bool {
-        let removed = self.admin(|scope, work| ready(device::remove(scope, work, (user, id))));
+        let removed = self.admin(|scope, work| {
+            ready(async {
+                let removed = device::remove(scope, work, (user, id)).await?;
+                // In pieces where there is more than a transaction's worth.
+                while device::clean(scope, work, (user, id)).await? {}
+                Ok(removed)
+            })
+        });
         if removed == Some(true) {
             step.tap(Tap::Removed(user, id));
         }

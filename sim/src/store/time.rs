@@ -2,7 +2,7 @@
 
 use roadstead_proto::Position;
 use roadstead_store::keys::Keys;
-use roadstead_store::records::expiry::{self, Progress};
+use roadstead_store::records::expiry::{self, Budget, Progress};
 use roadstead_store::records::minutes::{self, Doubt};
 use roadstead_store::txn::ready;
 
@@ -22,14 +22,15 @@ impl Store {
 
     /// Begins the expiry job (R25); `None` if the store can not now.
     pub fn begin_expiry(&mut self, step: &mut Step<'_>) -> Option<Progress> {
-        let begun = self.admin(|scope, work| ready(expiry::begin(scope, work)))?;
+        let begun = self.admin(|scope, work| ready(expiry::begin(scope, work, None)))?;
         step.tap(Tap::ExpiryBegun);
         Some(begun)
     }
 
     /// Does a piece of the expiry job; `None` if the store can not now.
     pub fn step_expiry(&mut self, step: &mut Step<'_>, progress: Progress) -> Option<Progress> {
-        let progress = self.admin(|scope, work| ready(expiry::step(scope, work, progress)))?;
+        let progress = self
+            .admin(|scope, work| ready(expiry::step(scope, work, progress, Budget::OF_A_BATCH)))?;
         step.tap(Tap::Expired(self.base().taken.clone()));
         if progress.is_done() {
             step.tap(Tap::ExpiryDone);

@@ -22,9 +22,11 @@ impl World {
         let client = &self.clients[index];
         let current = match wake {
             Wake::Act => true,
-            Wake::Connect(epoch) | Wake::Persist(epoch) | Wake::Ack(epoch) | Wake::Retry(epoch) => {
-                epoch == client.epoch
-            }
+            Wake::Connect(epoch)
+            | Wake::Persist(epoch)
+            | Wake::Ack(epoch)
+            | Wake::Retry(epoch)
+            | Wake::RetryChat(epoch, _) => epoch == client.epoch,
         };
         if !current || client.retired {
             return;
@@ -40,6 +42,11 @@ impl World {
             Wake::Ack(_) => {
                 let ack = crate::client::Do::Send(self.clients[index].ack());
                 self.carry_out(index, vec![ack]);
+            }
+            Wake::RetryChat(_, chat) => {
+                let mut todo = Vec::new();
+                self.clients[index].retry_chat(chat, &mut todo);
+                self.carry_out(index, todo);
             }
             Wake::Retry(_) => {
                 let mut todo = Vec::new();

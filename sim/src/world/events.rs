@@ -6,7 +6,7 @@ use std::collections::BinaryHeap;
 use roadstead::time::Time;
 use roadstead::{Input, ShardId};
 use roadstead_proto::v1::{ClientFrame, ServerFrame};
-use roadstead_proto::{DeviceId, UserId};
+use roadstead_proto::{ChatId, DeviceId, UserId};
 
 use crate::net::ConnId;
 use crate::store::StoreEvent;
@@ -64,6 +64,8 @@ pub(super) enum Wake {
     Persist(u32),
     Ack(u32),
     Retry(u32),
+    /// To say again what a chat refused.
+    RetryChat(u32, ChatId),
 }
 
 #[derive(Debug)]

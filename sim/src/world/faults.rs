@@ -82,6 +82,9 @@ impl World {
             if let Some(conn) = self.clients[index].conn() {
                 self.abandon(conn);
             }
+            if forgets {
+                self.checker.forgets(self.clients[index].device);
+            }
             self.clients[index].crash(forgets);
             self.reconnect_later(index);
         }

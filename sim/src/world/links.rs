@@ -155,6 +155,10 @@ impl World {
                     let wait = Duration::from_millis(u64::from(ms) + self.rng.below(50));
                     self.after(wait, Event::Client(index, Wake::Retry(epoch)));
                 }
+                Do::RetryChatAfter(chat, ms) => {
+                    let wait = Duration::from_millis(u64::from(ms) + self.rng.below(50));
+                    self.after(wait, Event::Client(index, Wake::RetryChat(epoch, chat)));
+                }
                 Do::PersistSoon => {
                     let wait = self.persist_delay(client.slow);
                     self.after(wait, Event::Client(index, Wake::Persist(epoch)));

@@ -134,7 +134,7 @@ impl World {
             queues: BTreeMap::new(),
             answers: BTreeMap::new(),
             dropped: BTreeMap::new(),
-            checker: Checker::default(),
+            checker: Checker::new(plan.inbox_entries_max, plan.engine),
             days: Days::new(plan.seed),
             export: None,
             trace: SipHasher13::new(),
@@ -381,10 +381,17 @@ impl World {
                 if let Some(conn) = client.conn() {
                     self.client_leaves(index, conn);
                 }
-            } else if client.conn().is_none() {
+                continue;
+            }
+            // What only a person can clear, an inbox that nobody reads, is waited for no longer (P113).
+            let mut todo = Vec::new();
+            client.lose_patience(&mut todo);
+            if client.conn().is_none() {
                 let epoch = client.epoch;
                 let wait = self.rng.around(Duration::from_millis(500));
                 self.after(wait, Event::Client(index, Wake::Connect(epoch)));
+            } else {
+                self.carry_out(index, todo);
             }
         }
         self.after(Duration::from_secs(1), Event::Look);
@@ -407,7 +414,7 @@ impl World {
              acknowledged: {}",
             busy.state,
             outbox.len(),
-            outbox.get(0).map(|one| one.number),
+            outbox.first().map(|one| one.number),
             self.checker.is_complete(device),
             self.checker.is_flushed(device),
         ))

@@ -325,6 +325,7 @@ impl FakeStore {
         }
         Ok(Outcome::Flushed {
             stored_ack: stored_ack.max(flush.upto),
+            more: false,
             grown,
         })
     }
@@ -375,10 +376,12 @@ impl FakeStore {
     }
 
     fn mark_read(&mut self, mark: &MarkRead) -> Outcome {
-        let marks = self.receipts.entry((mark.chat, mark.user)).or_default();
         let mut grown = Vec::new();
-        if mark.position > marks.1 {
-            marks.1 = mark.position;
+        let marks = self.receipts.get_mut(&(mark.chat, mark.user));
+        if let Some((delivered, read)) = marks
+            && mark.position.min(*delivered) > *read
+        {
+            *read = mark.position.min(*delivered);
             self.next_stamp();
             let peer = mark.chat.peer_of(mark.user).expect("the shard checks");
             let mut devices = self.devices_of(mark.user);
@@ -396,10 +399,11 @@ impl FakeStore {
     fn check(&mut self, check: &CheckInbox) -> Outcome {
         let device = (check.user, check.device);
         let mut grown = Vec::new();
-        let full = self
-            .devices
-            .get(&device)
-            .is_some_and(|record| !record.suspended && record.inbox.len() > check.entries_max);
+        let is_message = |body: &&EntryBody| matches!(body, EntryBody::Message { .. });
+        let full = self.devices.get(&device).is_some_and(|record| {
+            let messages = record.inbox.values().filter(is_message).count();
+            !record.suspended && messages as u64 > check.limits.entries_max
+        });
         if full {
             self.next_stamp();
             let gap = EntryBody::Gap(GapReason::InboxLimit);
@@ -424,8 +428,13 @@ fn known_entry(user: UserId, cursor: Position, body: &EntryBody) -> KnownEntry {
         )),
         _ => None,
     };
+    let bytes = match body {
+        EntryBody::Message { envelope, .. } => 96 + envelope.payload.len(),
+        EntryBody::Receipt(_) | EntryBody::Gap(_) => 0,
+    };
     KnownEntry {
         cursor,
+        bytes: u32::try_from(bytes).expect("small"),
         receipt,
         is_gap: matches!(body, EntryBody::Gap(_)),
     }

@@ -9,11 +9,11 @@ use super::frames::{alice, answers, bob, chat, cursor_of, device};
 use super::world::{Kind, World};
 use crate::store::StoreError;
 
-const INBOX_MAX: usize = 8;
+const INBOX_MAX: u64 = 8;
 
 /// Small inboxes, whose homes count at every append.
 fn world() -> World {
-    World::with(3, |config| config.inbox_entries_max = INBOX_MAX)
+    World::with(3, |config| config.inbox_limits.entries_max = INBOX_MAX)
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn r21_a_full_inbox_is_suspended_with_a_gap_and_resumes_once_that_is_acknowledge
     assert_eq!(got[9], (10, Err(ErrorCode::RecipientFull)));
     assert_eq!(
         world.store.device(bob()).inbox.len(),
-        INBOX_MAX + 2,
+        10,
         "one more, and the gap"
     );
     let to = world.connect(bob());
@@ -78,7 +78,7 @@ fn r21_a_send_fails_only_if_all_devices_of_the_recipient_are_suspended() {
 
 #[test]
 fn r21_the_home_counts_once_in_an_interval() {
-    let mut world = World::with(3, |config| config.inbox_entries_max = 80);
+    let mut world = World::with(3, |config| config.inbox_limits.entries_max = 320);
     let to = world.connect(bob());
     world.disconnect(to);
     let from = world.connect(alice());

@@ -75,7 +75,7 @@ fn r26_a_deadline_has_a_default_and_a_limit() {
 
 #[test]
 fn r26_a_shard_whose_store_is_behind_says_so_and_then_refuses() {
-    let mut world = World::with(1, |config| config.inbox_entries_max = 1_000_000);
+    let mut world = World::with(1, |config| config.inbox_limits.entries_max = 1_000_000);
     world.connect(bob());
     world.held.insert(Kind::Send);
     let per_session = wire::SENDS_IN_FLIGHT_MAX;
@@ -234,7 +234,7 @@ fn a_consumer_whose_window_has_just_filled_has_the_whole_interval() {
 /// for a session and for a shard.
 #[test]
 fn r26_sends_that_wait_are_bounded_by_their_bytes() {
-    let mut world = World::with(1, |config| config.inbox_entries_max = 1_000_000);
+    let mut world = World::with(1, |config| config.inbox_limits.entries_max = 1_000_000);
     world.connect(bob());
     world.held.insert(Kind::Send);
     let text = "x".repeat(wire::PAYLOAD_BYTES_MAX);

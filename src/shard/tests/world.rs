@@ -533,6 +533,12 @@ impl World {
         shard.sessions.get(session.index).expect("open")
     }
 
+    /// Whether the shard wants to hear no more of a connection for now.
+    pub(super) fn holds(&self, conn: ConnId) -> bool {
+        let Conn { shard, session, .. } = &self.conns[conn];
+        self.shards[usize::from(shard.0)].holds(*session)
+    }
+
     /// Nothing waits anywhere, no session owns more than itself, and no timer runs.
     pub(super) fn assert_quiet(&self) {
         assert!(self.asked.is_empty() && self.passing.is_empty());

@@ -3,7 +3,7 @@
 use roadstead::store::StoreError;
 
 use crate::admin::{Admin, Answer, since_epoch, tell};
-use crate::records::expiry::{self, Progress, minute_of};
+use crate::records::expiry::{self, Expired, minute_of};
 use crate::records::minutes::{self, Stamped};
 use crate::records::{RecordError, Scope, device, node};
 use crate::txn::{Shared, ready};
@@ -11,16 +11,10 @@ use crate::txn::{Shared, ready};
 use super::batch::BatchTxn;
 use super::committer::Committer;
 use super::engine::{Begun, committed_end};
-
-/// The expiry job under way.
-#[derive(Debug)]
-pub(crate) struct Expiry {
-    progress: Progress,
-    answer: Answer<u64>,
-}
+use super::work::Work;
 
 impl Committer {
-    /// Runs one command of the process, and a step of the expiry job.
+    /// Runs one command of the process.
     pub(super) fn run_admins(&mut self) {
         if self.engine.is_none() {
             return;
@@ -34,26 +28,28 @@ impl Committer {
                 tell(&answer, self.stamp_minute(minute_of(unix_ms)));
             }
             Some(Admin::RemoveDevice(user, id, answer)) => {
-                let removed =
-                    self.transact(|scope, txn| ready(device::remove(scope, txn, (user, id))));
-                tell(&answer, removed);
+                let device = (user, id);
+                match self.transact(|scope, txn| ready(device::remove(scope, txn, device))) {
+                    Ok(true) => self.work.push_back(Work::Clean { device, answer }),
+                    removed => tell(&answer, removed),
+                }
             }
-            Some(Admin::Expire(answer)) => self.begin_expiry(answer),
-        }
-        if let Some(expiry) = self.expiry.take()
-            && self.engine.is_some()
-        {
-            self.step_expiry(expiry);
+            Some(Admin::Expire(day_done, answer)) => self.begin_expiry(day_done, answer),
         }
     }
 
-    /// Answers all commands of the process: the engine has failed.
+    /// Answers all commands of the process: the engine has failed, or is to stop.
     pub(super) fn refuse_admins(&mut self) {
         for admin in self.admins.drain(..) {
             admin.refuse();
         }
-        if let Some(expiry) = self.expiry.take() {
-            tell(&expiry.answer, Err(StoreError::Unavailable));
+        self.refuse_work();
+    }
+
+    /// Gives up what goes on between commands: whoever wanted it asks again.
+    pub(super) fn refuse_work(&mut self) {
+        for work in self.work.drain(..) {
+            work.refuse(StoreError::Unavailable);
         }
     }
 
@@ -88,8 +84,7 @@ impl Committer {
             (Ok(result), None) => result,
             (Err(RecordError::Refused(error)), _) => return Err(error),
             (Err(RecordError::Txn(error)), _) | (_, Some(error)) => {
-                self.fail(&error.to_string());
-                return Err(StoreError::Unavailable);
+                return Err(self.own_error(error));
             }
         };
         match engine.commit(writes) {
@@ -128,35 +123,16 @@ impl Committer {
         Ok(stamped == Stamped::Yes)
     }
 
-    fn begin_expiry(&mut self, answer: Answer<u64>) {
-        if self.expiry.is_some() {
+    fn begin_expiry(&mut self, day_done: Option<u32>, answer: Answer<Expired>) {
+        let is_expiry = |work: &Work| matches!(work, Work::Expire { .. });
+        if self.work.iter().any(is_expiry) {
             // One at a time; the other will find what this one would.
-            tell(&answer, Ok(0));
-            return;
+            return tell(&answer, Ok(Expired::default()));
         }
-        match self.transact(|scope, txn| ready(expiry::begin(scope, txn))) {
-            Ok(progress) => self.expiry = Some(Expiry { progress, answer }),
+        match self.transact(|scope, txn| ready(expiry::begin(scope, txn, day_done))) {
+            Ok(progress) if progress.is_done() => tell(&answer, Ok(progress.result())),
+            Ok(progress) => self.work.push_back(Work::Expire { progress, answer }),
             Err(error) => tell(&answer, Err(error)),
-        }
-    }
-
-    fn step_expiry(&mut self, mut expiry: Expiry) {
-        if expiry.progress.is_done() {
-            self.shared
-                .counters
-                .commit
-                .expired
-                .add(expiry.progress.removed);
-            tell(&expiry.answer, Ok(expiry.progress.removed));
-            return;
-        }
-        let progress = expiry.progress;
-        match self.transact(|scope, txn| ready(expiry::step(scope, txn, progress))) {
-            Ok(progress) => {
-                expiry.progress = progress;
-                self.expiry = Some(expiry);
-            }
-            Err(error) => tell(&expiry.answer, Err(error)),
         }
     }
 }

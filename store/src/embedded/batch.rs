@@ -4,7 +4,9 @@
 //! the commit. Several commands share a transaction; each begins at a savepoint, and one that is refused
 //! takes back what it wrote.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::Bound;
 
 use bytes::{Bytes, BytesMut};
 use roadstead_proto::position::Stamp;
@@ -31,13 +33,23 @@ pub struct BatchTxn<'a> {
     hot: Option<&'a mut Hot>,
     stamp: Stamp,
     writes: Writes,
+    /// What is added to numbers, one sum for each: many commands of a batch add to the same one, and none of
+    /// them has to know what it comes to.
+    sums: BTreeMap<SmallKey, u64>,
     /// What to put back, newest last, if the command under way is refused.
-    undo: Vec<(SmallKey, Option<Write>)>,
+    undo: Vec<Undo>,
     bytes: usize,
     bytes_before: usize,
     error: Option<TxnError>,
     /// Hits and misses of the hot values.
     pub(crate) hot_reads: (u64, u64),
+}
+
+/// What was there before a command changed it.
+#[derive(Debug)]
+enum Undo {
+    Write(SmallKey, Option<Write>),
+    Sum(SmallKey, Option<u64>),
 }
 
 impl<'a> BatchTxn<'a> {
@@ -57,6 +69,7 @@ impl<'a> BatchTxn<'a> {
             hot: None,
             stamp: [0; 10],
             writes: Writes::new(),
+            sums: BTreeMap::new(),
             undo: Vec::new(),
             bytes: 0,
             bytes_before: 0,
@@ -75,9 +88,42 @@ impl<'a> BatchTxn<'a> {
         &self.writes
     }
 
-    /// The writes.
-    pub(crate) fn into_writes(self) -> Writes {
+    /// The writes, sums among them.
+    pub(crate) fn into_writes(mut self) -> Writes {
+        self.write_sums();
         self.writes
+    }
+
+    /// Turns sums into the numbers that they make. One whose number can not be read begins at 0.
+    fn write_sums(&mut self) {
+        for (key, sum) in std::mem::take(&mut self.sums) {
+            let before = self.read(&key).unwrap_or_default();
+            let number = number(before.as_deref()).wrapping_add(sum);
+            let value = Bytes::copy_from_slice(&number.to_le_bytes());
+            self.writes.insert(key, Write::Set(value));
+        }
+    }
+
+    /// The same of those in a range that is to be read.
+    fn settle_sums(&mut self, from: &[u8], to: &[u8]) -> Result<(), TxnError> {
+        if self.sums.is_empty() || from >= to {
+            return Ok(());
+        }
+        let bounds = (Bound::Included(from), Bound::Excluded(to));
+        let asked = self.sums.range::<[u8], _>(bounds);
+        for key in asked.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            if let Some(number) = self.read(&key)? {
+                self.write(&key, Write::Set(number));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whatever was to be added to a key is overtaken.
+    fn drop_sum(&mut self, key: &[u8]) {
+        if let Some((key, sum)) = self.sums.remove_entry(key) {
+            self.undo.push(Undo::Sum(key, Some(sum)));
+        }
     }
 
     fn write(&mut self, key: &[u8], write: Write) {
@@ -87,36 +133,50 @@ impl<'a> BatchTxn<'a> {
             self.error = Some(TxnError::TooLarge);
             return;
         }
+        self.drop_sum(key);
         match self.writes.entry(SmallKey::from(key)) {
             Entry::Vacant(entry) => {
-                self.undo.push((entry.key().clone(), None));
+                self.undo.push(Undo::Write(entry.key().clone(), None));
                 entry.insert(write);
             }
             Entry::Occupied(mut entry) => {
                 let before = entry.insert(write);
-                self.undo.push((entry.key().clone(), Some(before)));
+                self.undo
+                    .push(Undo::Write(entry.key().clone(), Some(before)));
             }
         }
     }
 
     fn read(&mut self, key: &[u8]) -> Result<Option<Bytes>, TxnError> {
+        let before = self.read_before_sums(key)?;
+        Ok(match self.sums.get(key) {
+            None => before,
+            Some(sum) => {
+                let number = number(before.as_deref()).wrapping_add(*sum);
+                Some(Bytes::copy_from_slice(&number.to_le_bytes()))
+            }
+        })
+    }
+
+    fn read_before_sums(&mut self, key: &[u8]) -> Result<Option<Bytes>, TxnError> {
         if let Some(write) = self.writes.get(key) {
             return Ok(write.value().cloned());
         }
         let Some(hot) = self.hot.as_mut().filter(|_| is_hot(key)) else {
-            return self.tables.get(key).map_err(unavailable);
+            return self.tables.get(key).map_err(unreadable);
         };
         if let Some(value) = hot.get(key) {
             self.hot_reads.0 += 1;
             return Ok(value.clone());
         }
         self.hot_reads.1 += 1;
-        let value = self.tables.get(key).map_err(unavailable)?;
+        let value = self.tables.get(key).map_err(unreadable)?;
         hot.insert(SmallKey::from(key), value.clone());
         Ok(value)
     }
 
-    fn read_range(&self, query: &RangeQuery<'_>) -> Result<RangePage, TxnError> {
+    fn read_range(&mut self, query: &RangeQuery<'_>) -> Result<RangePage, TxnError> {
+        self.settle_sums(query.from, query.to)?;
         let mut page = RangePage::default();
         let mut bytes = 0;
         for pair in self.tables.range(query, Some(&self.writes)) {
@@ -124,7 +184,7 @@ impl<'a> BatchTxn<'a> {
                 page.more = true;
                 break;
             }
-            let (key, value) = pair.map_err(unavailable)?;
+            let (key, value) = pair.map_err(unreadable)?;
             bytes += value.len();
             page.pairs.push((key, value));
         }
@@ -142,13 +202,35 @@ pub(crate) fn stamped(prefix: &[u8], stamp: &Stamp, index: u16, suffix: &[u8]) -
     bytes.freeze()
 }
 
+/// A read that failed: what is damaged stays so, and concerns who asks for it alone; everything else may be
+/// the host's matter, and over soon.
 #[allow(
     clippy::needless_pass_by_value,
     reason = "the shape that map_err wants"
 )]
-fn unavailable(error: fjall::Error) -> TxnError {
+fn unreadable(error: fjall::Error) -> TxnError {
+    use fjall::{Error, LsmError};
     tracing::error!(?error, "the database cannot be read");
-    TxnError::Unavailable
+    let is_damage = match &error {
+        Error::Io(error) | Error::Storage(LsmError::Io(error)) => is_damage(error),
+        Error::Storage(error) => !matches!(error, LsmError::Unrecoverable),
+        Error::Decompress(_) | Error::InvalidTag(_) => true,
+        _ => false,
+    };
+    if is_damage {
+        TxnError::Damaged
+    } else {
+        TxnError::Unavailable
+    }
+}
+
+fn is_damage(error: &std::io::Error) -> bool {
+    // EIO: the medium has lost the block.
+    error.raw_os_error() == Some(5)
+        || matches!(
+            error.kind(),
+            std::io::ErrorKind::InvalidData | std::io::ErrorKind::UnexpectedEof
+        )
 }
 
 impl Txn for BatchTxn<'_> {
@@ -200,14 +282,16 @@ impl Txn for BatchTxn<'_> {
     }
 
     fn atomic_add(&mut self, key: &[u8], delta: u64) {
-        let sum = match self.read(key) {
-            Ok(value) => number(value.as_deref()).wrapping_add(delta),
-            Err(error) => {
-                self.error = Some(error);
-                return;
-            }
-        };
-        self.set(key, Bytes::copy_from_slice(&sum.to_le_bytes()));
+        if let Some(write) = self.writes.get(key) {
+            let sum = number(write.value().map(|value| &value[..])).wrapping_add(delta);
+            return self.set(key, Bytes::copy_from_slice(&sum.to_le_bytes()));
+        }
+        let key = SmallKey::from(key);
+        self.bytes += key.len() + size_of::<u64>();
+        let before = self.sums.get(&key).copied();
+        let sum = before.unwrap_or(0).wrapping_add(delta);
+        self.sums.insert(key.clone(), sum);
+        self.undo.push(Undo::Sum(key, before));
     }
 
     /// Transactions of this engine are committed by its committer, [`super::engine`].
@@ -223,11 +307,13 @@ impl Shared for BatchTxn<'_> {
     }
 
     fn rollback(&mut self) {
-        while let Some((key, before)) = self.undo.pop() {
-            match before {
-                Some(write) => self.writes.insert(key, write),
-                None => self.writes.remove(&key),
-            };
+        while let Some(undo) = self.undo.pop() {
+            match undo {
+                Undo::Write(key, Some(write)) => drop(self.writes.insert(key, write)),
+                Undo::Write(key, None) => drop(self.writes.remove(&key)),
+                Undo::Sum(key, Some(sum)) => drop(self.sums.insert(key, sum)),
+                Undo::Sum(key, None) => drop(self.sums.remove(&key)),
+            }
         }
         self.bytes = self.bytes_before;
         self.error = None;
@@ -245,4 +331,57 @@ pub(crate) fn number(value: Option<&[u8]>) -> u64 {
         *to = *from;
     }
     u64::from_le_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::disk::Disk;
+    use super::*;
+    use crate::embedded::EmbeddedLimits;
+    use crate::txn::ready;
+
+    fn get(txn: &mut BatchTxn<'_>, key: &[u8]) -> Option<u64> {
+        let value = ready(txn.get(key, Read::Snapshot)).expect("reads");
+        value.map(|value| number(Some(&value)))
+    }
+
+    #[test]
+    fn sums_are_seen_taken_back_and_written_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let disk = Disk::open(folder.path(), &EmbeddedLimits::default()).expect("opens");
+        let tables = Tables::new(disk.view(), 0);
+        let mut hot = Hot::new(16);
+        let mut txn = BatchTxn::new(&tables, &mut hot, [1; 10]);
+        for _ in 0..3 {
+            txn.savepoint();
+            txn.atomic_add(b"b", 5);
+        }
+        txn.savepoint();
+        txn.atomic_add(b"b", 100);
+        txn.atomic_add(b"c", 1);
+        txn.rollback();
+        assert_eq!((get(&mut txn, b"b"), get(&mut txn, b"c")), (Some(15), None));
+        // A range that is read holds it, and a command that is refused after that takes back its own part.
+        txn.savepoint();
+        txn.atomic_add(b"b", 1);
+        let page = ready(txn.range(RangeQuery::all(b"a", b"z"))).expect("reads");
+        assert_eq!(number(Some(&page.pairs[0].1)), 16);
+        txn.atomic_add(b"b", 1);
+        assert_eq!(get(&mut txn, b"b"), Some(17));
+        txn.rollback();
+        assert_eq!(get(&mut txn, b"b"), Some(15));
+        // What is set or cleared overtakes what was to be added.
+        txn.savepoint();
+        txn.atomic_add(b"d", 9);
+        txn.set(b"d", Bytes::copy_from_slice(&2_u64.to_le_bytes()));
+        txn.atomic_add(b"d", 1);
+        txn.atomic_add(b"e", 9);
+        txn.clear(b"e");
+        let writes = txn.into_writes();
+        let written = |key: &[u8]| writes.get(key).map(|write| write.value().cloned());
+        assert_eq!(number(written(b"b").flatten().as_deref()), 15);
+        assert_eq!(number(written(b"d").flatten().as_deref()), 3);
+        assert_eq!(written(b"e"), Some(None), "cleared");
+        assert_eq!(written(b"c"), None);
+    }
 }

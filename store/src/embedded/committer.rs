@@ -17,10 +17,12 @@ use crate::records::pending::PendingSends;
 use crate::records::{Scope, attempt, node};
 use crate::txn::{TxnError, ready};
 
-use super::admin::Expiry;
 use super::batch::BatchTxn;
 use super::config::EmbeddedConfig;
+use super::counters::CommitCounters;
 use super::engine::{Begun, Engine, committed_end};
+use super::reserve::{self, Reserve};
+use super::work::{Piece, Work};
 use super::write::Writes;
 use super::{Answers, Shared, refusal};
 
@@ -70,12 +72,14 @@ pub(crate) struct Committer {
     ahead: VecDeque<(ShardId, Request)>,
     sends: VecDeque<PendingSends<ShardId>>,
     pub(super) admins: VecDeque<Admin>,
-    pub(super) expiry: Option<Expiry>,
+    /// What goes on between commands, the next piece in front.
+    pub(super) work: VecDeque<Work>,
     /// Of the clock that stamps minutes.
     pub(super) doubt: Doubt,
     /// The last entry appended to a device's inbox, if this process appended it.
     appended: Recent<(UserId, DeviceId), Position>,
     pub(super) answers: Answers,
+    pub(super) reserve: Reserve,
     pub(super) stopping: bool,
 }
 
@@ -84,6 +88,7 @@ impl Committer {
         config: EmbeddedConfig,
         shared: Arc<Shared>,
         engine: Engine,
+        reserve: Reserve,
         jobs: Receiver<Job>,
     ) -> Self {
         Self {
@@ -95,9 +100,10 @@ impl Committer {
             ahead: VecDeque::new(),
             sends: VecDeque::new(),
             admins: VecDeque::new(),
-            expiry: None,
+            work: VecDeque::new(),
             doubt: Doubt::default(),
             answers: Answers::default(),
+            reserve,
             stopping: false,
         }
     }
@@ -114,11 +120,15 @@ impl Committer {
                 self.serve_nothing();
                 continue;
             }
+            if self.stopping {
+                self.refuse_work();
+            }
             let idle = self.is_idle();
             if self.stopping && idle {
                 break;
             }
             self.take_jobs(idle);
+            self.refuse_without_room();
             self.commit_batch();
             self.run_admins();
         }
@@ -132,7 +142,7 @@ impl Committer {
 
     fn is_idle(&self) -> bool {
         let waiting = self.ahead.len() + self.sends.len() + self.admins.len();
-        waiting == 0 && self.expiry.is_none()
+        waiting == 0 && self.work.is_empty()
     }
 
     /// Takes all jobs there are; waits for the first if there is nothing else to do.
@@ -179,7 +189,7 @@ impl Committer {
 
     /// Evaluates a batch, makes it durable, publishes it, answers it.
     fn commit_batch(&mut self) {
-        if self.ahead.is_empty() && self.sends.is_empty() {
+        if self.ahead.is_empty() && self.sends.is_empty() && self.work.is_empty() {
             return;
         }
         let mut batch = Batch::default();
@@ -190,13 +200,43 @@ impl Committer {
         };
         self.count(&batch, committed.is_ok());
         match committed {
-            Ok(()) => self.answer(batch),
+            Ok(()) => {
+                self.keep_work(batch.work.take());
+                self.answer(batch);
+            }
             Err(error) => {
+                if let Some((work, _)) = batch.work.take() {
+                    work.refuse(StoreError::Unavailable);
+                }
                 self.fail(&error);
                 self.answer_unknown(batch);
             }
         }
         self.answers.deliver(&self.shared.sink);
+    }
+
+    /// A disk that is nearly full takes nothing more but what frees it.
+    fn refuse_without_room(&mut self) {
+        let tight = self.reserve.is_tight();
+        self.shared.board.set_tight(tight);
+        let log_bytes = if tight {
+            self.reserve.bytes() / 4
+        } else {
+            u64::MAX
+        };
+        if let Some(engine) = &mut self.engine {
+            engine.keep_log_below(log_bytes);
+        }
+        if tight && !self.sends.is_empty() {
+            let refused = self.sends.iter().map(|pending| pending.sends().items.len());
+            self.shared
+                .counters
+                .commit
+                .without_room
+                .add_len(refused.sum());
+            self.refuse_sends();
+            self.answers.deliver(&self.shared.sink);
+        }
     }
 
     fn evaluate(&mut self, batch: &mut Batch) -> Result<Writes, TxnError> {
@@ -226,32 +266,42 @@ impl Committer {
             next_index: 0,
             knowledge,
         };
+        let counters = &self.shared.counters.commit;
+        // Acknowledgements, openings and marks first, but not all of the room (R26), and one at least.
         while batch.ahead.len() < limits.batch_ahead_max
-            && has_room(&txn, &scope, limits.batch_bytes_max)
+            && (batch.ahead.is_empty() || has_room(&txn, &scope, limits.batch_ahead_bytes_max))
         {
             let Some((shard, request)) = self.ahead.pop_front() else {
                 break;
             };
             self.shared.release(&request.command);
             let evaluated = ready(attempt::command(&mut scope, &mut txn, &request.command));
-            batch.take(shard, request.id, evaluated)?;
+            let done = evaluated.unwrap_or_else(|error| Err(own_error(counters, error)));
+            batch.take(shard, request.id, done);
+        }
+        if let Some(work) = self.work.pop_front() {
+            let piece = attempt::attempt(&mut scope, &mut txn, async |scope, txn| {
+                work.step(scope, txn).await
+            });
+            let piece = ready(piece).unwrap_or_else(|error| Err(own_error(counters, error)));
+            batch.work = Some((work, piece));
         }
         while batch.commands() < limits.batch_commands_max
-            && has_room(&txn, &scope, limits.batch_bytes_max)
+            && (batch.items == 0 || has_room(&txn, &scope, limits.batch_bytes_max))
         {
             let Some(mut pending) = self.sends.pop_front() else {
                 break;
             };
-            let mut result = Ok(());
-            while !pending.is_done()
-                && result.is_ok()
-                && has_room(&txn, &scope, limits.batch_bytes_max)
+            let mut is_first = batch.items == 0;
+            while !pending.is_done() && (is_first || has_room(&txn, &scope, limits.batch_bytes_max))
             {
-                result = ready(pending.step(&mut scope, &mut txn, now));
+                if let Err(error) = ready(pending.step(&mut scope, &mut txn, now)) {
+                    pending.fail_next(own_error(counters, error));
+                }
                 batch.items += 1;
+                is_first = false;
             }
             batch.sends.push(pending);
-            result?;
         }
         batch.hot_reads = txn.hot_reads;
         batch.bytes = txn.bytes();
@@ -263,7 +313,12 @@ impl Committer {
         let engine = self.engine.as_mut().expect("open while there is work");
         let began = Instant::now();
         counters.writes.add_len(writes.len());
-        let committed = engine.commit(writes).map_err(|error| error.to_string())?;
+        let committed = engine.commit(writes).map_err(|error| {
+            if reserve::is_full(&error) {
+                self.reserve.place().give_back();
+            }
+            error.to_string()
+        })?;
         if committed {
             counters.commits.add(1);
             counters.young_bytes.set(engine.young_bytes());
@@ -271,6 +326,28 @@ impl Committer {
             counters.commit_us.add(u64::try_from(elapsed).unwrap_or(0));
         }
         Ok(())
+    }
+
+    /// A piece of what goes on between commands is durable: the next one of it comes after those of the others.
+    fn keep_work(&mut self, done: Option<(Work, Result<Piece, StoreError>)>) {
+        match done {
+            None => {}
+            Some((work, Err(error))) => work.refuse(error),
+            Some((work, Ok(piece))) => {
+                if let Piece::Expired(progress) = &piece
+                    && progress.is_done()
+                {
+                    self.shared.counters.commit.expired.add(progress.removed);
+                }
+                self.work.extend(work.keep(piece));
+            }
+        }
+    }
+
+    /// An error that a command met belongs to that command: the engine is given up for its log and its commits
+    /// alone (R10, R16).
+    pub(super) fn own_error(&self, error: TxnError) -> StoreError {
+        own_error(&self.shared.counters.commit, error)
     }
 
     /// Answers what is durable, in the order of evaluation, so that every growth names the one before.
@@ -340,11 +417,15 @@ impl Committer {
         for (shard, request) in std::mem::take(&mut self.ahead) {
             self.refuse(Job::Requests(shard, vec![request]));
         }
+        self.refuse_sends();
+        self.answers.deliver(&self.shared.sink);
+    }
+
+    fn refuse_sends(&mut self) {
         for mut pending in std::mem::take(&mut self.sends) {
             pending.fail();
             self.finish_or_keep(pending);
         }
-        self.answers.deliver(&self.shared.sink);
     }
 
     /// Answers a job that will not be carried out.
@@ -376,7 +457,9 @@ impl Committer {
             counters.unavailable.add_len(batch.commands());
             return;
         }
-        counters.count_batch(batch.commands());
+        if batch.commands() > 0 {
+            counters.count_batch(batch.commands());
+        }
         counters.written_bytes.add_len(batch.bytes);
         for evaluated in &batch.ahead {
             self.count_ahead(&evaluated.outcome);
@@ -417,6 +500,7 @@ struct Batch {
     ahead: Vec<Evaluated>,
     sends: Vec<PendingSends<ShardId>>,
     items: usize,
+    work: Option<(Work, Result<Piece, StoreError>)>,
     bytes: usize,
     hot_reads: (u64, u64),
 }
@@ -426,24 +510,23 @@ impl Batch {
         self.ahead.len() + self.items
     }
 
-    fn take(
-        &mut self,
-        shard: ShardId,
-        id: RequestId,
-        evaluated: Result<Result<Done, StoreError>, TxnError>,
-    ) -> Result<(), TxnError> {
-        let (outcome, registered, result) = match evaluated {
-            Ok(Ok(done)) => (Ok(done.outcome), done.registered, Ok(())),
-            Ok(Err(error)) => (Err(error), None, Ok(())),
-            Err(error) => (Err(StoreError::Unavailable), None, Err(error)),
-        };
+    fn take(&mut self, shard: ShardId, id: RequestId, done: Result<Done, StoreError>) {
+        let registered = done.as_ref().ok().and_then(|done| done.registered);
         self.ahead.push(Evaluated {
             shard,
             id,
-            outcome,
+            outcome: done.map(|done| done.outcome),
             registered,
         });
-        result
+    }
+}
+
+fn own_error(counters: &CommitCounters, error: TxnError) -> StoreError {
+    tracing::error!(%error, "a command cannot be carried out");
+    counters.own_errors.add(1);
+    match error {
+        TxnError::TooLarge | TxnError::Damaged => StoreError::Corrupt,
+        _ => StoreError::Unavailable,
     }
 }
 

@@ -32,9 +32,11 @@ pub struct EmbeddedLimits {
     pub batch_commands_max: usize,
     /// Bytes written by one commit (R16: half a MiB), beyond which no further command joins.
     pub batch_bytes_max: usize,
-    /// Of a batch, what acknowledgements, openings and read marks may take before sends get their turn
-    /// (R26): they have room ahead of sends, but can not starve them.
+    /// Of a batch's commands, what acknowledgements, openings and read marks may take before sends get their
+    /// turn (R26): they have room ahead of sends, but can not starve them.
     pub batch_ahead_max: usize,
+    /// The same of its bytes.
+    pub batch_ahead_bytes_max: usize,
     /// Sends waiting for the committer. More are refused: `Overloaded`.
     pub sends_queued_max: usize,
     /// Other commands waiting for the committer. A reserve of their own (R26).
@@ -51,6 +53,9 @@ pub struct EmbeddedLimits {
     /// much while that happens. More of it means that more entries are acknowledged before the database
     /// ever sees them.
     pub young_bytes_max: usize,
+    /// Room on disk kept for acknowledgements and the expiry of a disk that is full, in bytes, and at most a
+    /// twentieth of the disk. Sends are refused while less than that is free. 0 keeps none.
+    pub reserve_bytes_max: u64,
     /// Blocks of the database kept in memory, in bytes.
     pub block_cache_bytes: u64,
     /// Table files of the database kept open, each with a descriptor of the process. Those that are written or
@@ -64,6 +69,7 @@ impl Default for EmbeddedLimits {
             batch_commands_max: 2_048,
             batch_bytes_max: 512 * 1024,
             batch_ahead_max: 1_536,
+            batch_ahead_bytes_max: 384 * 1024,
             sends_queued_max: STORE_SENDS_REFUSED_ABOVE,
             others_queued_max: 4 * STORE_SENDS_REFUSED_ABOVE,
             reads_queued_max: 2 * STORE_SENDS_REFUSED_ABOVE,
@@ -71,6 +77,7 @@ impl Default for EmbeddedLimits {
             cached_keys_max: 128 * 1024,
             known_devices_max: 128 * 1024,
             young_bytes_max: 32 * 1024 * 1024,
+            reserve_bytes_max: 128 * 1024 * 1024,
             block_cache_bytes: 64 * 1024 * 1024,
             // With the rest it fits the usual limit of 1,024.
             open_files_max: 700,

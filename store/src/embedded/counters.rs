@@ -66,6 +66,10 @@ pub struct CommitCounters {
     pub unavailable: Count,
     /// Commands refused: anything else.
     pub refused: Count,
+    /// Sends refused because the disk is nearly full.
+    pub without_room: Count,
+    /// Commands that met an error of their own: what they read is damaged, or they write too much.
+    pub own_errors: Count,
     /// Values found in memory.
     pub cache_hits: Count,
     /// Values read from the database.

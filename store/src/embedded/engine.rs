@@ -9,9 +9,10 @@ use roadstead_proto::Position;
 use roadstead_proto::position::Stamp;
 
 use crate::keys::{Keys, is_hot};
+use crate::records::held::Count;
 use crate::records::meta::{self, Meta};
 use crate::records::node::{self, Lease};
-use crate::records::{Knowledge, RecordError};
+use crate::records::{Knowledge, RecordError, Scope};
 use crate::txn::{Read, Txn, ready};
 
 use super::batch::{BatchTxn, Hot};
@@ -67,6 +68,8 @@ pub(crate) struct Engine {
     committed: Committed,
     checkpoint: Option<Checkpoint>,
     young_bytes_max: usize,
+    /// Above this the log is begun anew.
+    log_bytes_max: u64,
     hot: Hot,
     /// The last commit's.
     stamp: u64,
@@ -113,13 +116,14 @@ impl Engine {
         log.append(stamp, &writes)?;
         tables.publish(stamp, writes);
         hot.clear();
-        Ok(Self {
+        let mut engine = Self {
             disk,
             log,
             log_folder,
             committed: Committed(Arc::new(RwLock::new(tables))),
             checkpoint: None,
             young_bytes_max: config.limits.young_bytes_max,
+            log_bytes_max: log_bytes_max(config.limits.young_bytes_max),
             hot,
             stamp,
             ceiling: stamp + STAMP_BLOCK,
@@ -127,7 +131,39 @@ impl Engine {
             keys: Keys::new(meta.placement_key),
             knowledge: Knowledge::of_sole_committer(config.limits.known_devices_max),
             lease: (config.node, lease),
-        })
+        };
+        engine.count_inboxes()?;
+        Ok(engine)
+    }
+
+    /// What inboxes hold is counted once in the life of a store that was written by a version without counters,
+    /// or imported.
+    fn count_inboxes(&mut self) -> Result<(), OpenError> {
+        let mut count = ready(Count::begin(&mut BatchTxn::reading(&self.committed.read())))?;
+        while !count.is_done() {
+            let Begun {
+                tables,
+                hot,
+                stamp,
+                keys,
+                generation,
+                knowledge,
+            } = self.begin();
+            let mut txn = BatchTxn::new(&tables, hot, stamp);
+            let scope = Scope {
+                keys,
+                generation,
+                stamp,
+                committed: committed_end(generation, &tables),
+                next_index: 0,
+                knowledge,
+            };
+            count = ready(count.step(&scope, &mut txn))?;
+            let writes = txn.into_writes();
+            drop(tables);
+            self.commit(writes)?;
+        }
+        Ok(())
     }
 
     /// What is committed, now and later.
@@ -174,10 +210,15 @@ impl Engine {
         let is_large = tables.young_bytes() > self.young_bytes_max;
         drop(tables);
         self.stamp = stamp;
-        if is_large || self.log.bytes() > log_bytes_max(self.young_bytes_max) {
+        if is_large || self.log.bytes() > self.log_bytes_max {
             self.begin_checkpoint()?;
         }
         Ok(true)
+    }
+
+    /// The log is begun anew above so many bytes, if that is less than usual.
+    pub(crate) fn keep_log_below(&mut self, bytes: u64) {
+        self.log_bytes_max = log_bytes_max(self.young_bytes_max).min(bytes);
     }
 
     /// Bytes that are in the log and in memory, and not yet in the database.

@@ -14,10 +14,13 @@ pub enum OpenError {
     InUse(PathBuf),
     /// The database can not be opened.
     #[error("the database cannot be opened: {0}")]
-    Database(fjall::Error),
+    Database(#[source] fjall::Error),
     /// Its files can not be read or written, or a thread could not be started.
     #[error("the store cannot be opened: {0}")]
     Io(#[from] std::io::Error),
+    /// It failed before it served.
+    #[error("the store cannot be written: {0}")]
+    Failed(#[from] Failure),
     /// What it holds can not be read.
     #[error("the store cannot be read: {0}")]
     Record(#[from] RecordError),
@@ -44,7 +47,7 @@ impl OpenError {
 
 /// Why an engine failed that was open.
 #[derive(Debug, Error)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// The log cannot be written or synced.
     #[error("the log cannot be written: {0}")]
     Log(#[from] std::io::Error),

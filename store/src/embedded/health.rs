@@ -10,6 +10,8 @@ use super::engine::Committed;
 pub enum Health {
     /// It does.
     Ready,
+    /// The disk is nearly full: it takes what frees it, acknowledgements and the expiry, and no messages.
+    Full,
     /// Its last commit or opening failed: nothing is served until it has been reopened (R10).
     Failed {
         /// Since when, for people.
@@ -30,6 +32,7 @@ pub(crate) struct Board(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     health: Health,
+    tight: bool,
     committed: Option<Committed>,
 }
 
@@ -37,6 +40,7 @@ impl Board {
     pub(crate) fn new(committed: Committed) -> Self {
         Self(Arc::new(Mutex::new(State {
             health: Health::Ready,
+            tight: false,
             committed: Some(committed),
         })))
     }
@@ -47,7 +51,16 @@ impl Board {
     }
 
     pub(crate) fn health(&self) -> Health {
-        self.state().health.clone()
+        let state = self.state();
+        match state.health {
+            Health::Ready if state.tight => Health::Full,
+            _ => state.health.clone(),
+        }
+    }
+
+    /// The disk is nearly full, or it is not.
+    pub(crate) fn set_tight(&self, tight: bool) {
+        self.state().tight = tight;
     }
 
     /// What readers read; `None` while nothing is served.
@@ -57,10 +70,9 @@ impl Board {
 
     /// The engine serves again.
     pub(crate) fn publish(&self, committed: Committed) {
-        *self.state() = State {
-            health: Health::Ready,
-            committed: Some(committed),
-        };
+        let mut state = self.state();
+        state.health = Health::Ready;
+        state.committed = Some(committed);
     }
 
     /// Nothing is served.
@@ -83,10 +95,9 @@ impl Board {
 
     /// Nothing is served any more.
     pub(crate) fn stop(&self) {
-        *self.state() = State {
-            health: Health::Stopped,
-            committed: None,
-        };
+        let mut state = self.state();
+        state.health = Health::Stopped;
+        state.committed = None;
     }
 }
 

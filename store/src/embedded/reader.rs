@@ -10,8 +10,9 @@ use roadstead::store::{
 };
 
 use crate::keys::Keys;
+use crate::records::inbox::{self, Verdict};
 use crate::records::meta::Meta;
-use crate::records::{Knowledge, RecordError, Scope, inbox, versions};
+use crate::records::{Knowledge, RecordError, Scope};
 use crate::txn::ready;
 
 use super::batch::BatchTxn;
@@ -153,20 +154,15 @@ impl Reader {
         Ok(page)
     }
 
-    /// Whether a device is suspended; `None` if it should be, which the committer decides (R21).
+    /// Whether a device is suspended; `None` if something has to change, which the committer does (R21).
     fn check(&mut self, tables: &Tables, check: &CheckInbox) -> Result<Option<bool>, StoreError> {
         let mut txn = BatchTxn::reading(tables);
         let scope = self.scope(tables);
-        let listed = ready(versions::load(&scope, &mut txn, check.user)).map_err(refused)?;
-        match listed.as_ref().and_then(|user| user.device(check.device)) {
-            None => return Ok(Some(false)),
-            Some(device) if device.suspended => return Ok(Some(true)),
-            Some(_) => {}
-        }
-        let device = (check.user, check.device);
-        let limit = check.entries_max.saturating_add(1);
-        let count = ready(inbox::count(&scope, &mut txn, device, limit)).map_err(refused)?;
-        Ok((count <= check.entries_max).then_some(false))
+        let verdict = ready(inbox::look(&scope, &mut txn, check)).map_err(refused)?;
+        Ok(match verdict {
+            Verdict::Stays { suspended } => Some(suspended),
+            Verdict::Suspend | Verdict::Crowd | Verdict::Clear => None,
+        })
     }
 
     /// Hands a command to the committer, which gives back its place in the queue.

@@ -8,6 +8,7 @@ use super::committer::{Committer, Job};
 use super::config::EmbeddedConfig;
 use super::engine::Engine;
 use super::health::Board;
+use super::reserve::{self, Place};
 
 /// The first pause between two tries. Doubles to [`BACKOFF_MAX`].
 const BACKOFF: Duration = Duration::from_millis(50);
@@ -23,9 +24,10 @@ impl Committer {
         let (stop, stopped) = bounded::<()>(0);
         let (opened, engines) = bounded(1);
         let (config, board) = (self.config.clone(), self.shared.board.clone());
+        let place = self.reserve.place().clone();
         let reopening = std::thread::Builder::new()
             .name("store reopen".into())
-            .spawn(move || reopen(&config, &board, &stopped, &opened));
+            .spawn(move || reopen(&config, &board, &place, &stopped, &opened));
         let jobs = self.jobs.clone();
         while self.engine.is_none() && !self.stopping {
             select! {
@@ -57,7 +59,13 @@ impl Committer {
     }
 }
 
-fn reopen(config: &EmbeddedConfig, board: &Board, stopped: &Receiver<()>, opened: &Sender<Engine>) {
+fn reopen(
+    config: &EmbeddedConfig,
+    board: &Board,
+    place: &Place,
+    stopped: &Receiver<()>,
+    opened: &Sender<Engine>,
+) {
     let mut pause = BACKOFF;
     let silence = never::<()>();
     loop {
@@ -70,6 +78,10 @@ fn reopen(config: &EmbeddedConfig, board: &Board, stopped: &Receiver<()>, opened
             Err(error) => {
                 tracing::warn!(%error, "the store cannot be reopened yet");
                 board.fail(&error);
+                if reserve::is_full(&error) && place.give_back() {
+                    // With what was kept for that it opens at once.
+                    continue;
+                }
             }
         }
         select! {

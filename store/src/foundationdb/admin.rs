@@ -8,9 +8,9 @@ use std::time::Instant;
 use roadstead::store::StoreError;
 
 use crate::admin::{Admin, since_epoch, tell};
-use crate::records::expiry::{self, minute_of};
+use crate::records::expiry::{self, Budget, Expired, minute_of};
 use crate::records::minutes::{self, Stamped};
-use crate::records::{RecordError, Scope, device, node};
+use crate::records::{Device, RecordError, Scope, device, node};
 use crate::txn::{Shared, TxnError};
 
 use super::engine::Engine;
@@ -38,12 +38,11 @@ pub(crate) async fn run(engine: Arc<Engine>, state: State, admin: Admin) {
         Admin::StampMinute(unix_ms, answer) => {
             tell(&answer, stamp_minute(&engine, minute_of(unix_ms)).await);
         }
-        Admin::Expire(answer) => tell(&answer, expire(&engine, &state).await),
+        Admin::Expire(day_done, answer) => {
+            tell(&answer, expire(&engine, &state, day_done).await);
+        }
         Admin::RemoveDevice(user, id, answer) => {
-            let removed = transact(&engine, give_up_at(&engine), async |scope, txn| {
-                device::remove(scope, txn, (user, id)).await
-            });
-            tell(&answer, removed.await);
+            tell(&answer, remove_device(&engine, (user, id)).await);
         }
     }
 }
@@ -77,29 +76,49 @@ async fn stamp_minute(engine: &Engine, minute: u32) -> Result<bool, StoreError> 
     Ok(stamped? == Stamped::Yes)
 }
 
-/// One at a time; a second one would find what the first does.
-async fn expire(engine: &Engine, state: &State) -> Result<u64, StoreError> {
-    if state.expiring.replace(true) {
-        return Ok(0);
+/// What the device has left is cleaned away in pieces; a failure on the way leaves that to the expiry.
+async fn remove_device(engine: &Engine, device: Device) -> Result<bool, StoreError> {
+    let removed = transact(engine, give_up_at(engine), async |scope, txn| {
+        device::remove(scope, txn, device).await
+    });
+    let removed = removed.await?;
+    let mut more = removed;
+    while more {
+        let cleaned = transact(engine, give_up_at(engine), async |scope, txn| {
+            device::clean(scope, txn, device).await
+        });
+        more = cleaned.await?;
     }
-    let removed = remove_old(engine).await;
-    state.expiring.set(false);
-    removed
+    Ok(removed)
 }
 
-async fn remove_old(engine: &Engine) -> Result<u64, StoreError> {
+/// One at a time; a second one would find what the first does.
+async fn expire(
+    engine: &Engine,
+    state: &State,
+    day_done: Option<u32>,
+) -> Result<Expired, StoreError> {
+    if state.expiring.replace(true) {
+        return Ok(Expired::default());
+    }
+    let expired = remove_old(engine, day_done).await;
+    state.expiring.set(false);
+    expired
+}
+
+async fn remove_old(engine: &Engine, day_done: Option<u32>) -> Result<Expired, StoreError> {
     let begun = transact(engine, give_up_at(engine), async |scope, txn| {
-        expiry::begin(scope, txn).await
+        expiry::begin(scope, txn, day_done).await
     });
     let mut progress = begun.await?;
     while !progress.is_done() {
         let step = transact(engine, give_up_at(engine), async |scope, txn| {
-            expiry::step(scope, txn, progress).await
+            expiry::step(scope, txn, progress, Budget::OF_A_TRANSACTION).await
         });
         progress = step.await?;
     }
     engine.counters().expired.add_u64(progress.removed);
-    Ok(progress.removed)
+    Ok(progress.result())
 }
 
 /// Runs a transaction alone, again after conflicts and unknown outcomes, until it is committed. At least

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use roadstead::store::StoreError;
+use roadstead::store::{Command, StoreError};
 use roadstead_proto::Position;
 use roadstead_proto::position::Stamp;
 
@@ -173,18 +173,28 @@ impl<'a> Batch<'a> {
     ) -> Result<Ran, TxnError> {
         let now = self.engine.now();
         let bytes_max = self.engine.limits().batch_bytes_max;
-        let has_room = |txn: &FoundationTxn, scope: &Scope<'_>| {
+        let fits = |txn: &FoundationTxn, scope: &Scope<'_>, bytes_max: usize| {
             txn.bytes() < bytes_max && scope.next_index < u16::MAX / 2 && began.elapsed() < AGE_MAX
         };
+        let has_room = |txn: &FoundationTxn, scope: &Scope<'_>| fits(txn, scope, bytes_max);
         let mut knowledge = self.engine.knowledge(KNOWN_MAX);
         let mut scope = self.engine.scope(txn.snapshot().stamp(), &mut knowledge);
         let (mut tried, mut left) = (Vec::new(), Vec::new());
         let mut works = std::mem::take(&mut self.works).into_iter();
+        let mut has_sends = false;
         while let Some(work) = works.next() {
-            if !tried.is_empty() && !has_room(&txn, &scope) {
+            // What goes ahead of sends leaves them a part of the bytes, and room for one at least (R26).
+            let is_send = matches!(work.command, Command::Send(_));
+            let room = match is_send {
+                true if !has_sends => usize::MAX,
+                true => bytes_max,
+                false => bytes_max / 4 * 3,
+            };
+            if !tried.is_empty() && !fits(&txn, &scope, room) {
                 left.push(work);
                 continue;
             }
+            has_sends |= is_send;
             let start = txn.reads_len();
             match work.run(&mut scope, &mut txn, now, has_room).await {
                 Ok(trial) => {

@@ -2,16 +2,18 @@
 
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use roadstead_proto::position::Stamp;
 
 use crate::conformance;
 use crate::embedded::Sink;
+use crate::records::held::Count;
 use crate::records::meta::{self, Meta};
 use crate::records::{RecordError, node};
 use crate::txn::{self, Txn, TxnError};
 
+use super::admin::transact;
 use super::cluster::{Cluster, TRANSACTION_TIMEOUT};
 use super::config::FoundationConfig;
 use super::engine::Engine;
@@ -38,6 +40,9 @@ pub(crate) fn open(config: FoundationConfig, sink: Sink) -> Result<Engine, Found
     })
 }
 
+/// How long a count of all inboxes may take: a billion entries at some tens of thousands a second.
+const COUNT_PATIENCE: Duration = Duration::from_secs(12 * 3_600);
+
 /// Opens everything but the workers in a cluster that is connected.
 pub(crate) async fn open_in(
     cluster: Cluster,
@@ -46,7 +51,24 @@ pub(crate) async fn open_in(
 ) -> Result<Engine, FoundationError> {
     let (meta, incarnation, since_ms) = take_lease(&cluster, &config).await?;
     let board = Board::new(since_ms);
-    Ok(Engine::new(config, cluster, meta, incarnation, board, sink))
+    let engine = Engine::new(config, cluster, meta, incarnation, board, sink);
+    count_inboxes(&engine).await?;
+    Ok(engine)
+}
+
+/// What inboxes hold is counted once in the life of a store that was written by a version without counters, or
+/// imported, before anything else is done with it.
+async fn count_inboxes(engine: &Engine) -> Result<(), RecordError> {
+    let patience = Instant::now() + COUNT_PATIENCE;
+    let begun = transact(engine, patience, async |_, txn| Count::begin(txn).await);
+    let mut count = begun.await?;
+    while !count.is_done() {
+        let step = transact(engine, patience, async |scope, txn| {
+            count.clone().step(scope, txn).await
+        });
+        count = step.await?;
+    }
+    Ok(())
 }
 
 /// Takes over the number of this node: whoever held it before can commit no more (R24).

@@ -113,7 +113,7 @@ mod tests {
     use std::time::Instant;
 
     use roadstead::ShardId;
-    use roadstead::store::{MarkRead, RequestId, Sends};
+    use roadstead::store::{InboxLimits, MarkRead, RequestId, Sends};
     use roadstead_proto::{ChatId, DeviceId, Position};
 
     use super::*;
@@ -141,6 +141,7 @@ mod tests {
         let command = Command::Send(Sends {
             user: user(of),
             device: DeviceId::new(1).expect("not 0"),
+            limits: InboxLimits::DEFAULT,
             items: Vec::new(),
         });
         work(id, command)

@@ -136,7 +136,7 @@ impl Work {
             let answer = match order.next(item) {
                 Err(error) => Err(error),
                 Ok(_) if now > item.deadline => Err(self.too_late()),
-                Ok(item) => match attempt::send(scope, txn, sender, &item).await {
+                Ok(item) => match attempt::send(scope, txn, sender, sends.limits, &item).await {
                     Ok(answer) => answer.and_then(|(answer, news)| {
                         grown.extend(news);
                         answer

@@ -1,6 +1,6 @@
 //! One command among several of a transaction: what it wrote stays only if it is carried out.
 
-use roadstead::store::{Command, Grown, SendItem, Sent, StoreError};
+use roadstead::store::{Command, Grown, InboxLimits, SendItem, Sent, StoreError};
 
 use crate::txn::{Shared, TxnError};
 
@@ -19,9 +19,10 @@ pub async fn command<T: Shared>(
     txn: &mut T,
     command: &Command,
 ) -> Result<Result<Done, StoreError>, TxnError> {
-    begin(scope, txn);
-    let done = command::run(scope, txn, command).await;
-    settle(scope, txn, done)
+    attempt(scope, txn, async |scope, txn| {
+        command::run(scope, txn, command).await
+    })
+    .await
 }
 
 /// Commits one message; a refusal leaves nothing but an answer that is kept (R12).
@@ -32,11 +33,27 @@ pub async fn send<T: Shared>(
     scope: &mut Scope<'_>,
     txn: &mut T,
     sender: Device,
+    limits: InboxLimits,
     item: &SendItem,
 ) -> Result<Result<Answered, StoreError>, TxnError> {
+    attempt(scope, txn, async |scope, txn| {
+        send::send(scope, txn, sender, limits, item).await
+    })
+    .await
+}
+
+/// Carries out anything that may share a transaction; a refusal leaves nothing.
+///
+/// # Errors
+/// As [`command`].
+pub async fn attempt<T: Shared, R>(
+    scope: &mut Scope<'_>,
+    txn: &mut T,
+    run: impl AsyncFnOnce(&mut Scope<'_>, &mut T) -> Result<R, RecordError>,
+) -> Result<Result<R, StoreError>, TxnError> {
     begin(scope, txn);
-    let sent = send::send(scope, txn, sender, item).await;
-    settle(scope, txn, sent)
+    let result = run(scope, txn).await;
+    settle(scope, txn, result)
 }
 
 fn begin<T: Shared>(scope: &mut Scope<'_>, txn: &mut T) {

@@ -36,10 +36,7 @@ pub async fn run<T: Txn>(
         }
         Command::Send(sends) => run_sends(scope, txn, sends).await?,
         Command::ReadInbox(read) => Outcome::Inbox(inbox::read(scope, txn, read).await?),
-        Command::Flush(flush) => {
-            let (stored_ack, grown) = flush::flush(scope, txn, flush).await?;
-            Outcome::Flushed { stored_ack, grown }
-        }
+        Command::Flush(flush) => flush::flush(scope, txn, flush).await?,
         Command::MarkRead(mark) => Outcome::MarkedRead {
             grown: read_mark::mark(scope, txn, mark).await?,
         },
@@ -66,7 +63,7 @@ async fn run_sends<T: Txn>(
     for item in &sends.items {
         let answer = match order.next(item) {
             Err(error) => Err(error),
-            Ok(item) => match send::send(scope, txn, sender, &item).await {
+            Ok(item) => match send::send(scope, txn, sender, sends.limits, &item).await {
                 Ok((answer, growth)) => {
                     grown.extend(growth);
                     answer

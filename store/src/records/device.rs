@@ -5,7 +5,7 @@ use roadstead::limits::DEVICES_PER_USER_MAX;
 use roadstead::store::{DeviceOpened, OpenDevice, StoreError};
 use roadstead_proto::Position;
 
-use crate::txn::{Read, Txn};
+use crate::txn::{RangeQuery, Read, Txn};
 
 use super::codec::{Parts, finish, put_position, value};
 use super::versions::{self, ListedDevice, Versions};
@@ -167,10 +167,7 @@ async fn register<T: Txn>(
     if versions.devices.len() >= DEVICES_PER_USER_MAX {
         return Err(StoreError::DeviceLimit.into());
     }
-    versions.devices.push(ListedDevice {
-        id: open.device,
-        suspended: false,
-    });
+    versions.devices.push(ListedDevice::new(open.device));
     versions::save(scope, txn, open.user, versions);
     let record = DeviceRecord {
         registered_ms: open.unix_ms,
@@ -180,7 +177,8 @@ async fn register<T: Txn>(
     Ok(())
 }
 
-/// Removes a device: its inbox, answers and acknowledgement go, its id stays used (R13).
+/// Removes a device: nothing is sent to it or by it any more, its id stays used (R13). What its inbox holds is
+/// cleaned away after that, by [`clean`].
 ///
 /// # Errors
 /// If a record can not be read. A device that is not there is removed already.
@@ -205,11 +203,45 @@ pub async fn remove<T: Txn>(
     };
     txn.set(&key, record.encode());
     txn.clear(&scope.keys.ack(user, id));
-    for space in [scope.keys.inbox(user, id), scope.keys.answers(user, id)] {
-        txn.clear_range(&space, &space.end_of_prefix());
-    }
+    let answers = scope.keys.answers(user, id);
+    txn.clear_range(&answers, &answers.end_of_prefix());
     scope.knowledge.forget(&(user, id));
     Ok(true)
+}
+
+/// Keys of a removed device that one transaction cleans away at most.
+const CLEANED_AT_ONCE: usize = 256;
+
+/// Bytes of their values that are read for that.
+const CLEANED_BYTES: usize = 64 * 1024;
+
+/// Cleans away a piece of what a removed device has left; whether there is more. Should nobody get to the end of
+/// it, the expiry does, which visits what got entries.
+///
+/// # Errors
+/// If the engine can not read.
+pub async fn clean<T: Txn>(
+    scope: &Scope<'_>,
+    txn: &mut T,
+    (user, id): Device,
+) -> Result<bool, RecordError> {
+    for space in [scope.keys.inbox(user, id), scope.keys.held(user, id)] {
+        let end = space.end_of_prefix();
+        let query = RangeQuery {
+            entries_max: CLEANED_AT_ONCE,
+            bytes_max: CLEANED_BYTES,
+            read: Read::Snapshot,
+            ..RangeQuery::all(&space, &end)
+        };
+        let page = txn.range(query).await?;
+        for (key, _) in &page.pairs {
+            txn.clear(key);
+        }
+        if page.more {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

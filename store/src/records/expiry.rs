@@ -11,25 +11,57 @@
 //! when the entry was written, as far as the writer knows: it may know of one a day older at most, because
 //! every node stamps, and thereby learns, every minute. So the job has to
 //! visit notes up to the day of its cut, and may drop those that are more than a day older than that: all
-//! entries that they can stand for lie at or below the cut.
+//! entries that they can stand for lie at or below the cut. It drops them in the commit that applies the cut.
+//!
+//! # Work
+//! A step does no more than its [`Budget`], whatever there is to do, and reads what it does not have to change
+//! without a claim to it: most devices have long acknowledged what lies below the cut. Who runs the job runs it once
+//! for each day of the cut ([`Progress::day`]), so that a note is visited three times in its life and not at each run.
 
 use bytes::Bytes;
-use roadstead::store::StoreError;
+use roadstead::store::{KnownEntry, StoreError};
 use roadstead_proto::Position;
 
 use crate::keys::{Key, Keys, expiry_parts};
 use crate::txn::{RangeQuery, Read, Txn};
 
 use super::device::{load_ack, save_ack};
-use super::{Device, RecordError, Scope, minutes, position_of, versions};
+use super::minutes::MINUTES_PER_DAY;
+use super::{Device, RecordError, Scope, flush, inbox, minutes, position_of, versions};
 
 /// How long entries are kept, in days.
 pub const KEPT_DAYS: u32 = 30;
 
-/// Entries that one transaction of the job removes at most.
-const STEP_ENTRIES: usize = 512;
+/// What one step of the job may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// Notes visited.
+    pub notes: usize,
+    /// Entries removed.
+    pub entries: usize,
+    /// Bytes of entries read to remove them.
+    pub bytes: usize,
+}
 
-const MINUTES_PER_DAY: u32 = 24 * 60;
+impl Budget {
+    /// For an engine that evaluates the job between other commands: a fraction of a batch.
+    pub const OF_A_BATCH: Self = Self {
+        notes: 128,
+        entries: 256,
+        bytes: 64 * 1024,
+    };
+
+    /// For one where other transactions meet it: fewer devices, fewer conflicts.
+    pub const OF_A_TRANSACTION: Self = Self {
+        notes: 32,
+        entries: 256,
+        bytes: 256 * 1024,
+    };
+}
+
+/// Notes read at once: those of one slot are few on most days.
+const PAGE_NOTES: usize = 16;
+
 const MS_PER_MINUTE: u64 = 60_000;
 
 /// Where the job stands.
@@ -41,6 +73,8 @@ pub struct Progress {
     done: bool,
     /// Entries removed so far.
     pub removed: u64,
+    /// Notes visited so far.
+    pub visited: u64,
 }
 
 impl Progress {
@@ -49,6 +83,33 @@ impl Progress {
     pub fn is_done(&self) -> bool {
         self.done
     }
+
+    /// The day of the cut, counted from the Unix epoch; 0 if there is none.
+    #[must_use]
+    pub fn day(&self) -> u32 {
+        self.cut_day
+    }
+
+    /// What came of it.
+    #[must_use]
+    pub fn result(&self) -> Expired {
+        Expired {
+            removed: self.removed,
+            visited: self.visited,
+            day: self.cut_day,
+        }
+    }
+}
+
+/// What came of a run of the job.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// Entries removed.
+    pub removed: u64,
+    /// Notes visited.
+    pub visited: u64,
+    /// The day of the cut, counted from the Unix epoch; 0 if there was none.
+    pub day: u32,
 }
 
 /// The minute of a Unix time.
@@ -82,11 +143,15 @@ async fn newest_minute<T: Txn>(scope: &mut Scope<'_>, txn: &mut T) -> Result<u32
 }
 
 /// Finds where to cut: the newest stamp of a minute at least [`KEPT_DAYS`] before the newest one, of this
-/// generation.
+/// generation. There is nothing to do if that lies on `day_done` or before it.
 ///
 /// # Errors
 /// If the minutes can not be read.
-pub async fn begin<T: Txn>(scope: &Scope<'_>, txn: &mut T) -> Result<Progress, RecordError> {
+pub async fn begin<T: Txn>(
+    scope: &Scope<'_>,
+    txn: &mut T,
+    day_done: Option<u32>,
+) -> Result<Progress, RecordError> {
     let newest = minutes::last_at_or_before(txn, u32::MAX, Read::Serializable).await?;
     let now = newest.map_or(0, |(minute, _)| minute);
     let stamped = match now.checked_sub(KEPT_DAYS * MINUTES_PER_DAY) {
@@ -94,16 +159,19 @@ pub async fn begin<T: Txn>(scope: &Scope<'_>, txn: &mut T) -> Result<Progress, R
         None => None,
     };
     let cut = stamped.filter(|(_, position)| position.generation() == scope.generation);
-    if let Some((minute, _)) = cut {
-        minutes::forget_before(txn, minute);
-    }
     let (cut_minute, cut) = cut.unwrap_or_default();
+    let cut_day = cut_minute / MINUTES_PER_DAY;
+    let done = cut == Position::ZERO || day_done.is_some_and(|day| cut_day <= day);
+    if !done {
+        minutes::thin_before(txn, cut_minute).await?;
+    }
     Ok(Progress {
         cut,
-        cut_day: cut_minute / MINUTES_PER_DAY,
+        cut_day,
         from: Keys::expiry_day(0, 0),
-        done: cut == Position::ZERO,
+        done,
         removed: 0,
+        visited: 0,
     })
 }
 
@@ -114,74 +182,98 @@ pub async fn begin<T: Txn>(scope: &Scope<'_>, txn: &mut T) -> Result<Progress, R
 pub async fn step<T: Txn>(
     scope: &mut Scope<'_>,
     txn: &mut T,
-    progress: Progress,
+    mut progress: Progress,
+    mut budget: Budget,
 ) -> Result<Progress, RecordError> {
-    let to = Keys::expiry_day(u16::MAX, u32::MAX).end_of_prefix();
-    let query = RangeQuery {
-        read: Read::Snapshot,
-        ..RangeQuery::all(&progress.from, &to).limit(1)
-    };
-    let page = txn.range(query).await?;
-    let Some((note, _)) = page.pairs.first() else {
-        return Ok(Progress {
-            done: true,
-            ..progress
-        });
-    };
-    let (slot, day, user, device) = expiry_parts(note).ok_or(StoreError::Corrupt)?;
-    if day > progress.cut_day {
-        // The rest of this slot is younger.
-        let from = Keys::expiry_day(slot, u32::MAX).end_of_prefix();
-        return Ok(Progress { from, ..progress });
+    // A slot without an old note costs a look, which is one of the budget too.
+    while budget.notes > 0 && !progress.done {
+        budget.notes -= 1;
+        let to = Keys::expiry_day(u16::MAX, u32::MAX).end_of_prefix();
+        let query = RangeQuery {
+            read: Read::Snapshot,
+            ..RangeQuery::all(&progress.from, &to).limit(PAGE_NOTES.min(budget.notes.max(1)))
+        };
+        let page = txn.range(query).await?;
+        progress.done = page.pairs.is_empty();
+        for (note, _) in &page.pairs {
+            let (slot, day, user, device) = expiry_parts(note).ok_or(StoreError::Corrupt)?;
+            if day > progress.cut_day {
+                // The rest of this slot is younger.
+                progress.from = Keys::expiry_day(slot, u32::MAX).end_of_prefix();
+                break;
+            }
+            progress.visited += 1;
+            budget.notes = budget.notes.saturating_sub(1);
+            let removed = remove_through(scope, txn, (user, device), progress.cut, &mut budget);
+            let (removed, more) = removed.await?;
+            progress.removed += removed;
+            if more {
+                // The rest of this device with the next step.
+                return Ok(progress);
+            }
+            if day + 1 < progress.cut_day {
+                txn.clear(note);
+            }
+            progress.from = scope.keys.expiry(day, user, device).successor();
+        }
     }
-    let (removed, more) = remove_through(scope, txn, (user, device), progress.cut).await?;
-    let removed = progress.removed + removed;
-    if more {
-        return Ok(Progress {
-            removed,
-            ..progress
-        });
-    }
-    if day + 1 < progress.cut_day {
-        txn.clear(note);
-    }
-    Ok(Progress {
-        from: scope.keys.expiry(day, user, device).successor(),
-        removed,
-        ..progress
-    })
+    Ok(progress)
 }
 
-/// Removes the oldest entries of a device up to the cut, and notes beside its ack how far.
+/// Removes the oldest entries of a device up to the cut, and notes beside its ack how far. Of a device that was
+/// removed, all of them. Whether there are more.
 async fn remove_through<T: Txn>(
-    scope: &mut Scope<'_>,
+    scope: &Scope<'_>,
     txn: &mut T,
-    (user, id): Device,
+    device: Device,
     cut: Position,
+    budget: &mut Budget,
 ) -> Result<(u64, bool), RecordError> {
-    let listed = versions::load(scope, txn, user).await?;
-    if listed.is_none_or(|versions| versions.device(id).is_none()) {
-        return Ok((0, false));
-    }
-    let mut ack = load_ack(scope, txn, (user, id), Read::Serializable).await?;
+    // A look without a claim: of most devices there is nothing to remove.
+    let mut ack = load_ack(scope, txn, device, Read::Snapshot).await?;
     if ack.floor() >= cut {
         return Ok((0, false));
     }
+    if budget.entries == 0 || budget.bytes == 0 {
+        return Ok((0, true));
+    }
+    let (user, id) = device;
     let from = scope.keys.entry(user, id, ack.floor()).successor();
     let to = scope.keys.entry(user, id, cut).successor();
     let query = RangeQuery {
+        entries_max: budget.entries,
+        bytes_max: budget.bytes,
         read: Read::Snapshot,
-        ..RangeQuery::all(&from, &to).limit(STEP_ENTRIES)
+        ..RangeQuery::all(&from, &to)
     };
     let page = txn.range(query).await?;
     let Some((last, _)) = page.pairs.last() else {
         return Ok((0, false));
     };
-    ack.expired = position_of(last)?;
+    let last = position_of(last)?;
+    ack = load_ack(scope, txn, device, Read::Serializable).await?;
+    let listed = versions::load(scope, txn, user).await?;
+    let listed = listed.and_then(|versions| versions.device(id).copied());
+    if listed.is_some() && ack.floor() >= last {
+        // Acknowledged since that look.
+        return Ok((0, true));
+    }
+    let mut entries = Vec::with_capacity(page.pairs.len());
+    for (key, value) in &page.pairs {
+        budget.bytes = budget.bytes.saturating_sub(value.len());
+        let body = inbox::decode(value.clone());
+        let cursor = position_of(key)?;
+        entries.extend(body.map(|body| KnownEntry::of(user, cursor, &body)));
+    }
+    budget.entries -= page.pairs.len().min(budget.entries);
     let keys: Vec<Bytes> = page.pairs.iter().map(|(key, _)| key.clone()).collect();
-    let to = scope.keys.entry(user, id, ack.expired).successor();
-    txn.clear_range_known(&from, &to, &keys);
-    save_ack(scope, txn, (user, id), ack);
+    let end = scope.keys.entry(user, id, last).successor();
+    txn.clear_range_known(&from, &end, &keys);
+    if let Some(listed) = listed {
+        ack.expired = last;
+        save_ack(scope, txn, device, ack);
+        flush::take(scope, txn, device, listed, &entries).await?;
+    }
     let removed = u64::try_from(keys.len()).unwrap_or(u64::MAX);
     Ok((removed, page.more))
 }

@@ -2,16 +2,15 @@
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
-use roadstead::store::{
-    CheckInbox, Entry, EntryBody, Grown, InboxPage, KnownEntry, ReadInbox, StoreError,
-};
+use roadstead::store::{CheckInbox, Entry, EntryBody, Grown, InboxPage, ReadInbox, StoreError};
 use roadstead_proto::v1::{Envelope, GapReason, ReceiptUpdate};
 use roadstead_proto::{ChatId, Position, UserId};
 
-use crate::txn::{Order, RangeQuery, Read, Txn};
+use crate::txn::{RangeQuery, Read, Txn};
 
 use super::codec::{finish, put_position, value};
 use super::device::load_ack;
+use super::held::{self, Held};
 use super::{Device, RecordError, Scope, position_of, versions};
 
 /// The first byte of an entry: version and kind in one. Numbers are never used again.
@@ -88,30 +87,6 @@ fn decode_message(chat_position: Position, value: Bytes) -> Option<EntryBody> {
     })
 }
 
-/// What a flush has to know of an entry, for the receipts of `reader`.
-pub(crate) fn known(cursor: Position, body: &EntryBody, reader: UserId) -> Option<KnownEntry> {
-    let receipt = match body {
-        EntryBody::Message {
-            chat_position,
-            envelope,
-        } => {
-            let sender = UserId::new(envelope.sender).ok()?;
-            let chat = ChatId::from_slice(&envelope.chat).ok()?;
-            let position = match *chat_position {
-                Position::ZERO => cursor,
-                position => position,
-            };
-            (sender != reader).then_some((chat, position, sender))
-        }
-        EntryBody::Receipt(_) | EntryBody::Gap(_) => None,
-    };
-    Some(KnownEntry {
-        cursor,
-        receipt,
-        is_gap: matches!(body, EntryBody::Gap(_)),
-    })
-}
-
 /// The entries of an inbox behind `after`, and whether a limit ended them.
 pub(crate) async fn entries<T: Txn>(
     scope: &Scope<'_>,
@@ -173,25 +148,49 @@ pub async fn read<T: Txn>(
     })
 }
 
-/// Counts the entries that a device has not acknowledged, up to `entries_max`.
+/// What a look at an inbox leads to (R21).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Nothing, and the device is suspended or not.
+    Stays {
+        /// Whether it is.
+        suspended: bool,
+    },
+    /// It holds too much.
+    Suspend,
+    /// It holds enough that its senders have to be counted.
+    Crowd,
+    /// It is empty, and its senders are still counted.
+    Clear,
+}
+
+/// Looks at what an inbox holds: a few keys by themselves.
 ///
 /// # Errors
-/// If the engine can not read.
-pub async fn count<T: Txn>(
+/// If a record can not be read.
+pub(crate) async fn look<T: Txn>(
     scope: &Scope<'_>,
     txn: &mut T,
-    (user, device): Device,
-    entries_max: usize,
-) -> Result<usize, RecordError> {
-    let ack = load_ack(scope, txn, (user, device), Read::Snapshot).await?;
-    let from = scope.keys.entry(user, device, ack.floor()).successor();
-    let to = scope.keys.inbox(user, device).end_of_prefix();
-    let query = RangeQuery {
-        read: Read::Snapshot,
-        order: Order::Forward,
-        ..RangeQuery::all(&from, &to).limit(entries_max)
+    check: &CheckInbox,
+) -> Result<Verdict, RecordError> {
+    let device = (check.user, check.device);
+    let versions = versions::load(scope, txn, check.user).await?;
+    let listed = versions.as_ref().and_then(|user| user.device(check.device));
+    let crowded = match listed {
+        None => return Ok(Verdict::Stays { suspended: false }),
+        Some(listed) if listed.suspended => return Ok(Verdict::Stays { suspended: true }),
+        Some(listed) => listed.crowded,
     };
-    Ok(txn.range(query).await?.pairs.len())
+    let held = held::load(scope, txn, device, Read::Snapshot).await?;
+    Ok(if held.is_above(check.limits) {
+        Verdict::Suspend
+    } else if !crowded && held.is_above(check.limits.crowded()) {
+        Verdict::Crowd
+    } else if crowded && held == Held::default() {
+        Verdict::Clear
+    } else {
+        Verdict::Stays { suspended: false }
+    })
 }
 
 /// Carries out [`roadstead::store::Command::CheckInbox`]: a device over the limit gets one Gap entry and
@@ -205,23 +204,37 @@ pub async fn check<T: Txn>(
     check: &CheckInbox,
 ) -> Result<(bool, Vec<Grown>), RecordError> {
     let device = (check.user, check.device);
-    let Some(versions) = versions::load(scope, txn, check.user).await? else {
-        return Ok((false, Vec::new()));
-    };
-    match versions.device(check.device) {
-        None => return Ok((false, Vec::new())),
-        Some(listed) if listed.suspended => return Ok((true, Vec::new())),
-        Some(_) => {}
+    match look(scope, txn, check).await? {
+        Verdict::Stays { suspended } => return Ok((suspended, Vec::new())),
+        Verdict::Crowd => {
+            versions::change(scope, txn, device, |listed| listed.crowded = true).await?;
+            return Ok((false, Vec::new()));
+        }
+        Verdict::Clear => {
+            // What comes in meanwhile is in its sender's share already.
+            let held = held::load(scope, txn, device, Read::Serializable).await?;
+            let crowded = held != Held::default();
+            versions::change(scope, txn, device, |listed| listed.crowded = crowded).await?;
+            return Ok((false, Vec::new()));
+        }
+        Verdict::Suspend => {}
     }
-    let count = count(scope, txn, device, check.entries_max.saturating_add(1)).await?;
-    if count <= check.entries_max {
-        return Ok((false, Vec::new()));
-    }
+    versions::change(scope, txn, device, |listed| listed.suspended = true).await?;
     let index = scope.take_index()?;
-    let body = EntryBody::Gap(GapReason::InboxLimit);
-    versions::set_suspended(scope, txn, device, true).await?;
+    let gap = append_gap(scope, txn, device, (index, GapReason::InboxLimit)).await?;
+    Ok((true, vec![gap]))
+}
+
+/// Tells a device that messages were not kept for it.
+pub(crate) async fn append_gap<T: Txn>(
+    scope: &mut Scope<'_>,
+    txn: &mut T,
+    device: Device,
+    (index, reason): (u16, GapReason),
+) -> Result<Grown, RecordError> {
+    let body = EntryBody::Gap(reason);
     scope.append(txn, device, index, encode(&body)).await?;
-    Ok((true, vec![scope.grown(device, index, body)]))
+    Ok(scope.grown(device, index, body))
 }
 
 /// A receipt entry's update, as it is stored: without a cursor.

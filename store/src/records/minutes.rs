@@ -13,6 +13,9 @@ use super::{RecordError, Scope};
 
 const VERSION: u8 = 1;
 
+/// Minutes of a day.
+pub const MINUTES_PER_DAY: u32 = 24 * 60;
+
 /// A clock may run ahead of the last minute stamped by so much before others have to agree.
 pub const MINUTES_AHEAD_MAX: u32 = 10;
 
@@ -99,13 +102,41 @@ pub async fn last_at_or_before<T: Txn>(
     }
 }
 
-/// Removes minutes that nobody will ask for any more.
-pub fn forget_before<T: Txn>(txn: &mut T, minute: u32) {
-    txn.clear_range(&Keys::minute(0), &Keys::minute(minute));
+/// Minutes that are looked at in one go: more than two days of them.
+const THINNED_AT_ONCE: usize = 4_096;
+
+/// Leaves one minute a day of those before this one, the first: what is kept longer than entries are is told by
+/// the day.
+///
+/// # Errors
+/// If the minutes can not be read.
+pub async fn thin_before<T: Txn>(txn: &mut T, minute: u32) -> Result<(), RecordError> {
+    let (from, to) = (Keys::minute(0), Keys::minute(minute));
+    let query = RangeQuery {
+        order: Order::Reverse,
+        read: Read::Snapshot,
+        ..RangeQuery::all(&from, &to).limit(THINNED_AT_ONCE)
+    };
+    let page = txn.range(query).await?;
+    let day_of = |key: &[u8]| minute_of_key(key).map(|minute| minute / MINUTES_PER_DAY);
+    for pair in page.pairs.windows(2) {
+        // From the newest on: an earlier one of the same day follows.
+        let [(later, _), (earlier, _)] = pair else {
+            continue;
+        };
+        if day_of(later) == day_of(earlier) {
+            txn.clear(later);
+        }
+    }
+    Ok(())
+}
+
+fn minute_of_key(key: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(key.get(3..)?.try_into().ok()?))
 }
 
 fn decode(key: &[u8], value: &[u8]) -> Option<(u32, Position)> {
-    let minute = u32::from_be_bytes(key.get(3..)?.try_into().ok()?);
+    let minute = minute_of_key(key)?;
     let mut parts = Parts::of(value, VERSION)?;
     let position = parts.position()?;
     parts.end((minute, position))

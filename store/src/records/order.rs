@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use roadstead::refusals::ChatRefusals;
 use roadstead::store::{SendItem, Sent, StoreError};
-use roadstead::time::Time;
 
 /// Sends of one device that are evaluated in order: what was answered so far.
 #[derive(Debug, Clone, Default)]
@@ -49,14 +48,14 @@ impl Order {
     pub fn note(&mut self, item: &SendItem, answer: &Result<Sent, StoreError>) {
         if let Err(error) = answer {
             self.failed |= error.is_retryable();
-            self.refusals
-                .note(item.chat, item.number, *error, Time::NEVER);
+            self.refusals.note(item.chat, item.number, *error);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use roadstead::time::Time;
     use roadstead_proto::v1::Envelope;
     use roadstead_proto::{ChatId, UserId};
 
@@ -94,7 +93,7 @@ mod tests {
         let mut order = Order::behind(&items[..1], &[full]);
         let refused = |order: &mut Order, item| order.next(&item).expect("goes on").refused;
         assert_eq!(refused(&mut order, item(2, 3, 0)), None, "another chat");
-        assert_eq!(refused(&mut order, item(3, 2, 0)), full.err().into());
+        assert_eq!(refused(&mut order, item(3, 2, 0)), full.err());
         assert_eq!(refused(&mut order, item(4, 2, 1)), None, "it knew");
     }
 

@@ -79,7 +79,8 @@ impl<O> PendingSends<O> {
             Ok(_) if now > item.deadline => Err(StoreError::DeadlinePassed),
             Ok(item) => {
                 let sender = (self.sends.user, self.sends.device);
-                match attempt::send(scope, txn, sender, &item).await? {
+                let limits = self.sends.limits;
+                match attempt::send(scope, txn, sender, limits, &item).await? {
                     Ok((answer, growth)) => {
                         self.grown.extend(growth);
                         answer
@@ -91,6 +92,17 @@ impl<O> PendingSends<O> {
         self.order.note(item, &answer);
         self.answers.push(answer);
         Ok(())
+    }
+
+    /// The next item can not be evaluated: that is its answer.
+    pub fn fail_next(&mut self, error: StoreError) {
+        let item = &self.sends.items[self.answers.len()];
+        let error = match error {
+            StoreError::Corrupt => StoreError::RecordDamaged,
+            error => error,
+        };
+        self.order.note(item, &Err(error));
+        self.answers.push(Err(error));
     }
 
     /// The commit brought its stamp.
@@ -129,6 +141,12 @@ impl<O> PendingSends<O> {
     /// The items that were answered since the last commit, and their answers.
     pub fn new_answers(&self) -> impl Iterator<Item = (&SendItem, &Result<Sent, StoreError>)> {
         self.sends.items.iter().zip(&self.answers).skip(self.kept.0)
+    }
+
+    /// Which inboxes grew since the last commit, to look at.
+    #[must_use]
+    pub fn growth(&self) -> &[Grown] {
+        &self.grown[self.kept.1..]
     }
 
     /// Which inboxes grew since the last commit.

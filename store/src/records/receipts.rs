@@ -8,6 +8,7 @@ use crate::txn::{Read, Txn};
 
 use super::codec::{Parts, finish, put_position, value};
 use super::device::load_ack;
+use super::versions::Versions;
 use super::{Device, RecordError, Scope, inbox, read, versions};
 
 /// A record whose last entries are written.
@@ -163,7 +164,8 @@ async fn receiving<T: Txn>(
     user: UserId,
 ) -> Result<Vec<roadstead_proto::DeviceId>, RecordError> {
     let versions = versions::load(scope, txn, user).await?;
-    Ok(versions.map_or_else(Vec::new, |versions| versions.receiving().collect()))
+    let ids = |versions: Versions| versions.receiving().map(|listed| listed.id).collect();
+    Ok(versions.map_or_else(Vec::new, ids))
 }
 
 /// Appends a receipt entry to one inbox and takes back the one before it, if it is still there: an inbox

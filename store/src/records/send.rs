@@ -1,13 +1,15 @@
 //! Sends and the answers kept for them: `k/<user>/<device>/<n mod 256>` (R12 to R16).
 
 use bytes::{BufMut, Bytes};
-use roadstead::store::{EntryBody, Grown, SendItem, Sent, StoreError};
+use roadstead::store::{EntryBody, Grown, InboxLimits, SendItem, Sent, StoreError};
 use roadstead_proto::limits::SEND_ANSWERS_KEPT;
-use roadstead_proto::{DeviceId, ErrorCode, MessageId, Position, UserId};
+use roadstead_proto::v1::GapReason;
+use roadstead_proto::{ErrorCode, MessageId, Position, UserId};
 
 use crate::txn::{RangeQuery, Read, Txn};
 
 use super::codec::{Parts, finish, value};
+use super::held::{self, Held};
 use super::versions::{self, Versions};
 use super::{Device, RecordError, Scope, inbox, read};
 
@@ -108,7 +110,7 @@ fn kept_error(code: u16, retry_after_ms: u32) -> Option<StoreError> {
 /// find the recipient registered by then, or with room, and deliver what its sender was told nobody would get.
 ///
 /// The read set is its `k/` slot and `uv/` of both users (R14): everything that it writes beside them is
-/// blind, so two devices that write to one inbox never conflict.
+/// blind, counters included, so two devices that write to one inbox never conflict.
 ///
 /// # Errors
 /// Any other [`StoreError`] that a send is answered with: nothing is kept of it.
@@ -116,15 +118,17 @@ pub async fn send<T: Txn>(
     scope: &mut Scope<'_>,
     txn: &mut T,
     sender: Device,
+    limits: InboxLimits,
     item: &SendItem,
 ) -> Result<(Result<Sent, StoreError>, Vec<Grown>), RecordError> {
     if let Some(first) = first_answer(scope, txn, sender, item).await? {
         return Ok((first, Vec::new()));
     }
     let key = scope.keys.answer(sender.0, sender.1, item.number);
+    let own = own_devices(scope, txn, sender).await?;
     let receivers = match item.refused {
         Some(error) => Err(error.into()),
-        None => receivers(scope, txn, sender, item.recipient).await,
+        None => receivers(scope, txn, (sender, &own), (item.recipient, limits)).await,
     };
     let receivers = match receivers {
         Err(RecordError::Refused(error)) if error.is_kept() => {
@@ -135,7 +139,8 @@ pub async fn send<T: Txn>(
         receivers => receivers?,
     };
     let index = scope.take_index()?;
-    let grown = append(scope, txn, &receivers, index, item).await?;
+    let mut grown = append(scope, txn, &receivers, index, item).await?;
+    tell_of_gaps(scope, txn, &receivers.untold, sender.0, &mut grown).await?;
     let prefix = Answer::prefix(item, scope.generation);
     txn.set_versionstamped_value(&key, &prefix, index, &[]);
     scope.knowledge.raise_highest_number(sender, item.number);
@@ -217,25 +222,45 @@ fn damaged(error: RecordError) -> RecordError {
     }
 }
 
-/// Every device that gets the message: the recipient's and the sender's others, but the suspended ones.
-async fn receivers<T: Txn>(
+/// Who gets a message.
+#[derive(Debug, Default)]
+struct Receivers {
+    /// The recipient's devices and the sender's others, but the suspended ones. Whether the sender is counted
+    /// there.
+    devices: Vec<(Device, bool)>,
+    /// Devices of the recipient in which the sender has used up its share, and which have not been told so.
+    untold: Vec<Device>,
+}
+
+/// The devices of the sender. Nothing is kept for a device that is not among them (R26).
+async fn own_devices<T: Txn>(
     scope: &Scope<'_>,
     txn: &mut T,
     sender: Device,
-    recipient: UserId,
-) -> Result<Vec<Device>, RecordError> {
-    let own = versions::load(scope, txn, sender.0)
-        .await
-        .map_err(damaged)?
-        .filter(|own| own.device(sender.1).is_some())
-        .ok_or(StoreError::DeviceRemoved)?;
-    let mut receivers = Vec::with_capacity(4);
+) -> Result<Versions, RecordError> {
+    let own = versions::load(scope, txn, sender.0).await;
+    let own = own.map_err(damaged)?;
+    let own = own.filter(|own| own.device(sender.1).is_some());
+    own.ok_or_else(|| StoreError::DeviceRemoved.into())
+}
+
+async fn receivers<T: Txn>(
+    scope: &Scope<'_>,
+    txn: &mut T,
+    (sender, own): (Device, &Versions),
+    (recipient, limits): (UserId, InboxLimits),
+) -> Result<Receivers, RecordError> {
+    let mut receivers = Receivers::default();
     if recipient != sender.0 {
         let theirs = versions::load(scope, txn, recipient).await;
-        let theirs = theirs.map_err(damaged)?;
-        push_receiving(&mut receivers, recipient, &known_user(theirs)?)?;
+        let theirs = known_user(theirs.map_err(damaged)?)?;
+        let to = (recipient, &theirs);
+        receivers
+            .push_recipient(scope, txn, sender.0, to, limits)
+            .await?;
     }
-    receivers.extend(others(&own, sender));
+    let others = others(own, sender).map(|device| (device, false));
+    receivers.devices.extend(others);
     Ok(receivers)
 }
 
@@ -246,31 +271,47 @@ fn known_user(versions: Option<Versions>) -> Result<Versions, StoreError> {
         .ok_or(StoreError::UserUnknown)
 }
 
-fn push_receiving(
-    receivers: &mut Vec<Device>,
-    user: UserId,
-    versions: &Versions,
-) -> Result<(), StoreError> {
-    receivers.extend(versions.receiving().map(|id| (user, id)));
-    if receivers.is_empty() {
-        return Err(StoreError::RecipientFull);
+impl Receivers {
+    /// The recipient's devices. Where the sender has used up its share of a crowded one, that one goes without,
+    /// with a Gap; only if that is so of all of them the send is refused (R21).
+    async fn push_recipient<T: Txn>(
+        &mut self,
+        scope: &Scope<'_>,
+        txn: &mut T,
+        sender: UserId,
+        (recipient, versions): (UserId, &Versions),
+        limits: InboxLimits,
+    ) -> Result<(), RecordError> {
+        for listed in versions.receiving() {
+            let device = (recipient, listed.id);
+            if listed.crowded {
+                let share = held::load_share(scope, txn, device, sender).await?;
+                if share.is_full(limits) {
+                    self.untold.extend((!share.is_told()).then_some(device));
+                    continue;
+                }
+            }
+            self.devices.push((device, listed.crowded));
+        }
+        if self.devices.is_empty() {
+            return Err(StoreError::RecipientFull.into());
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// The receiving devices of a user but one.
 pub(crate) fn others(versions: &Versions, device: Device) -> impl Iterator<Item = Device> + '_ {
-    let but = move |id: &DeviceId| *id != device.1;
-    versions
-        .receiving()
-        .filter(but)
+    let others = versions.receiving().map(|listed| listed.id);
+    others
+        .filter(move |id| *id != device.1)
         .map(move |id| (device.0, id))
 }
 
 async fn append<T: Txn>(
     scope: &mut Scope<'_>,
     txn: &mut T,
-    receivers: &[Device],
+    receivers: &Receivers,
     index: u16,
     item: &SendItem,
 ) -> Result<Vec<Grown>, RecordError> {
@@ -279,10 +320,35 @@ async fn append<T: Txn>(
         envelope: item.envelope.clone(),
     };
     let value = inbox::encode(&body);
-    let mut grown = Vec::with_capacity(receivers.len());
-    for device in receivers {
+    let held = Held::of(body.counted_bytes());
+    let mut grown = Vec::with_capacity(receivers.devices.len());
+    for (device, crowded) in &receivers.devices {
         scope.append(txn, *device, index, value.clone()).await?;
+        held::add(scope, txn, *device, held);
+        if *crowded && let Ok(sender) = UserId::new(item.envelope.sender) {
+            held::add_share(scope, txn, *device, sender, held);
+        }
         grown.push(scope.grown(*device, index, body.clone()));
     }
     Ok(grown)
+}
+
+/// Tells devices that what this sender sent was not kept for them.
+async fn tell_of_gaps<T: Txn>(
+    scope: &mut Scope<'_>,
+    txn: &mut T,
+    untold: &[Device],
+    sender: UserId,
+    grown: &mut Vec<Grown>,
+) -> Result<(), RecordError> {
+    if untold.is_empty() {
+        return Ok(());
+    }
+    let index = scope.take_index()?;
+    for device in untold {
+        let gap = (index, GapReason::SenderLimit);
+        grown.push(inbox::append_gap(scope, txn, *device, gap).await?);
+        held::mark_told(scope, txn, *device, sender);
+    }
+    Ok(())
 }

@@ -12,7 +12,9 @@ use super::codec::{Parts, finish, value};
 use super::{RecordError, Scope, read};
 
 const VERSION: u8 = 1;
+/// Flags of a device. 2 is kept for one that was signed out.
 const SUSPENDED: u8 = 1;
+const CROWDED: u8 = 4;
 
 /// A user's devices.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,6 +32,23 @@ pub struct ListedDevice {
     pub id: DeviceId,
     /// It gets nothing until it resynchronises (R21).
     pub suspended: bool,
+    /// Its inbox holds so much that its senders are counted one by one ([`held`](super::held)).
+    pub crowded: bool,
+}
+
+impl ListedDevice {
+    pub(crate) fn new(id: DeviceId) -> Self {
+        Self {
+            id,
+            suspended: false,
+            crowded: false,
+        }
+    }
+
+    fn flags(self) -> u8 {
+        let suspended = if self.suspended { SUSPENDED } else { 0 };
+        suspended | if self.crowded { CROWDED } else { 0 }
+    }
 }
 
 impl Versions {
@@ -40,11 +59,8 @@ impl Versions {
     }
 
     /// The devices that get entries.
-    pub fn receiving(&self) -> impl Iterator<Item = DeviceId> + '_ {
-        self.devices
-            .iter()
-            .filter(|device| !device.suspended)
-            .map(|device| device.id)
+    pub fn receiving(&self) -> impl Iterator<Item = &ListedDevice> + '_ {
+        self.devices.iter().filter(|device| !device.suspended)
     }
 
     fn encode(&self) -> Bytes {
@@ -53,7 +69,7 @@ impl Versions {
         value.put_u8(u8::try_from(self.devices.len()).expect("a user has few devices"));
         for device in &self.devices {
             value.put_u32(device.id.get());
-            value.put_u8(if device.suspended { SUSPENDED } else { 0 });
+            value.put_u8(device.flags());
         }
         finish(value)
     }
@@ -63,9 +79,12 @@ impl Versions {
         let version = parts.u64()?;
         let mut devices = Vec::new();
         for _ in 0..parts.u8()? {
+            let id = DeviceId::new(parts.u32()?).ok()?;
+            let flags = parts.u8()?;
             devices.push(ListedDevice {
-                id: DeviceId::new(parts.u32()?).ok()?,
-                suspended: parts.u8()? & SUSPENDED != 0,
+                id,
+                suspended: flags & SUSPENDED != 0,
+                crowded: flags & CROWDED != 0,
             });
         }
         // The next change needs a next version: nobody changes a list that often.
@@ -93,26 +112,26 @@ pub(crate) fn save<T: Txn>(scope: &Scope<'_>, txn: &mut T, user: UserId, mut ver
     txn.set(&scope.keys.versions(user), versions.encode());
 }
 
-/// Sets or lifts the suspension of a device (R21); nothing if the list already says so.
-pub(crate) async fn set_suspended<T: Txn>(
+/// Changes what the list says of a device; nothing if it already says so.
+pub(crate) async fn change<T: Txn>(
     scope: &Scope<'_>,
     txn: &mut T,
     (user, id): super::Device,
-    suspended: bool,
+    change: impl FnOnce(&mut ListedDevice),
 ) -> Result<bool, RecordError> {
     let Some(mut versions) = load(scope, txn, user).await? else {
         return Ok(false);
     };
-    let changed = versions
-        .devices
-        .iter_mut()
-        .find(|device| device.id == id && device.suspended != suspended);
-    let Some(device) = changed else {
+    let Some(device) = versions.devices.iter_mut().find(|device| device.id == id) else {
         return Ok(false);
     };
-    device.suspended = suspended;
-    save(scope, txn, user, versions);
-    Ok(true)
+    let before = *device;
+    change(device);
+    let changed = *device != before;
+    if changed {
+        save(scope, txn, user, versions);
+    }
+    Ok(changed)
 }
 
 #[cfg(test)]
@@ -123,10 +142,16 @@ mod tests {
     fn the_list_survives_and_damage_is_noticed() {
         let versions = Versions {
             version: 7,
-            devices: vec![ListedDevice {
-                id: DeviceId::new(9).expect("not 0"),
-                suspended: true,
-            }],
+            devices: vec![
+                ListedDevice {
+                    suspended: true,
+                    ..ListedDevice::new(DeviceId::new(9).expect("not 0"))
+                },
+                ListedDevice {
+                    crowded: true,
+                    ..ListedDevice::new(DeviceId::new(8).expect("not 0"))
+                },
+            ],
         };
         let value = versions.encode();
         assert_eq!(Versions::decode(&value), Some(versions));

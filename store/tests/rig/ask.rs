@@ -1,14 +1,14 @@
 //! Anything that carries out commands: the embedded store, or records on the engine in memory.
 
 use roadstead::store::{
-    CheckInbox, Command, DeviceOpened, Entry, EntryBody, Flush, Grown, InboxPage, KnownEntries,
-    MarkRead, OpenDevice, Outcome, ReadInbox, SendItem, Sends, Sent, StoreError,
+    CheckInbox, Command, DeviceOpened, Entry, EntryBody, Flush, Grown, InboxLimits, InboxPage,
+    KnownEntries, MarkRead, OpenDevice, Outcome, ReadInbox, SendItem, Sends, Sent, StoreError,
 };
 use roadstead_proto::v1::ReceiptUpdate;
 use roadstead_proto::{ChatId, DeviceId, Position, UserId};
 use roadstead_store::keys::Keys;
 use roadstead_store::memory::{MemoryEngine, MemoryTxn};
-use roadstead_store::records::{Knowledge, RecordError, Scope, command, meta, resolve};
+use roadstead_store::records::{Knowledge, RecordError, Scope, command, meta, minutes, resolve};
 use roadstead_store::txn::{STAMP_INCOMPLETE, Txn, TxnError, ready};
 
 use super::{Rig, item};
@@ -36,6 +36,13 @@ pub(crate) trait Ask {
         }
     }
 
+    fn try_sends(&mut self, sends: Sends) -> Vec<Result<Sent, StoreError>> {
+        match self.ask(Command::Send(sends)) {
+            Ok(Outcome::Sent { answers, .. }) => answers,
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn sends(
         &mut self,
         from: Who,
@@ -44,6 +51,7 @@ pub(crate) trait Ask {
         let sends = Sends {
             user: from.0,
             device: from.1,
+            limits: InboxLimits::DEFAULT,
             items,
         };
         match self.ask(Command::Send(sends)) {
@@ -101,7 +109,15 @@ pub(crate) trait Ask {
             known,
         };
         match self.ask(Command::Flush(flush))? {
-            Outcome::Flushed { stored_ack, grown } => Ok((stored_ack, grown)),
+            Outcome::Flushed {
+                more: true, grown, ..
+            } => {
+                let rest = self.try_flush(who, upto, None)?;
+                Ok((rest.0, [grown, rest.1].concat()))
+            }
+            Outcome::Flushed {
+                stored_ack, grown, ..
+            } => Ok((stored_ack, grown)),
             other => panic!("{other:?}"),
         }
     }
@@ -125,11 +141,19 @@ pub(crate) trait Ask {
         }
     }
 
-    fn check(&mut self, who: Who, entries_max: usize) -> (bool, Vec<Grown>) {
+    fn check(&mut self, who: Who, entries_max: u64) -> (bool, Vec<Grown>) {
+        let limits = InboxLimits {
+            entries_max,
+            ..InboxLimits::DEFAULT
+        };
+        self.check_limits(who, limits)
+    }
+
+    fn check_limits(&mut self, who: Who, limits: InboxLimits) -> (bool, Vec<Grown>) {
         let check = CheckInbox {
             user: who.0,
             device: who.1,
-            entries_max,
+            limits,
         };
         match self.ask(Command::CheckInbox(check)) {
             Ok(Outcome::InboxChecked { suspended, grown }) => (suspended, grown),
@@ -168,6 +192,25 @@ impl Memory {
         }
     }
 
+    /// What the commands of one transaction share.
+    pub(crate) fn scope<'a>(&'a self, knowledge: &'a mut Knowledge) -> Scope<'a> {
+        Scope {
+            keys: &self.keys,
+            generation: self.generation,
+            stamp: STAMP_INCOMPLETE,
+            committed: Position::end_of(self.generation, self.engine.last_stamp()),
+            next_index: 0,
+            knowledge,
+        }
+    }
+
+    /// Lets the newest minute be known, as a committer does that has written before.
+    pub(crate) fn stamp_in(&self, knowledge: &mut Knowledge) {
+        let mut scope = self.scope(knowledge);
+        let mut txn = self.engine.begin();
+        ready(minutes::stamp(&mut scope, &mut txn, 1, true)).expect("stamps");
+    }
+
     /// One try: the outcome, or why the transaction failed.
     pub(crate) fn attempt(
         &self,
@@ -186,17 +229,9 @@ impl Memory {
         &self,
         command: &Command,
     ) -> Result<(MemoryTxn, Result<Outcome, StoreError>), TxnError> {
-        let committed = Position::end_of(self.generation, self.engine.last_stamp());
         let mut txn = self.engine.begin();
         let mut knowledge = Knowledge::of_one_among_many(2);
-        let mut scope = Scope {
-            keys: &self.keys,
-            generation: self.generation,
-            stamp: STAMP_INCOMPLETE,
-            committed,
-            next_index: 0,
-            knowledge: &mut knowledge,
-        };
+        let mut scope = self.scope(&mut knowledge);
         match ready(command::run(&mut scope, &mut txn, command)) {
             Ok(done) => Ok((txn, Ok(done.outcome))),
             Err(RecordError::Refused(error)) => Ok((txn, Err(error))),

@@ -55,6 +55,8 @@ pub(crate) fn config(path: &Path, clock: &Arc<AtomicU64>) -> EmbeddedConfig {
         clock: Arc::new(move || Time::from_micros(clock.load(SeqCst))),
         limits: EmbeddedLimits {
             block_cache_bytes: 1024 * 1024,
+            // Hundreds of stores are open at once.
+            reserve_bytes_max: 0,
             ..EmbeddedLimits::default()
         },
     }

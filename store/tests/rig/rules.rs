@@ -1,7 +1,10 @@
 //! The rules of delivery, each a check on anything that carries out commands, named after its rule.
 
 use roadstead::limits::DEVICES_PER_USER_MAX;
-use roadstead::store::{EntryBody, KnownEntries, KnownEntry, SendItem, StoreError};
+use roadstead::store::{
+    Command, EntryBody, Flush, InboxLimits, KnownEntries, KnownEntry, MarkRead, Outcome, SendItem,
+    Sends, Sent, StoreError,
+};
 use roadstead_proto::v1::GapReason;
 use roadstead_proto::{ChatId, Position};
 
@@ -24,6 +27,7 @@ macro_rules! for_every_rule {
             r14_an_added_device_gets_the_next_message,
             df1_r16_a_full_recipient_refuses_its_own_chat_alone,
             df1_r16_what_is_behind_a_refusal_of_its_chat_is_refused_alike,
+            df1_r13_a_removed_device_keeps_no_refusal,
             r16_other_failures_fail_alone,
             r18_a_flush_is_cumulative_and_idempotent,
             r18_a_known_list_counts_only_from_the_stored_ack,
@@ -34,6 +38,13 @@ macro_rules! for_every_rule {
             r20_receipts_only_grow_and_make_no_receipts,
             r20_a_device_that_reads_loses_what_another_ones_read_left_in_its_inbox,
             r20_a_suspended_device_that_reads_loses_it_too,
+            df13_r20_a_mark_claims_nothing_that_no_device_has,
+            df5_r20_a_mark_where_nothing_was_delivered_does_nothing,
+            df18_r13_a_removed_device_marks_nothing,
+            df12_r21_bytes_suspend_a_device_as_messages_do,
+            df6_r21_one_sender_may_have_a_share_of_an_inbox,
+            df6_r21_a_share_that_is_used_up_is_told_where_the_message_goes_elsewhere,
+            df3_r18_a_long_flush_is_done_in_pieces,
             r21_a_device_over_the_limit_is_suspended_until_it_resyncs,
             r21_recipient_full_only_if_all_devices_are_suspended,
             notes_to_oneself_reach_the_other_devices,
@@ -281,6 +292,19 @@ pub(crate) fn df1_r16_what_is_behind_a_refusal_of_its_chat_is_refused_alike(stor
     assert_eq!(cursors(store, bob()).len(), 1);
 }
 
+/// D-F1: nothing is written for a device that was removed, a refusal neither.
+pub(crate) fn df1_r13_a_removed_device_keeps_no_refusal(store: &mut impl Ask) {
+    open_all(store, &[alice(), bob()]);
+    let removed = (user(1), device(77));
+    let late = SendItem {
+        refused: Some(StoreError::RecipientFull),
+        ..item(removed, user(2), 1, b"late")
+    };
+    let (answers, _) = store.sends(removed, vec![late]);
+    assert_eq!(answers, [Err(StoreError::DeviceRemoved)]);
+    assert_eq!(store.open(removed).highest_number, Some(0));
+}
+
 pub(crate) fn r16_other_failures_fail_alone(store: &mut impl Ask) {
     open_all(store, &[alice(), bob()]);
     let items = vec![
@@ -311,10 +335,12 @@ pub(crate) fn r18_a_known_list_counts_only_from_the_stored_ack(store: &mut impl 
     open_all(store, &[alice(), bob()]);
     let one = store.send(alice(), user(2), 1).position;
     let two = store.send(alice(), user(2), 2).position;
+    let bytes = store.entries(bob())[0].body.counted_bytes();
     let entry = |cursor| KnownEntry {
         cursor,
         receipt: Some((chat(), cursor, user(1))),
         is_gap: false,
+        bytes,
     };
     // A list that starts elsewhere is not believed: both entries leave, not the one it names.
     let known = KnownEntries {
@@ -414,13 +440,10 @@ pub(crate) fn r20_read_is_told_to_the_peer_and_the_readers_other_devices(store: 
 pub(crate) fn r20_receipts_only_grow_and_make_no_receipts(store: &mut impl Ask) {
     open_all(store, &[alice(), bob()]);
     let sent = store.send(alice(), user(2), 1).position;
+    store.flush(bob(), sent);
     store.mark_read(bob(), chat(), sent);
     let receipt = store.entries(alice())[0].cursor;
     assert!(store.flush(alice(), receipt).is_empty());
-    assert!(
-        store.flush(bob(), sent).is_empty(),
-        "reading had delivered it"
-    );
     let foreign = ChatId::pair(user(3), user(4));
     assert!(
         store.mark_read(bob(), foreign, sent).is_empty(),
@@ -440,6 +463,7 @@ pub(crate) fn r20_a_device_that_reads_loses_what_another_ones_read_left_in_its_i
             0 => (bob(), bob_tablet()),
             _ => (bob_tablet(), bob()),
         };
+        store.flush(reader, sent);
         let grown = store.mark_read(reader, chat(), sent);
         let told: Vec<Who> = grown.iter().map(|one| (one.user, one.device)).collect();
         assert!(told.contains(&other) && !told.contains(&reader), "{told:?}");
@@ -456,11 +480,209 @@ pub(crate) fn r20_a_suspended_device_that_reads_loses_it_too(store: &mut impl As
     open_all(store, &[alice(), bob(), bob_tablet()]);
     let one = store.send(alice(), user(2), 1).position;
     let two = store.send(alice(), user(2), 2).position;
+    store.flush(bob_tablet(), two);
     store.mark_read(bob_tablet(), chat(), one);
     assert_eq!(store.receipts(bob()).len(), 1);
     assert!(store.check(bob(), 1).0);
     store.mark_read(bob(), chat(), two);
     assert_eq!(store.receipts(bob()), []);
+}
+
+/// D-F13: Bob answers while Alice's message is on its way to him, and marks up to his own. It is on no device of
+/// his.
+pub(crate) fn df13_r20_a_mark_claims_nothing_that_no_device_has(store: &mut impl Ask) {
+    open_all(store, &[alice(), bob()]);
+    let first = store.send(alice(), user(2), 1).position;
+    store.flush(bob(), first);
+    store.send(alice(), user(2), 2);
+    let own = store.send(bob(), user(1), 1).position;
+    store.mark_read(bob(), chat(), own);
+    let told = store.receipts(alice()).pop().expect("a receipt");
+    assert_eq!(told.read, &first.as_bytes()[..]);
+    assert_eq!(told.delivered, &first.as_bytes()[..]);
+}
+
+/// D-F5: who was never written to has read nothing, and reaches nobody's inbox by saying so.
+pub(crate) fn df5_r20_a_mark_where_nothing_was_delivered_does_nothing(store: &mut impl Ask) {
+    let stranger = (user(9), device(9));
+    open_all(store, &[alice(), bob(), stranger]);
+    let sent = store.send(alice(), user(2), 1).position;
+    for peer in [1, 2, 77] {
+        let chat = ChatId::pair(user(9), user(peer));
+        assert!(store.mark_read(stranger, chat, sent).is_empty());
+        assert!(store.mark_read(stranger, chat, Position::MAX).is_empty());
+    }
+    assert!(store.entries(alice()).is_empty());
+    // The recipient of a message that it has not stored has not read it either.
+    assert!(store.mark_read(bob(), chat(), sent).is_empty());
+}
+
+/// D-F5, R13: a device that was removed has nothing to say.
+pub(crate) fn df18_r13_a_removed_device_marks_nothing(store: &mut impl Ask) {
+    open_all(store, &[alice(), bob()]);
+    let sent = store.send(alice(), user(2), 1).position;
+    store.flush(bob(), sent);
+    let mark = MarkRead {
+        user: user(2),
+        device: device(77),
+        chat: chat(),
+        position: sent,
+    };
+    let refused = store.ask(Command::MarkRead(mark)).expect_err("no device");
+    assert_eq!(refused, StoreError::DeviceRemoved);
+}
+
+/// D-F3, D-F12: an inbox is limited in messages and in their bytes, and receipts count for neither.
+pub(crate) fn df12_r21_bytes_suspend_a_device_as_messages_do(store: &mut impl Ask) {
+    open_all(store, &[alice(), bob()]);
+    let limits = |bytes_max| InboxLimits {
+        bytes_max,
+        ..InboxLimits::DEFAULT
+    };
+    for number in 1..=3 {
+        let large = vec![item(alice(), user(2), number, &[7; 60_000])];
+        assert!(store.sends(alice(), large).0[0].is_ok());
+    }
+    assert!(!store.check_limits(bob(), limits(180_500)).0);
+    let first = cursors(store, bob())[0];
+    store.flush(bob(), first);
+    assert!(
+        !store.check_limits(bob(), limits(121_000)).0,
+        "two are left"
+    );
+    let receipts = store.receipts(alice()).len();
+    assert_eq!(receipts, 1);
+    assert!(!store.check(alice(), 0).0, "a receipt counts for nothing");
+    assert!(store.check_limits(bob(), limits(120_000)).0);
+}
+
+/// D-F3: nobody knows how many entries a Hello's cursor stands for, and none of them may cost the others more than
+/// a batch.
+pub(crate) fn df3_r18_a_long_flush_is_done_in_pieces(store: &mut impl Ask) {
+    open_all(store, &[alice(), bob()]);
+    for hundred in 0..6 {
+        let numbers = hundred * 100 + 1..=hundred * 100 + 100;
+        let items = numbers.map(|number| item(alice(), user(2), number, b"x"));
+        store.sends(alice(), items.collect());
+    }
+    let last = *cursors(store, bob()).last().expect("many");
+    let flush = Flush {
+        user: user(2),
+        device: bob().1,
+        upto: last,
+        known: None,
+    };
+    let mut pieces = Vec::new();
+    loop {
+        match store.ask(Command::Flush(flush.clone())) {
+            Ok(Outcome::Flushed {
+                stored_ack,
+                more,
+                grown,
+            }) => {
+                assert_eq!(grown.len(), 1, "each tells how far it got");
+                pieces.push(stored_ack);
+                if !more {
+                    break;
+                }
+                assert!(stored_ack < last);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(pieces.len(), 3, "600 entries");
+    assert!(pieces.is_sorted_by(|a, b| a < b) && pieces[2] == last);
+    assert!(store.entries(bob()).is_empty());
+    assert!(!store.check(bob(), 0).0, "and nothing is held");
+}
+
+/// Sends one message to Bob, whose inbox may hold so much.
+fn send_within(
+    store: &mut impl Ask,
+    from: Who,
+    number: u64,
+    limits: InboxLimits,
+) -> Result<Sent, StoreError> {
+    let sends = Sends {
+        user: from.0,
+        device: from.1,
+        limits,
+        items: vec![item(from, user(2), number, b"x")],
+    };
+    store.try_sends(sends).pop().expect("one answer")
+}
+
+/// D-F6: long before a device is suspended, one sender has had its share of it. Others have theirs.
+pub(crate) fn df6_r21_one_sender_may_have_a_share_of_an_inbox(store: &mut impl Ask) {
+    let carol = (user(3), device(3));
+    open_all(store, &[alice(), bob(), carol]);
+    let limits = InboxLimits {
+        entries_max: 100,
+        bytes_max: 1 << 20,
+    };
+    let mut number = 0;
+    let mut send = |store: &mut _, from, count| {
+        let numbers = number + 1..=number + count;
+        number += count;
+        numbers
+            .filter(|number| send_within(store, from, *number, limits).is_ok())
+            .count()
+    };
+    // Six messages make it crowded, and from there on ten are a share.
+    assert_eq!(send(store, alice(), 6), 6);
+    assert!(!store.check_limits(bob(), limits).0);
+    assert_eq!(send(store, alice(), 30), 10);
+    assert_eq!(send(store, carol, 12), 10, "who has a share of her own");
+    // What is stored makes room for its sender again. Eleven are, of which six were in nobody's share: it is soft.
+    let all = cursors(store, bob());
+    store.flush(bob(), all[10]);
+    assert_eq!(send(store, alice(), 30), 10);
+    // An inbox that is empty counts nobody.
+    let all = cursors(store, bob());
+    store.flush(bob(), *all.last().expect("some"));
+    assert_eq!(send(store, alice(), 30), 30);
+}
+
+/// D-F6: where another device takes it, the one in which the sender has used up its share goes without, with a Gap,
+/// and everybody else reaches it as before.
+pub(crate) fn df6_r21_a_share_that_is_used_up_is_told_where_the_message_goes_elsewhere(
+    store: &mut impl Ask,
+) {
+    let carol = (user(3), device(3));
+    open_all(store, &[alice(), bob(), bob_tablet(), carol]);
+    let limits = InboxLimits {
+        entries_max: 20,
+        bytes_max: 1 << 20,
+    };
+    let send = |store: &mut _, from, number| {
+        let sent = send_within(store, from, number, limits).expect("the phone takes it");
+        // The phone stores everything, the tablet is away.
+        Ask::flush(store, bob(), sent.position);
+    };
+    for number in 1..=2 {
+        send(store, alice(), number);
+    }
+    assert!(!store.check_limits(bob_tablet(), limits).0);
+    for number in 3..=10 {
+        send(store, alice(), number);
+    }
+    send(store, carol, 1);
+    let bodies: Vec<EntryBody> = store
+        .entries(bob_tablet())
+        .into_iter()
+        .map(|entry| entry.body)
+        .collect();
+    let gaps = |body: &&EntryBody| matches!(body, EntryBody::Gap(GapReason::SenderLimit));
+    assert_eq!(bodies.len(), 2 + 2 + 1 + 1, "{bodies:?}");
+    assert_eq!(bodies.iter().filter(gaps).count(), 1, "one for all of them");
+    assert!(matches!(bodies[5], EntryBody::Message { .. }), "Carol's");
+    // It comes back and stores all of it: the next time is told of again.
+    let all = cursors(store, bob_tablet());
+    store.flush(bob_tablet(), *all.last().expect("some"));
+    for number in 11..=14 {
+        send(store, alice(), number);
+    }
+    assert_eq!(store.entries(bob_tablet()).len(), 4);
 }
 
 pub(crate) fn r21_a_device_over_the_limit_is_suspended_until_it_resyncs(store: &mut impl Ask) {

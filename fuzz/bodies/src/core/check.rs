@@ -108,7 +108,12 @@ impl Check {
                 }
                 self.appended(grown);
             }
-            (Command::Flush(flush), Outcome::Flushed { grown, stored_ack }) => {
+            (
+                Command::Flush(flush),
+                Outcome::Flushed {
+                    grown, stored_ack, ..
+                },
+            ) => {
                 let flushed = self.flushed.entry((flush.user, flush.device)).or_default();
                 *flushed = (*flushed).max(*stored_ack);
                 self.appended(grown);

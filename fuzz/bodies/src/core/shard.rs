@@ -119,7 +119,7 @@ pub fn run(data: &[u8]) {
     let Ok(plan) = Plan::arbitrary_take_rest(Unstructured::new(data)) else {
         return;
     };
-    let mut world = World::new(plan.sole, 4 + usize::from(plan.inbox_max % 64));
+    let mut world = World::new(plan.sole, 4 + u64::from(plan.inbox_max % 64));
     for step in plan.steps.into_iter().take(STEPS_MAX) {
         perform(&mut world, step);
         world.check();

@@ -59,11 +59,11 @@ pub(super) struct World {
 }
 
 impl World {
-    pub(super) fn new(sole: bool, inbox_entries_max: usize) -> Self {
+    pub(super) fn new(sole: bool, inbox_entries_max: u64) -> Self {
         let placement = Placement::new(KEY, SHARDS);
         let shard = |id: u16| {
             let mut config = ShardConfig::new(ShardId(id), placement, [3; 16]);
-            config.inbox_entries_max = inbox_entries_max;
+            config.inbox_limits.entries_max = inbox_entries_max;
             Shard::new(config)
         };
         let mut world = Self {

@@ -3,13 +3,15 @@
 use arbitrary::{Arbitrary, Unstructured};
 use bytes::Bytes;
 use roadstead::store::{
-    CheckInbox, Command, Flush, MarkRead, OpenDevice, Outcome, ReadInbox, SendItem, Sends,
+    CheckInbox, Command, Flush, InboxLimits, MarkRead, OpenDevice, Outcome, ReadInbox, SendItem,
+    Sends,
 };
 use roadstead::time::Time;
 use roadstead_proto::v1::Envelope;
 use roadstead_proto::{ChatId, DeviceId, Position, UserId};
 use roadstead_store::keys::{Key, Keys};
 use roadstead_store::memory::{MemoryEngine, MemoryTxn};
+use roadstead_store::records::expiry::Budget;
 use roadstead_store::records::{
     Knowledge, RecordError, Scope, command, device, expiry, inbox, meta, minutes, node, resolve,
 };
@@ -131,7 +133,10 @@ fn perform(engine: &MemoryEngine, command: u8) {
         6 => Command::CheckInbox(CheckInbox {
             user,
             device,
-            entries_max: 1,
+            limits: InboxLimits {
+                entries_max: 1,
+                bytes_max: 1 << 20,
+            },
         }),
         other => return administer(engine, other, (user, device)),
     };
@@ -160,6 +165,7 @@ fn sends(peer: bool) -> Sends {
     Sends {
         user: user(peer),
         device: device_of(peer),
+        limits: InboxLimits::DEFAULT,
         items: vec![item(1), item(200), item(257)],
     }
 }
@@ -186,12 +192,12 @@ fn administer(engine: &MemoryEngine, what: u8, of: (UserId, DeviceId)) {
 }
 
 fn expire(scope: &mut Scope<'_>, txn: &mut MemoryTxn) -> Result<(), RecordError> {
-    let mut progress = ready(expiry::begin(scope, txn))?;
+    let mut progress = ready(expiry::begin(scope, txn, None))?;
     for _ in 0..10 {
         if progress.is_done() {
             break;
         }
-        progress = ready(expiry::step(scope, txn, progress))?;
+        progress = ready(expiry::step(scope, txn, progress, Budget::OF_A_BATCH))?;
     }
     Ok(())
 }

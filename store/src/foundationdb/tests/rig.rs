@@ -8,8 +8,8 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, unbounded};
 use roadstead::ShardId;
 use roadstead::store::{
-    Command, Completion, Flush, Grown, InboxPage, OpenDevice, Outcome, ReadInbox, Request,
-    RequestId, SendItem, Sends, Sent, StoreError,
+    Command, Completion, Flush, Grown, InboxLimits, InboxPage, OpenDevice, Outcome, ReadInbox,
+    Request, RequestId, SendItem, Sends, Sent, StoreError,
 };
 use roadstead::time::Time;
 use roadstead_proto::v1::Envelope;
@@ -208,6 +208,7 @@ impl Rig {
         Command::Send(Sends {
             user: from.0,
             device: from.1,
+            limits: InboxLimits::DEFAULT,
             items,
         })
     }

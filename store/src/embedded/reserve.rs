@@ -1,0 +1,162 @@
+//! Room on disk that is kept for a disk that is full: acknowledgements and the expiry go on with it, and they
+//! are what frees a disk.
+//!
+//! The room is a file. While it is there the disk is not full for this store, whoever else writes to it. Sends
+//! are refused once less than the same again is free, and taken again when there is twice as much; should the disk
+//! fill up all the same, because others write to it, the file is given back and the acknowledgements have its place.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+/// A reserve is at most one part in so many of its file system.
+const PART_OF_DISK: u64 = 20;
+
+/// How often the disk is asked how much is free.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// What is kept free, and whether it is wanted now.
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    place: Place,
+    /// Sends are refused.
+    tight: bool,
+    looked_at: Option<Instant>,
+}
+
+/// The file of a reserve, and how large it should be.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    path: PathBuf,
+    bytes: u64,
+}
+
+impl Place {
+    /// In the folder of a store, which is there: so many bytes, or fewer where the whole disk is small.
+    pub(crate) fn new(folder: &Path, bytes_max: u64) -> io::Result<Self> {
+        std::fs::create_dir_all(folder)?;
+        let disk = statvfs(folder)?;
+        let whole = disk.f_blocks.saturating_mul(disk.f_frsize);
+        Ok(Self {
+            path: folder.join("reserve"),
+            bytes: bytes_max.min(whole / PART_OF_DISK),
+        })
+    }
+
+    /// Bytes that are free beside it.
+    fn free(&self) -> io::Result<u64> {
+        let disk = statvfs(self.path.parent().unwrap_or(Path::new(".")))?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    fn is_taken(&self) -> bool {
+        self.bytes == 0 || std::fs::metadata(&self.path).is_ok_and(|file| file.len() >= self.bytes)
+    }
+
+    /// Takes the room.
+    fn take(&self) -> io::Result<()> {
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&self.path)?;
+        let taken = fallocate(&file, FallocateFlags::empty(), 0, self.bytes);
+        if let Err(error) = taken
+            .map_err(io::Error::from)
+            .and_then(|()| file.sync_all())
+        {
+            self.give_back();
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Gives the room back; `false` if there was none.
+    pub(crate) fn give_back(&self) -> bool {
+        let was_there = std::fs::remove_file(&self.path).is_ok();
+        // What was removed is free once the folder says so; a failure of that is met again at the next write.
+        let folder = self.path.parent().map(File::open);
+        if let Some(Ok(folder)) = folder {
+            let _ = folder.sync_all();
+        }
+        was_there
+    }
+}
+
+impl Reserve {
+    pub(crate) fn new(place: Place) -> Self {
+        Self {
+            place,
+            tight: false,
+            looked_at: None,
+        }
+    }
+
+    /// Where it lies, for who gives it back.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// Whether the disk has no room for more than what frees it. Looks at the disk now and then.
+    pub(crate) fn is_tight(&mut self) -> bool {
+        let due = self.looked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
+        if due && self.place.bytes > 0 {
+            self.looked_at = Some(Instant::now());
+            self.look();
+        }
+        self.tight
+    }
+
+    fn look(&mut self) {
+        let bytes = self.place.bytes;
+        let free = match self.place.free() {
+            Ok(free) => free,
+            Err(error) => return tracing::warn!(%error, "the disk does not say what is free"),
+        };
+        let was_tight = self.tight;
+        let taken = self.place.is_taken();
+        self.tight = if !taken || was_tight {
+            free < 2 * bytes + if taken { 0 } else { bytes }
+        } else {
+            free < bytes
+        };
+        if !self.tight
+            && !taken
+            && let Err(error) = self.place.take()
+        {
+            // A file system without this call: nothing is kept, and sends are refused early all the same.
+            tracing::debug!(%error, "no room could be reserved on disk");
+        }
+        if self.tight != was_tight {
+            match self.tight {
+                true => tracing::error!(free, "the disk is nearly full: messages are refused"),
+                false => tracing::info!(free, "the disk has room again"),
+            }
+        }
+    }
+
+    /// How large it is.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.place.bytes
+    }
+}
+
+/// Whether an error says that there is no room.
+pub(crate) fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(io) = error.downcast_ref::<io::Error>()
+            && matches!(
+                io.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+            )
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
