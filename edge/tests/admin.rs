@@ -68,7 +68,12 @@ async fn fc3_idle_admin_connections_leave_the_store_its_files() {
     raise_own_limit();
     let folder = tempfile::tempdir().expect("a folder");
     let data = folder.path().join("data");
-    let edge = Edge::start_after(FEW_DESCRIPTORS, &data, &["--shards", "2"]);
+    // One inbox has room for all of it, and one sender may fill that.
+    let config = folder.path().join("roadstead.toml");
+    std::fs::write(&config, "[sessions]\ninbox_mib_max = 1024\n").expect("a file");
+    let config = config.display().to_string();
+    let options = ["--shards", "2", "--config", &config];
+    let edge = Edge::start_after(FEW_DESCRIPTORS, &data, &options);
     Client::login(&edge, 2, 22).await.leave().await;
     let mut one = Client::login(&edge, 1, 11).await;
     let before = logs(&data);
