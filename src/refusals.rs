@@ -6,9 +6,10 @@
 //! alike. [`Send.after`](roadstead_proto::v1::Send) says of which refusal it knows.
 //!
 //! No clock says when it must have known: what it sent may lie unread for long while the shard has no credit
-//! to give (R26). Counting does: a refusal that it has not read leaves that number unanswered, so behind it come
-//! fewer sends than may be unanswered at once. A client that never says what it knows is heard after so many, or
-//! in its next session.
+//! to give (R26), or be refused for another reason and come again. Numbers say it: while a number is without its
+//! answer, none leaves that is [256 above it](wire::SEND_ANSWERS_KEPT) (P37). What was sent before the refusal of 5
+//! was known is below 5 + 256, and while that is without its answer, all is below 5 + 512. A client that never says what
+//! it knows is heard from there on, or in its next session.
 
 use std::collections::VecDeque;
 
@@ -16,8 +17,12 @@ use roadstead_proto::{ChatId, limits as wire};
 
 use crate::store::StoreError;
 
-/// Sends that may follow a refusal before its client has read it; of as many chats one is remembered.
-const UNAWARE_MAX: usize = wire::SENDS_IN_FLIGHT_MAX - 1;
+/// Where a number so far above a refused one is sent, nothing is left that was sent before the refusal was known.
+const UNAWARE_SPAN: u64 = 2 * wire::SEND_ANSWERS_KEPT;
+
+/// Chats remembered: behind a refused number as many others may be refused, each of another chat, while one that was
+/// sent before it was known is without its answer.
+const CHATS_MAX: usize = wire::SEND_ANSWERS_KEPT as usize;
 
 /// See the [module](self).
 #[derive(Debug, Clone, Default)]
@@ -34,8 +39,6 @@ struct ChatRefusal {
     lowest: u64,
     highest: u64,
     error: StoreError,
-    /// So many more sends may have been sent before its client read of it.
-    unaware: usize,
 }
 
 impl ChatRefusals {
@@ -50,7 +53,7 @@ impl ChatRefusals {
             known.highest = known.highest.max(number);
             return;
         }
-        if self.chats.len() > UNAWARE_MAX {
+        if self.chats.len() == CHATS_MAX {
             self.chats.pop_front();
         }
         self.chats.push_back(ChatRefusal {
@@ -58,7 +61,6 @@ impl ChatRefusals {
             lowest: number,
             highest: number,
             error,
-            unaware: UNAWARE_MAX,
         });
     }
 
@@ -73,13 +75,10 @@ impl ChatRefusals {
         (number > known.lowest).then_some(known.error)
     }
 
-    /// One more send arrived. Forgets what its client must have known when it sent that one.
-    pub fn count_send(&mut self) {
-        self.chats.retain_mut(|known| {
-            let is_remembered = known.unaware > 0;
-            known.unaware = known.unaware.saturating_sub(1);
-            is_remembered
-        });
+    /// A number arrived. Forgets the refusals that its client must know of.
+    pub fn forget_known_at(&mut self, number: u64) {
+        self.chats
+            .retain(|known| number < known.lowest.saturating_add(UNAWARE_SPAN));
     }
 
     /// Whether nothing is remembered.
@@ -128,28 +127,37 @@ mod tests {
         assert_eq!(refusals.of(chat(1), 9, 7), None);
     }
 
-    /// One number is unanswered, so so many others may be, and not one more.
     #[test]
     fn df1_r16_a_client_that_never_says_what_it_knows_is_heard_again() {
         let mut refusals = ChatRefusals::default();
         refusals.note(chat(1), 5, BUSY);
-        for number in 6..=5 + wire::SENDS_IN_FLIGHT_MAX as u64 - 1 {
-            refusals.count_send();
+        for number in 6..5 + UNAWARE_SPAN {
+            refusals.forget_known_at(number);
             assert_eq!(refusals.of(chat(1), number, 0), Some(BUSY), "{number}");
             refusals.note(chat(1), number, BUSY);
         }
-        refusals.count_send();
-        assert_eq!(
-            refusals.of(chat(1), 5 + wire::SENDS_IN_FLIGHT_MAX as u64, 0),
-            None
-        );
+        refusals.forget_known_at(5 + UNAWARE_SPAN);
+        assert_eq!(refusals.of(chat(1), 5 + UNAWARE_SPAN, 0), None);
         assert!(refusals.is_empty());
+    }
+
+    /// A node without its store refuses a number again and again, and it comes again and again.
+    #[test]
+    fn df1_r16_what_comes_again_for_long_is_refused_at_last() {
+        let mut refusals = ChatRefusals::default();
+        refusals.note(chat(1), 5, BUSY);
+        for _ in 0..1_000 {
+            refusals.forget_known_at(260);
+            refusals.forget_known_at(6);
+        }
+        refusals.forget_known_at(6 + 255);
+        assert_eq!(refusals.of(chat(1), 6, 0), Some(BUSY));
     }
 
     #[test]
     fn r16_no_more_chats_are_remembered_than_can_be_unanswered() {
         let mut refusals = ChatRefusals::default();
-        let max = UNAWARE_MAX as u64 + 1;
+        let max = CHATS_MAX as u64;
         for number in 1..=max + 1 {
             refusals.note(chat(number), number, BUSY);
         }

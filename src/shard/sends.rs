@@ -22,7 +22,7 @@ impl Shard {
         let number = send.number;
         let session = self.session_mut(id).expect("it sent the frame");
         if let Some(active) = session.in_flight.as_mut() {
-            active.refusals.count_send();
+            active.refusals.forget_known_at(number);
         }
         match self.admit(now, id, send) {
             Ok(item) => {

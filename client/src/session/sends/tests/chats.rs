@@ -356,12 +356,12 @@ fn df1_p41_what_is_kept_for_ever_does_not_expire() {
 #[test]
 fn df1_p112_no_more_refusals_are_remembered_than_the_server_remembers() {
     let mut rig = Rig::new(0);
-    for peer in 2..202 {
+    for peer in 2..402 {
         let number = rig.push(chat(peer));
         rig.transmitted();
         rig.refuse(number, BUSY, 1_000);
         rig.sends.take_back(rig.now, number).expect("it waits");
     }
-    assert_eq!(rig.sends.refused.len(), SENDS_IN_FLIGHT_MAX);
-    assert!(rig.sends.refused.contains_key(&chat(201)), "the latest");
+    assert_eq!(rig.sends.refused.len() as u64, SEND_ANSWERS_KEPT);
+    assert!(rig.sends.refused.contains_key(&chat(401)), "the latest");
 }
