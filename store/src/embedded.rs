@@ -22,6 +22,7 @@ mod reopen;
 mod reserve;
 mod serial;
 mod small_key;
+mod sums;
 mod tables;
 mod work;
 mod write;

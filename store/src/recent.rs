@@ -12,7 +12,7 @@ use siphasher::sip::SipHasher13;
 
 /// Keys are ids that peers choose, but no table here grows beyond its limit, and a flood of collisions
 /// would need hashes of 64 bits; a fixed key keeps runs repeatable (the simulator uses these too).
-type Hashed = BuildHasherDefault<SipHasher13>;
+pub(crate) type Hashed = BuildHasherDefault<SipHasher13>;
 
 /// See the [module](self).
 #[derive(Debug)]

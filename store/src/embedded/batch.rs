@@ -4,9 +4,7 @@
 //! the commit. Several commands share a transaction; each begins at a savepoint, and one that is refused
 //! takes back what it wrote.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::ops::Bound;
 
 use bytes::{Bytes, BytesMut};
 use roadstead_proto::position::Stamp;
@@ -19,6 +17,7 @@ use crate::txn::{
 };
 
 use super::small_key::SmallKey;
+use super::sums::Sums;
 use super::tables::Tables;
 use super::write::{Write, Writes};
 
@@ -33,9 +32,7 @@ pub struct BatchTxn<'a> {
     hot: Option<&'a mut Hot>,
     stamp: Stamp,
     writes: Writes,
-    /// What is added to numbers, one sum for each: many commands of a batch add to the same one, and none of
-    /// them has to know what it comes to.
-    sums: BTreeMap<SmallKey, u64>,
+    sums: Sums,
     /// What to put back, newest last, if the command under way is refused.
     undo: Vec<Undo>,
     bytes: usize,
@@ -69,7 +66,7 @@ impl<'a> BatchTxn<'a> {
             hot: None,
             stamp: [0; 10],
             writes: Writes::new(),
-            sums: BTreeMap::new(),
+            sums: Sums::default(),
             undo: Vec::new(),
             bytes: 0,
             bytes_before: 0,
@@ -96,22 +93,15 @@ impl<'a> BatchTxn<'a> {
 
     /// Turns sums into the numbers that they make. One whose number can not be read begins at 0.
     fn write_sums(&mut self) {
-        for (key, sum) in std::mem::take(&mut self.sums) {
-            let before = self.read(&key).unwrap_or_default();
-            let number = number(before.as_deref()).wrapping_add(sum);
-            let value = Bytes::copy_from_slice(&number.to_le_bytes());
-            self.writes.insert(key, Write::Set(value));
+        for (key, sum) in self.sums.take() {
+            let before = self.read_before_sums(&key).unwrap_or_default();
+            self.writes.insert(key, Write::Set(added(before, sum)));
         }
     }
 
     /// The same of those in a range that is to be read.
     fn settle_sums(&mut self, from: &[u8], to: &[u8]) -> Result<(), TxnError> {
-        if self.sums.is_empty() || from >= to {
-            return Ok(());
-        }
-        let bounds = (Bound::Included(from), Bound::Excluded(to));
-        let asked = self.sums.range::<[u8], _>(bounds);
-        for key in asked.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+        for key in self.sums.within(from, to) {
             if let Some(number) = self.read(&key)? {
                 self.write(&key, Write::Set(number));
             }
@@ -121,7 +111,7 @@ impl<'a> BatchTxn<'a> {
 
     /// Whatever was to be added to a key is overtaken.
     fn drop_sum(&mut self, key: &[u8]) {
-        if let Some((key, sum)) = self.sums.remove_entry(key) {
+        if let Some((key, sum)) = self.sums.remove(key) {
             self.undo.push(Undo::Sum(key, Some(sum)));
         }
     }
@@ -151,10 +141,7 @@ impl<'a> BatchTxn<'a> {
         let before = self.read_before_sums(key)?;
         Ok(match self.sums.get(key) {
             None => before,
-            Some(sum) => {
-                let number = number(before.as_deref()).wrapping_add(*sum);
-                Some(Bytes::copy_from_slice(&number.to_le_bytes()))
-            }
+            Some(sum) => Some(added(before, sum)),
         })
     }
 
@@ -282,16 +269,18 @@ impl Txn for BatchTxn<'_> {
     }
 
     fn atomic_add(&mut self, key: &[u8], delta: u64) {
-        if let Some(write) = self.writes.get(key) {
-            let sum = number(write.value().map(|value| &value[..])).wrapping_add(delta);
-            return self.set(key, Bytes::copy_from_slice(&sum.to_le_bytes()));
+        let before = self.sums.get(key);
+        if before.is_none()
+            && let Some(write) = self.writes.get(key)
+        {
+            let sum = added(write.value().cloned(), delta);
+            return self.set(key, sum);
         }
-        let key = SmallKey::from(key);
         self.bytes += key.len() + size_of::<u64>();
-        let before = self.sums.get(&key).copied();
-        let sum = before.unwrap_or(0).wrapping_add(delta);
-        self.sums.insert(key.clone(), sum);
-        self.undo.push(Undo::Sum(key, before));
+        let key = SmallKey::from(key);
+        self.undo.push(Undo::Sum(key.clone(), before));
+        self.sums
+            .insert(key, before.unwrap_or(0).wrapping_add(delta));
     }
 
     /// Transactions of this engine are committed by its committer, [`super::engine`].
@@ -311,7 +300,7 @@ impl Shared for BatchTxn<'_> {
             match undo {
                 Undo::Write(key, Some(write)) => drop(self.writes.insert(key, write)),
                 Undo::Write(key, None) => drop(self.writes.remove(&key)),
-                Undo::Sum(key, Some(sum)) => drop(self.sums.insert(key, sum)),
+                Undo::Sum(key, Some(sum)) => self.sums.insert(key, sum),
                 Undo::Sum(key, None) => drop(self.sums.remove(&key)),
             }
         }
@@ -322,6 +311,12 @@ impl Shared for BatchTxn<'_> {
     fn error(&self) -> Option<TxnError> {
         self.error
     }
+}
+
+/// A number and what is added to it.
+fn added(before: Option<Bytes>, sum: u64) -> Bytes {
+    let number = number(before.as_deref()).wrapping_add(sum);
+    Bytes::copy_from_slice(&number.to_le_bytes())
 }
 
 /// The number that an atomic addition adds to, as in FoundationDB: shorter values are extended by zeros.
