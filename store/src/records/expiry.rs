@@ -12,6 +12,8 @@
 //! every node stamps, and thereby learns, every minute. So the job has to
 //! visit notes up to the day of its cut, and may drop those that are more than a day older than that: all
 //! entries that they can stand for lie at or below the cut. It drops them in the commit that applies the cut.
+//! A clock that jumps by days, with a write under way, makes a note older than that: so a note whose device has
+//! something above the cut is not dropped, but goes on as one of the day of the cut.
 //!
 //! # Work
 //! A step does no more than its [`Budget`], whatever there is to do, and reads what it does not have to change
@@ -213,11 +215,31 @@ pub async fn step<T: Txn>(
             }
             if day + 1 < progress.cut_day {
                 txn.clear(note);
+                if holds_above(scope, txn, (user, device), progress.cut).await? {
+                    let later = scope.keys.expiry(progress.cut_day, user, device);
+                    txn.set(&later, Bytes::new());
+                }
             }
             progress.from = scope.keys.expiry(day, user, device).successor();
         }
     }
     Ok(progress)
+}
+
+/// Whether an inbox holds something that is younger than the cut.
+async fn holds_above<T: Txn>(
+    scope: &Scope<'_>,
+    txn: &mut T,
+    (user, device): Device,
+    cut: Position,
+) -> Result<bool, RecordError> {
+    let from = scope.keys.entry(user, device, cut).successor();
+    let to = scope.keys.inbox(user, device).end_of_prefix();
+    let query = RangeQuery {
+        read: Read::Snapshot,
+        ..RangeQuery::all(&from, &to).limit(1)
+    };
+    Ok(!txn.range(query).await?.pairs.is_empty())
 }
 
 /// Removes the oldest entries of a device up to the cut, and notes beside its ack how far. Of a device that was
