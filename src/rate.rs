@@ -91,12 +91,25 @@ impl<N: Hash> RateTable<N> {
     /// # Errors
     /// There is none: how long until there is. Then nothing has changed.
     pub fn take(&mut self, now: Time, name: N) -> Result<(), Duration> {
+        self.take_within(now, name, self.rate.burst)
+    }
+
+    /// Takes a token for what can not wait, if need be one that is still to come: as many of those as a bucket
+    /// holds.
+    ///
+    /// # Errors
+    /// There is none: how long until there is. Then nothing has changed.
+    pub fn borrow(&mut self, now: Time, name: N) -> Result<(), Duration> {
+        self.take_within(now, name, 2 * self.rate.burst)
+    }
+
+    fn take_within(&mut self, now: Time, name: N, burst: u64) -> Result<(), Duration> {
         let (tag, set) = self.find(name);
         let now = now.as_micros();
         let known = set.clone().find(|place| self.tags[*place] == tag);
         let full_at = known.map_or(now, |place| self.full_at[place].max(now)) + self.rate.interval;
-        if full_at > now + self.rate.burst {
-            return Err(Duration::from_micros(full_at - now - self.rate.burst));
+        if full_at > now + burst {
+            return Err(Duration::from_micros(full_at - now - burst));
         }
         let place = known.unwrap_or_else(|| self.make_room(now, set));
         (self.tags[place], self.full_at[place]) = (tag, full_at);
@@ -214,6 +227,18 @@ mod tests {
         // A burst smaller than the number of parts leaves one to each.
         let rate = Rate::new(100, 1).expect("not 0").part_of(4);
         assert_eq!(drain(&mut RateTable::new(rate, 64, [1; 16]), start, 7), 1);
+    }
+
+    #[test]
+    fn what_is_borrowed_is_missing_later() {
+        let mut table = table(10, 20, 64);
+        let start = Time::from_micros(1);
+        assert_eq!(drain(&mut table, start, 7), 20);
+        let borrowed = (0..).take_while(|_| table.borrow(start, 7).is_ok());
+        assert_eq!(borrowed.count(), 20);
+        assert_eq!(table.take(start, 7), Err(2 * SECOND + SECOND / 10));
+        assert_eq!(drain(&mut table, start + 3 * SECOND, 7), 10);
+        assert_eq!(drain(&mut table, start + 60 * SECOND, 7), 20, "no more");
     }
 
     #[test]

@@ -75,6 +75,14 @@ impl ChatRefusals {
         (number > known.lowest).then_some(known.error)
     }
 
+    /// A number was not refused after all. What was refused behind it meanwhile stays so, and what is behind that.
+    pub fn withdraw(&mut self, chat: ChatId, number: u64) {
+        self.chats.retain(|known| {
+            let is_alone = (known.lowest, known.highest) == (number, number);
+            known.chat != chat || !is_alone
+        });
+    }
+
     /// A number arrived. Forgets the refusals that its client must know of.
     pub fn forget_known_at(&mut self, number: u64) {
         self.chats
@@ -139,6 +147,21 @@ mod tests {
         refusals.forget_known_at(5 + UNAWARE_SPAN);
         assert_eq!(refusals.of(chat(1), 5 + UNAWARE_SPAN, 0), None);
         assert!(refusals.is_empty());
+    }
+
+    #[test]
+    fn df1_r16_a_refusal_that_was_none_holds_nothing_back() {
+        let mut refusals = ChatRefusals::default();
+        refusals.note(chat(1), 5, BUSY);
+        refusals.withdraw(chat(1), 4);
+        refusals.withdraw(chat(2), 5);
+        assert_eq!(refusals.of(chat(1), 6, 0), Some(BUSY));
+        refusals.withdraw(chat(1), 5);
+        assert_eq!(refusals.of(chat(1), 6, 0), None);
+        refusals.note(chat(1), 7, BUSY);
+        refusals.note(chat(1), 8, BUSY);
+        refusals.withdraw(chat(1), 7);
+        assert_eq!(refusals.of(chat(1), 9, 0), Some(BUSY), "8 was refused");
     }
 
     /// A node without its store refuses a number again and again, and it comes again and again.

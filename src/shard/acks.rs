@@ -15,7 +15,7 @@ impl Shard {
     pub(super) fn handle_ack(&mut self, now: Now, id: SessionId, ack: &v1::Ack) {
         let session = self.active_mut(id).expect("it sent the frame");
         let Some(cursor) = Position::from_slice(&ack.cursor) else {
-            return self.refuse(id, ErrorCode::CursorInvalid, "a cursor has 16 bytes");
+            return self.refuse(now, id, ErrorCode::CursorInvalid, "a cursor has 16 bytes");
         };
         if cursor <= session.acked {
             return;
@@ -27,7 +27,7 @@ impl Shard {
                 return;
             }
             let message = "no such cursor was delivered in this session";
-            return self.refuse(id, ErrorCode::CursorInvalid, message);
+            return self.refuse(now, id, ErrorCode::CursorInvalid, message);
         }
         if !acknowledge_window(session.in_flight(now.at), cursor, now.at) {
             // It covers nothing that this session delivered: a word from another generation (R3).
@@ -153,7 +153,12 @@ impl Shard {
         let active = session.in_flight(now.at);
         active.flushing = false;
         if !error.is_retryable() {
-            return self.refuse(id, error.code(), "the acknowledgement can not be stored");
+            return self.refuse(
+                now,
+                id,
+                error.code(),
+                "the acknowledgement can not be stored",
+            );
         }
         active.window_complete = false;
         let at = now.at + backoff(&mut active.retries);

@@ -17,25 +17,25 @@ use crate::time::{Now, Time};
 
 impl Shard {
     /// The server ends a session. What it acknowledged is flushed (R18), its home forgets it (R13).
-    pub(super) fn close(&mut self, id: SessionId, reason: CloseReason) {
+    pub(super) fn close(&mut self, now: Now, id: SessionId, reason: CloseReason) {
         self.counters.closed_by_code.add(reason.code);
-        self.leave(id);
+        self.leave(now, id);
         self.outputs.push_back(Output::Close(id, reason));
     }
 
     /// The connection is gone.
-    pub(super) fn handle_closed(&mut self, id: SessionId) {
+    pub(super) fn handle_closed(&mut self, now: Now, id: SessionId) {
         if self.session_mut(id).is_none() {
             return;
         }
-        self.leave(id);
+        self.leave(now, id);
         let session = self.sessions.remove(id.index).expect("checked above");
         self.timers.remove(&(session.timer, id));
         self.counters.sessions -= 1;
     }
 
     /// Takes a session out of service: once.
-    fn leave(&mut self, id: SessionId) {
+    fn leave(&mut self, now: Now, id: SessionId) {
         let holder = self.holder(id);
         let Some(session) = self.session_mut(id) else {
             return;
@@ -51,7 +51,7 @@ impl Shard {
         let session = self.session_mut(id).expect("it was there");
         let (user, device) = session.identity();
         self.flush(id);
-        self.submit_all_read_marks(id);
+        self.submit_all_read_marks(now, id);
         self.forget_outbox(id);
         if let Some(session) = self.session_mut(id) {
             session.retire();
@@ -101,10 +101,11 @@ impl Shard {
     }
 
     /// A Hello did not come, or the grace of a drain is over.
-    pub(super) fn handle_close_due(&mut self, id: SessionId) {
+    pub(super) fn handle_close_due(&mut self, now: Now, id: SessionId) {
         if self.draining {
             let message = "this server is going away";
             self.close(
+                now,
                 id,
                 CloseReason {
                     code: ErrorCode::Draining,
@@ -113,6 +114,7 @@ impl Shard {
             );
         } else {
             self.refuse(
+                now,
                 id,
                 ErrorCode::HelloTimeout,
                 "no session within the time for it",

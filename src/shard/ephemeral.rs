@@ -15,7 +15,7 @@ impl Shard {
         let session = self.active_mut(id).expect("it sent the frame");
         let (user, _) = session.identity();
         let Some((_, peer)) = peer_in(&typing.chat, user) else {
-            return self.refuse(id, ErrorCode::ChatInvalid, "no chat of this user");
+            return self.refuse(now, id, ErrorCode::ChatInvalid, "no chat of this user");
         };
         let active = session.in_flight(now.at);
         if active.typing_until <= now.at {

@@ -41,7 +41,7 @@ impl Shard {
                 self.directory.unregister(user, device, holder);
             }
             ShardMessage::Registered(session) => self.handle_registered(now, session),
-            ShardMessage::Replaced(session) => self.handle_replaced(session),
+            ShardMessage::Replaced(session) => self.handle_replaced(now, session),
             ShardMessage::Grown(grown) => self.handle_grown(grown),
             ShardMessage::Notify(session, grown) => self.handle_notify(now, session, grown),
             ShardMessage::Typing(user, typing) => {
@@ -84,11 +84,11 @@ impl Shard {
         }
     }
 
-    fn handle_replaced(&mut self, id: SessionId) {
+    fn handle_replaced(&mut self, now: Now, id: SessionId) {
         if self.session_mut(id).is_some() {
             self.counters.replaced += 1;
             let message = "a later connection of this device took over";
-            self.refuse(id, ErrorCode::SessionReplaced, message);
+            self.refuse(now, id, ErrorCode::SessionReplaced, message);
         }
     }
 }

@@ -73,7 +73,7 @@ impl Shard {
             active.retry_at = Some(now.at + backoff(&mut active.retries));
             self.arm(now, id);
         } else {
-            self.refuse(id, error.code(), "the inbox can not be read");
+            self.refuse(now, id, error.code(), "the inbox can not be read");
         }
     }
 

@@ -267,9 +267,9 @@ impl Shard {
             Input::Opened(id) => self.handle_opened(now, id),
             Input::Frame(id, frame) => self.handle_frame(now, id, frame),
             Input::Malformed(id, error) => {
-                self.refuse(id, error.code(), "the bytes are no frame");
+                self.refuse(now, id, error.code(), "the bytes are no frame");
             }
-            Input::Closed(id) => self.handle_closed(id),
+            Input::Closed(id) => self.handle_closed(now, id),
             Input::Authenticated(id, result) => self.handle_authenticated(now, id, result),
             Input::Shard(_, message) => self.handle_shard_message(now, message),
             Input::Store(completion) => self.handle_completion(now, completion),
@@ -358,8 +358,8 @@ impl Shard {
         };
         match (&session.state, frame.body) {
             (State::Closing, _) => {}
-            (_, None) => self.refuse(id, ErrorCode::FrameMalformed, "the frame has no body"),
-            (State::ExpectHello, Some(Body::Hello(hello))) => self.handle_hello(id, hello),
+            (_, None) => self.refuse(now, id, ErrorCode::FrameMalformed, "the frame has no body"),
+            (State::ExpectHello, Some(Body::Hello(hello))) => self.handle_hello(now, id, hello),
             (State::Active, Some(Body::Send(send))) => self.handle_send(now, id, send),
             (State::Active, Some(Body::Ack(ack))) => self.handle_ack(now, id, &ack),
             (State::Active, Some(Body::Read(read))) => self.handle_read_mark(now, id, &read),
@@ -370,6 +370,7 @@ impl Shard {
             }
             (_, Some(_)) => {
                 self.refuse(
+                    now,
                     id,
                     ErrorCode::FrameUnexpected,
                     "not now: see the session's states",
@@ -394,7 +395,7 @@ impl Shard {
                 self.handle_device_opened(now, id, opened);
             }
             (Pending::OpenDevice(id), Err(error)) => {
-                self.refuse(id, error.code(), "the device can not be opened");
+                self.refuse(now, id, error.code(), "the device can not be opened");
             }
             (
                 Pending::Send {
@@ -461,13 +462,18 @@ impl Shard {
             return;
         };
         if session.close_at <= now.at {
-            return self.handle_close_due(id);
+            return self.handle_close_due(now, id);
         }
         let slow = session
             .stalled_since()
             .is_some_and(|since| since + after <= now.at);
         if slow {
-            return self.refuse(id, ErrorCode::SlowConsumer, "deliveries wait for an Ack");
+            return self.refuse(
+                now,
+                id,
+                ErrorCode::SlowConsumer,
+                "deliveries wait for an Ack",
+            );
         }
         self.handle_retry_due(now, id);
         self.handle_mark_due(now, id);
@@ -533,7 +539,7 @@ impl Shard {
     }
 
     /// Answers an offence with an Error frame and the end of the session: nobody else notices.
-    fn refuse(&mut self, id: SessionId, code: ErrorCode, message: &'static str) {
+    fn refuse(&mut self, now: Now, id: SessionId, code: ErrorCode, message: &'static str) {
         let Some(session) = self.session_mut(id) else {
             return;
         };
@@ -545,7 +551,7 @@ impl Shard {
             frame.retry_after_ms = limits::RETRY_AFTER_MS;
         }
         self.send(id, server_frame::Body::Error(frame));
-        self.close(id, CloseReason { code, message });
+        self.close(now, id, CloseReason { code, message });
     }
 }
 

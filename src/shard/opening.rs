@@ -27,12 +27,12 @@ impl Shard {
         self.arm(now, id);
     }
 
-    pub(super) fn handle_hello(&mut self, id: SessionId, hello: v1::Hello) {
+    pub(super) fn handle_hello(&mut self, now: Now, id: SessionId, hello: v1::Hello) {
         if self.draining {
-            return self.refuse(id, ErrorCode::Draining, "this server is going away");
+            return self.refuse(now, id, ErrorCode::Draining, "this server is going away");
         }
         match read_hello(hello) {
-            Err((code, message)) => self.refuse(id, code, message),
+            Err((code, message)) => self.refuse(now, id, code, message),
             Ok(Greeting {
                 device,
                 credential,
@@ -64,7 +64,7 @@ impl Shard {
         };
         let identity = match result {
             Ok(identity) => identity,
-            Err(code) => return self.refuse(id, code, "the credential proves nobody"),
+            Err(code) => return self.refuse(now, id, code, "the credential proves nobody"),
         };
         opening.resume_token = identity.resume_token;
         let command = Command::OpenDevice(OpenDevice {
@@ -134,7 +134,7 @@ impl Shard {
             return;
         }
         if self.draining {
-            return self.refuse(id, ErrorCode::Draining, "this server is going away");
+            return self.refuse(now, id, ErrorCode::Draining, "this server is going away");
         }
         let session = self.session_mut(id).expect("checked above");
         let State::ExpectRegistered(opening) = std::mem::replace(&mut session.state, State::Active)

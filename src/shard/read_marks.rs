@@ -21,10 +21,15 @@ impl Shard {
         let session = self.active_mut(id).expect("it sent the frame");
         let (user, _) = session.identity();
         let Some((chat, _)) = peer_in(&read.chat, user) else {
-            return self.refuse(id, ErrorCode::ChatInvalid, "no chat of this user");
+            return self.refuse(now, id, ErrorCode::ChatInvalid, "no chat of this user");
         };
         let Some(position) = Position::from_slice(&read.position) else {
-            return self.refuse(id, ErrorCode::PositionInvalid, "a position has 16 bytes");
+            return self.refuse(
+                now,
+                id,
+                ErrorCode::PositionInvalid,
+                "a position has 16 bytes",
+            );
         };
         if !session.in_flight(now.at).wait_to_mark(chat, position) {
             self.counters.read_marks_dropped += 1;
@@ -122,16 +127,24 @@ impl Shard {
         }
     }
 
-    /// The session ends: the marks that wait go to the store together.
-    pub(super) fn submit_all_read_marks(&mut self, id: SessionId) {
+    /// The session ends: the marks that wait go to the store together. They can not wait for their user's rate, so
+    /// they use up what it will have later, as much as a bucket holds: logins without end make no more of them.
+    pub(super) fn submit_all_read_marks(&mut self, now: Now, id: SessionId) {
         let Some(active) = self
             .session_mut(id)
             .and_then(|session| session.in_flight.as_mut())
         else {
             return;
         };
-        for mark in std::mem::take(&mut active.read_marks) {
-            self.ask_mark_read(id, mark);
+        let marks = std::mem::take(&mut active.read_marks);
+        let (user, _) = self.session_mut(id).expect("looked at above").identity();
+        for mark in marks {
+            let rates = self.send_rates.as_mut();
+            if rates.is_some_and(|rates| rates.borrow(now.at, user).is_err()) {
+                self.counters.read_marks_dropped += 1;
+            } else {
+                self.ask_mark_read(id, mark);
+            }
         }
     }
 }

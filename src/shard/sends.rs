@@ -17,7 +17,7 @@ use crate::time::Now;
 impl Shard {
     pub(super) fn handle_send(&mut self, now: Now, id: SessionId, send: v1::Send) {
         if send.number == 0 {
-            return self.refuse(id, ErrorCode::NumberInvalid, "numbers start at 1");
+            return self.refuse(now, id, ErrorCode::NumberInvalid, "numbers start at 1");
         }
         let number = send.number;
         let session = self.session_mut(id).expect("it sent the frame");
@@ -148,6 +148,14 @@ impl Shard {
         }
     }
 
+    /// The number was committed after all: it is a copy of what the store has taken before.
+    fn withdraw_chat_refusal(&mut self, id: SessionId, (chat, number): (ChatId, u64)) {
+        let session = self.session_mut(id).expect("checked by the caller");
+        if let Some(active) = session.in_flight.as_mut() {
+            active.refusals.withdraw(chat, number);
+        }
+    }
+
     /// Hands the waiting sends to the store, if none of this device are there already (R16).
     fn submit(&mut self, id: SessionId) {
         let Some(session) = self.session_mut(id) else {
@@ -210,7 +218,10 @@ impl Shard {
         let mut refused = Vec::new();
         for ((number, chat), answer) in numbers.iter().zip(answers) {
             match answer {
-                Ok(sent) => self.confirm(id, *number, sent),
+                Ok(sent) => {
+                    self.withdraw_chat_refusal(id, (*chat, *number));
+                    self.confirm(id, *number, sent);
+                }
                 Err(error) if error.is_retryable() => {
                     refused.push((*number, error.code()));
                 }

@@ -179,6 +179,11 @@ fn r12_a_number_that_was_committed_keeps_its_answer_when_its_chat_is_busy() {
     world.pump();
     assert_eq!(answered(&mut world, from), [(1, Ok(())), (1, Ok(()))]);
     assert_eq!(world.texts(to), ["1"]);
+    // Nothing was refused, so nothing is refused alike.
+    world.advance(Duration::from_secs(2));
+    world.send(from, 2, ours(), "2");
+    world.pump();
+    assert_eq!(answered(&mut world, from), [(2, Ok(()))]);
 }
 
 #[test]

@@ -240,6 +240,36 @@ fn df5_r20_read_marks_count_against_the_rate_of_their_user_and_wait_for_it() {
     assert_eq!(world.shards[0].counters().read_marks_dropped, 0);
 }
 
+/// Logins without end make no more marks than a user may.
+#[test]
+fn df5_r20_marks_that_wait_at_the_end_of_a_session_count_too() {
+    let mut world = World::with(1, |config| config.send_rate = Rate::new(1, 3));
+    let marks = 8;
+    for life in 0..10 {
+        let reader = world.connect(bob());
+        for peer in 0..marks {
+            let mark = read_mark(chat(bob(), device(3 + peer, 1)), Position::MAX);
+            world.frame(reader, mark);
+        }
+        world.pump();
+        world.disconnect(reader);
+        // A bucket, and as much again that can not wait.
+        assert_eq!(world.made[&Kind::Mark], 6, "life {life}");
+    }
+    assert_eq!(
+        world.shards[0].counters().read_marks_dropped,
+        10 * marks - 6
+    );
+    world.advance(7 * SECOND);
+    let reader = world.connect(bob());
+    for peer in 0..marks {
+        let mark = read_mark(chat(bob(), device(3 + peer, 1)), Position::MAX);
+        world.frame(reader, mark);
+    }
+    world.pump();
+    assert_eq!(world.made[&Kind::Mark], 6 + 3, "and it is mended");
+}
+
 /// F-C6: "all read" in more chats than wait at once.
 #[test]
 fn fc6_p32_marks_in_many_chats_all_reach_the_store() {
