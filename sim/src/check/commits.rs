@@ -275,8 +275,7 @@ impl Checker {
         let all_crowded = self.receiving(item.recipient).iter().all(crowded);
         let model = self.device(sender);
         let first = model.answered(item.number);
-        let before = model.refused_before(item.chat, item.number, item.after);
-        let is_behind = before.is_some_and(|kept| kept.error.code() == error.code());
+        let is_behind = model.refused_alike_before(item, error);
         if error.is_kept() {
             let kept = Kept {
                 token,

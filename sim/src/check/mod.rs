@@ -15,7 +15,7 @@ pub mod restore;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use roadstead::store::StoreError;
+use roadstead::store::{SendItem, StoreError};
 use roadstead::time::Time;
 use roadstead_proto::{ChatId, DeviceId, MessageId, Position, UserId};
 
@@ -136,13 +136,14 @@ impl DeviceModel {
         committed.max(kept).unwrap_or(0)
     }
 
-    /// A number of the chat that was refused for a while, below this one and not known to its client (R16).
-    pub(crate) fn refused_before(&self, chat: ChatId, number: u64, after: u64) -> Option<Kept> {
-        let before = self.kept.range(after + 1..number.max(after + 1));
-        let mut of_chat = before
-            .map(|(_, kept)| *kept)
-            .filter(|kept| kept.chat == chat);
-        of_chat.find(|kept| kept.error.code().refuses_chat_for_now())
+    /// Whether a number of the chat was refused like this one, for a while, below it and not known to its client
+    /// (R16).
+    pub(crate) fn refused_alike_before(&self, item: &SendItem, error: StoreError) -> bool {
+        let code = error.code();
+        let (from, to) = (item.after + 1, item.number.max(item.after + 1));
+        let mut before = self.kept.range(from..to);
+        code.refuses_chat_for_now()
+            && before.any(|(_, kept)| kept.chat == item.chat && kept.error.code() == code)
     }
 
     /// Messages that wait in its inbox.
