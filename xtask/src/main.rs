@@ -2,6 +2,7 @@
 
 mod foundationdb;
 mod fuzz;
+mod interop;
 mod proof;
 mod purity;
 mod sanitize;
@@ -28,13 +29,16 @@ cargo xtask <task>
                   real faults against real processes under verified load: crashes, stops, disks, memory,
                   packets, floods; a table, and the report in target/faults.json (OPTIONS go to `faults`:
                   --minutes M soaks with a leak check, --only NAME, --list)
+  interop [--server PATH]
+                  a client in Python speaks every frame of the protocol with a server on either QUIC engine (PATH:
+                  one that is built already)
   model           the wake-up of the loops over every interleaving (loom)
   sanitize [address | thread | miri]
                   net/ under the sanitizers, and what miri can run, with a nightly compiler; skipped where it lacks
                   them
   foundationdb    type-checks the engine on FoundationDB, and runs its tests if a server is at hand
-  ci              lint, test, sim, smoke, the quick faults, model, foundationdb, a few seconds of every fuzz
-                  target: what .ci/run does";
+  ci              lint, test, sim, smoke, interop, the quick faults, model, foundationdb, a few seconds of every
+                  fuzz target: what .ci/run does";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -46,6 +50,7 @@ fn main() -> ExitCode {
         "lint" => steps::lint(),
         "fuzz" => fuzz::fuzz(rest),
         "smoke" => steps::smoke(),
+        "interop" => interop::walk(rest),
         "sim" => proof::sim(rest),
         "faults" => proof::faults(rest),
         "model" => proof::model(),

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, ensure};
 
-use crate::{foundationdb, fuzz, proof, purity, say};
+use crate::{foundationdb, fuzz, interop, proof, purity, say};
 
 pub(crate) fn demo(options: &[String]) -> anyhow::Result<()> {
     build()?;
@@ -68,6 +68,7 @@ pub(crate) fn ci() -> anyhow::Result<()> {
     test()?;
     proof::sim(&[])?;
     smoke()?;
+    interop::walk(&[])?;
     proof::quick_faults()?;
     proof::model()?;
     foundationdb::check_in_ci()?;

@@ -28,7 +28,8 @@ pub(super) struct Aioquic {
 }
 
 impl Aioquic {
-    /// Makes the virtual environment, unless it is there, and installs the pinned package.
+    /// Makes the virtual environment, unless it is there, and installs the pinned packages: wheels with the hashes of
+    /// the file, and nothing else.
     pub(super) fn new() -> Result<Self> {
         let exe = std::env::current_exe()?;
         let venv = exe.parent().context("no folder")?.join("aioquic-venv");
@@ -36,7 +37,9 @@ impl Aioquic {
         if !python.exists() {
             run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
         }
-        run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r", REQUIREMENTS]))?;
+        run(Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet", "--require-hashes"])
+            .args(["--only-binary", ":all:", "-r", REQUIREMENTS]))?;
         Ok(Self { python })
     }
 
@@ -73,7 +76,10 @@ impl Implementation for Aioquic {
 
     fn version(&self) -> String {
         let pinned = include_str!("../../python/requirements.txt");
-        let version = pinned.trim().split("==").nth(1);
+        let line = pinned
+            .lines()
+            .find_map(|line| line.strip_prefix("aioquic=="));
+        let version = line.and_then(|rest| rest.split_whitespace().next());
         version.unwrap_or("unknown").to_owned()
     }
 
