@@ -15,16 +15,22 @@ from aioquic.quic.connection import QuicConnection, QuicConnectionId
 ALPN = "roadstead/1"
 STREAM = 0
 CONNECTION_ID_BYTES = 8
+RESET_TOKEN_BYTES = 16
 
 
 class Closed(Exception):
     """The connection ended: `code` is the application's, or None if the transport ended it."""
 
     def __init__(self, event):
-        self.application = event.frame_type is None
-        self.code = event.error_code if self.application else None
-        self.transport = None if self.application else event.error_code
-        super().__init__(f"code {event.error_code} application={self.application} {event.reason_phrase}")
+        by_application = event.frame_type is None
+        self.code = event.error_code if by_application else None
+        self.transport = None if by_application else event.error_code
+        who = "application" if by_application else "transport"
+        super().__init__(f"the {who}'s code {event.error_code:#x} {event.reason_phrase}")
+
+    @classmethod
+    def by_application(cls, code):
+        return cls(events.ConnectionTerminated(code, None, ""))
 
 
 class Link(QuicConnectionProtocol):
@@ -34,7 +40,15 @@ class Link(QuicConnectionProtocol):
         self.end = None
         self.streams = set()
         self.changed = asyncio.Event()
+        self.resets = []
         self.take = lambda data: None
+
+    def datagram_received(self, data, addr):
+        # aioquic does not look for stateless resets (RFC 9000 10.3).
+        if data[-RESET_TOKEN_BYTES:] == self._quic._peer_cid.stateless_reset_token:
+            self.resets.append(data)
+            self.changed.set()
+        super().datagram_received(data, addr)
 
     def quic_event_received(self, event):
         if isinstance(event, events.HandshakeCompleted):
@@ -62,6 +76,10 @@ class Link(QuicConnectionProtocol):
 
     def leave(self, code=0):
         self.close(code)
+
+    def hang_up(self):
+        """Says no more, and hears nothing."""
+        self._transport.close()
 
     async def move(self):
         """To another socket, as a client that changes networks."""

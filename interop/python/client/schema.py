@@ -4,7 +4,7 @@ What it does not know of the language it refuses: a schema that is half read wou
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 TOKEN = re.compile(r'"[^"]*"|[A-Za-z_][A-Za-z0-9_.]*|\d+|[{}=;<>,\[\]]')
 COMMENT = re.compile(r"//[^\n]*")
@@ -21,7 +21,7 @@ class Field:
     number: int
     type: str
     repeated: bool = False
-    # Whether it is told from its default: `optional`, or of a oneof.
+    # Whether it is told from its default: `optional`, of a oneof, or a message.
     presence: bool = False
     oneof: str | None = None
 
@@ -54,6 +54,8 @@ class Schema:
             for it in message.fields.values():
                 if it.type not in SCALARS | set(self.messages) | set(self.enums):
                     raise ValueError(f"{message.name}.{it.name}: the type {it.type} is unknown")
+                if it.type in self.messages:
+                    message.fields[it.name] = replace(it, presence=True)
 
     def _next(self, *wanted):
         token = self._tokens[self._at]

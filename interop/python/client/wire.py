@@ -66,7 +66,7 @@ class Codec:
         value = values.get(it.name)
         if it.repeated:
             return value or []
-        if value is None or (not it.presence and not isinstance(value, dict) and not value):
+        if value is None or (not it.presence and not value):
             return []
         return [value]
 

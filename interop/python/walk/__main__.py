@@ -9,13 +9,13 @@ from pathlib import Path
 from client.ledger import Ledger
 from client.schema import Schema
 
-from . import closing, framing, inbox, opening, receipts, sending, transport
+from . import canary, closing, framing, inbox, opening, receipts, sending, transport
 from .checks import CHECKS, World, play
 from .coverage import missing
 
 # At once: most of a check is waiting.
 AT_ONCE = 8
-MODULES = (transport, framing, opening, sending, inbox, receipts, closing)
+MODULES = (canary, transport, framing, opening, sending, inbox, receipts, closing)
 
 
 async def walk(world, only):

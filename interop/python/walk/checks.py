@@ -92,6 +92,10 @@ class Stage:
         self.own.append(await self.world.own_server(name))
         return self.own[-1]
 
+    def plain_codec(self):
+        """One whose fields count for nothing."""
+        return Codec(self.world.schema)
+
     async def connect(self, server=None, **options):
         """A session before its Hello."""
         server = server or await self.server()
@@ -165,7 +169,7 @@ class Stage:
         unknown = sorted(set(self.codec.unknown))
         for session in self.sessions:
             session.link.leave()
-            session.link._transport.close()
+            session.link.hang_up()
         for server in self.own:
             await server.stop()
         if unknown:

@@ -109,3 +109,24 @@ async def late(c, server):
         return True
     except Closed as end:
         return c.name(end.code) == "RATE_LIMITED"
+
+
+@check("P49", "a restarted server answers an old connection with a stateless reset")
+async def stateless_reset(c):
+    server = await c.own_server()
+    session = await c.login(c.user(), server=server)
+    await session.link.ping()
+    await server.stop()
+    await server.start()
+    # Asked again and again, because a packet may come before the server reads its socket.
+    asking = asyncio.create_task(keep_asking(session.link))
+    await session.link.until(lambda: session.link.resets)
+    asking.cancel()
+    await c.login(session.welcome.user, server=server)
+
+
+async def keep_asking(link):
+    while True:
+        link._quic.send_ping(0)
+        link.transmit()
+        await asyncio.sleep(0.1)

@@ -108,6 +108,25 @@ async def one_order(c):
     c.same("what the sender got", [(await one.want("deliver")).cursor for _ in range(10)], positions[1::2])
 
 
+@check("P21", "of sends at once all devices see one order")
+async def one_order_of_many(c):
+    one, two = await c.pair()
+    both = chat(one.user, two.user)
+    four = [one, two, await c.login(one.user, device=2), await c.login(two.user, device=2)]
+    numbers = range(1, 41)
+    for number in numbers:
+        for session in four:
+            session.send(number, both, b"")
+    views = []
+    for session in four:
+        view = [(await session.result(number)).position for number in numbers]
+        view += [(await session.want("deliver")).cursor for _ in range(3 * len(numbers))]
+        views.append(sorted(view))
+    for view in views:
+        c.same("positions", len(set(view)), 4 * len(numbers))
+        c.holds("every device has the same", view == views[0])
+
+
 @check("P23", "delivery pauses at 256 entries, and goes on with acknowledgements")
 async def window(c):
     one, two = await c.pair()
@@ -148,12 +167,19 @@ async def window_of_bytes(c):
 async def slow_consumer(c):
     server = await c.server("impatient")
     one, two = await c.pair(server)
-    for number in range(1, WINDOW + 11):
+    late = await c.login(c.user(), server=server)
+    one.send(1, chat(one.user, late.welcome.user))
+    await one.result(1)
+    await late.want("deliver")
+    for number in range(2, WINDOW + 12):
         one.send(number, chat(one.user, two.user), b"")
         await one.result(number)
     await c.ends(two, "SLOW_CONSUMER")
+    # Nothing waits behind what the third has not acknowledged, for longer than that.
+    await late.link.ping()
+    late.ack()
     again = await c.login(two.user, server=server)
-    c.same("number", (await again.want("deliver")).envelope.number, 1)
+    c.same("number", (await again.want("deliver")).envelope.number, 2)
 
 
 async def fill(c, session, other, number=1):

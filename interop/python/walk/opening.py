@@ -217,6 +217,16 @@ async def resume_token(c):
         await c.leave(again)
 
 
+@check("P14, P6", "of two credentials in one Hello the last counts")
+async def two_credentials(c):
+    server, user = await c.server(), c.user()
+    token = (await c.login(user)).welcome.resume_token
+    session = await c.connect(server)
+    fields = c.hello(server, user, token="not.a.token")
+    session.say("hello", c.codec.encode("Hello", {"resume_token": token}), **fields)
+    await session.want("welcome")
+
+
 @check("P14", "a resume token is no other device's, may not be changed, and is not a signed one")
 async def bad_resume_tokens(c):
     good = (await c.login(user := c.user())).welcome.resume_token

@@ -99,6 +99,17 @@ async def bad_chat(c):
             await c.ends(session, "CHAT_INVALID")
 
 
+@check("P31", "a Read of a chat in which nothing was said has no effect")
+async def empty_chat(c):
+    one, two = await c.pair()
+    for other in (two.user, c.user()):
+        two.say("read", chat=chat(two.user, other), position=bytes(16))
+        two.say("read", chat=chat(one.user, two.user), position=two.welcome.generation.to_bytes(4, "big") + bytes(12))
+    two.send(1, chat(one.user, two.user), b"behind the marks")
+    kind, _ = await one.next()
+    c.same("the first entry", kind, "deliver")
+
+
 @check("P51", "typing passes with its user, and is not stored")
 async def typing(c):
     one, two = await c.pair()

@@ -72,6 +72,17 @@ async def bad_numbers(c):
     await c.ends(one, "NUMBER_INVALID")
 
 
+@check("P34, P38", "another deadline, and another knowledge of refusals, is the same message")
+async def same_message(c):
+    one, two = await c.pair()
+    both = chat(one.user, two.user)
+    one.send(5, both)
+    first = await one.result(5)
+    for fields in ({"deadline_ms": 1_000}, {"after": 4}):
+        one.send(5, both, **fields)
+        c.same("the answer", dict(await one.result(5)), dict(first))
+
+
 @check("P36", "numbers may be skipped")
 async def skipped(c):
     one, two = await c.pair()
