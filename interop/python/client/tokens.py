@@ -4,6 +4,7 @@ import base64
 import json
 import time
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 
@@ -13,11 +14,26 @@ def _part(value):
 
 
 class Signer:
-    """Signs with the development key that a server makes in its data directory."""
+    """Signs with one key, of which the server knows the public half."""
 
-    def __init__(self, data):
-        self.key = load_pem_private_key((data / "token-key.pem").read_bytes(), None)
-        self.kid = json.loads((data / "jwks.json").read_text())["keys"][0]["kid"]
+    def __init__(self, key, kid):
+        self.key = key
+        self.kid = kid
+
+    @classmethod
+    def of_development(cls, data):
+        """With the key that a server makes in its data directory."""
+        key = load_pem_private_key((data / "token-key.pem").read_bytes(), None)
+        return cls(key, json.loads((data / "jwks.json").read_text())["keys"][0]["kid"])
+
+    @classmethod
+    def new(cls, kid):
+        return cls(Ed25519PrivateKey.generate(), kid)
+
+    def public(self):
+        """Its public half, as a JWK."""
+        x = _part(self.key.public_key().public_bytes_raw()).decode()
+        return {"kty": "OKP", "crv": "Ed25519", "kid": self.kid, "x": x}
 
     def token(self, user, header=None, without=(), **claims):
         """A token for `user`; claims and header fields replace those of a good one."""

@@ -62,10 +62,10 @@ class World:
                 self.servers[name] = await self.own_server(name)
             return self.servers[name]
 
-    async def own_server(self, name):
-        """A server that one check may drain, and start again."""
+    async def own_server(self, name, keys=0):
+        """A server that one check may drain, and start again; with so many keys for tokens instead of its own."""
         folder = self.folder / f"{next(self.folders)}-{name}"
-        server = Server(self.binary, folder, CONFIGURATIONS[name], self.engine)
+        server = Server(self.binary, folder, CONFIGURATIONS[name], self.engine, keys)
         await server.start()
         return server
 
@@ -88,8 +88,8 @@ class Stage:
     async def server(self, name="plain"):
         return await self.world.server(name)
 
-    async def own_server(self, name="plain"):
-        self.own.append(await self.world.own_server(name))
+    async def own_server(self, name="plain", keys=0):
+        self.own.append(await self.world.own_server(name, keys))
         return self.own[-1]
 
     def plain_codec(self):

@@ -207,6 +207,18 @@ async def no_tokens(c):
     await c.ends(session, "TOKEN_INVALID")
 
 
+@check("P14", "without kid the first four keys are tried, and with one each of them")
+async def many_keys(c):
+    server = await c.own_server("many-keys", keys=6)
+    for at, signer in enumerate(server.signers):
+        await c.leave(await c.login(user := c.user(), server=server, token=signer.token(user)))
+        token = signer.token(user := c.user(), without=("kid",))
+        if at < 4:
+            await c.leave(await c.login(user, server=server, token=token))
+        else:
+            await turned_away(c, "TOKEN_INVALID", server=server, user=user, token=token)
+
+
 @check("P14", "a resume token stands for its user on its device, and an earlier one stays good")
 async def resume_token(c):
     user = c.user()
@@ -251,6 +263,7 @@ async def resume_token_expires(c):
             await c.ends(session, "TOKEN_EXPIRED")
             break
         await c.leave(session)
+        await c.pause(200)
     await c.login(user, server=server)
 
 

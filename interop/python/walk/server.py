@@ -1,6 +1,7 @@
 """The server under test: a process on ports of its own choice, with a data directory of its own."""
 
 import asyncio
+import json
 import signal
 
 from client.tokens import Signer
@@ -12,19 +13,24 @@ CONFIGURATIONS = {
     "impatient": "[sessions]\nslow_consumer_s = 1\n[tokens]\nresume_valid_for_s = 1\n",
     "rated": "[limits]\nsends_per_s = 2\nsends_burst = 3\n",
     "choosy": "[limits]\nrecipient_sends_per_s = 1\nrecipient_sends_burst = 3\n",
+    "wary": "[sessions]\nretry_above_half_open = 0\n",
+    "many-keys": '[tokens]\njwks = "keys.json"\n',
     "crowded": "[limits]\nsessions_per_s = 1\nsessions_burst = 2\nunlimited = []\n",
 }
 
 
 class Server:
-    def __init__(self, binary, folder, configuration, engine):
+    def __init__(self, binary, folder, configuration, engine, keys=0):
         self.binary = binary
         self.folder = folder
         self.data = folder / "data"
         self.engine = engine
         folder.mkdir()
         self.file = folder / "roadstead.toml"
-        self.file.write_text(configuration)
+        self.signers = [Signer.new(f"key {n}") for n in range(keys)]
+        known = folder / "keys.json"
+        known.write_text(json.dumps({"keys": [signer.public() for signer in self.signers]}))
+        self.file.write_text(configuration.replace("keys.json", str(known)))
         self.process = None
         self.address = ("127.0.0.1", 0)
         self.signer = None
@@ -44,7 +50,7 @@ class Server:
         said = dict(word.split("=", 1) for word in line.split() if "=" in word)
         host, port = said["listen"].rsplit(":", 1)
         self.address = (host, int(port))
-        self.signer = self.signer or Signer(self.data)
+        self.signer = self.signers[0] if self.signers else Signer.of_development(self.data)
 
     @property
     def certificate(self):

@@ -45,6 +45,13 @@ async def version(c):
     c.same("version", session.link._quic._version, QuicProtocolVersion.VERSION_1)
 
 
+@check("section 2", "a server that asks for proof of the address sends a Retry, and serves who answers it")
+async def retry(c):
+    server = await c.server("wary")
+    session = await c.login(c.user(), server=server)
+    c.same("Retry packets", session.link._quic._retry_count, 1)
+
+
 @check("P2", "one bidirectional stream is allowed, and none in the other direction")
 async def streams_allowed(c):
     session = await c.login(c.user())
