@@ -53,8 +53,8 @@ async def ack_beyond(c):
     await c.ends(two, "CURSOR_INVALID")
 
 
-@check("P27", "an Ack of what an earlier session delivered and this one did not")
-async def ack_of_earlier(c):
+@check("P27", "an Ack of what only another device was given")
+async def ack_of_another(c):
     one, two = await c.pair()
     await write(one, two.user, [1])
     cursor = (await two.want("deliver")).cursor

@@ -122,6 +122,32 @@ async def does_not_take_over(c):
     await new.result(1)
 
 
+@check("P12", "of sessions at once the one with the highest counter stays")
+async def counters_at_once(c):
+    server, user = await c.server(), c.user()
+    sessions = [await c.connect(server) for _ in range(8)]
+    for counter, session in enumerate(sessions, 1):
+        session.say("hello", **c.hello(server, user, connect_counter=counter))
+    await sessions[-1].want("welcome")
+    for session in sessions[:-1]:
+        await c.ends(session, "SESSION_REPLACED")
+    sessions[-1].send(1, chat(user, user))
+    await sessions[-1].result(1)
+
+
+@check("P11", "of ten devices at once four are registered")
+async def devices_at_once(c):
+    server, user = await c.server(), c.user()
+    sessions = [await c.connect(server) for _ in range(10)]
+    for device, session in enumerate(sessions, 1):
+        session.say("hello", **c.hello(server, user, device=device))
+    kinds = [(await session.next())[0] for session in sessions]
+    c.same("answers", sorted(kinds), ["error"] * 6 + ["welcome"] * 4)
+    for session, kind in zip(sessions, kinds):
+        if kind == "error":
+            await c.ends(session, "DEVICE_LIMIT")
+
+
 @check("P12", "a counter of milliseconds is taken")
 async def counter_of_time(c):
     await c.login(c.user(), connect_counter=1 << 62)

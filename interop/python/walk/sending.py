@@ -83,6 +83,21 @@ async def same_message(c):
         c.same("the answer", dict(await one.result(5)), dict(first))
 
 
+@check("P34, P37, P38", "a number used again in the same write")
+async def again_at_once(c):
+    one, two = await c.pair()
+    both = chat(one.user, two.user)
+    sends = [(5, b"a"), (5, b"a"), (5, b"other"), (5, b"a"), (5 + NUMBERS_KEPT, b"b"), (5, b"a")]
+    one.link.write(b"".join(one.bytes("send", number=n, chat=both, payload=payload) for n, payload in sends))
+    answers = [await one.answer(number) for number, _ in sends]
+    codes = [c.name(it.code) if it.message.name == "Error" else None for it in answers]
+    c.same("answers", codes, [None, None, "NUMBER_REUSED", None, None, "NUMBER_SPENT"])
+    c.same("the answers of one message", [dict(answers[n]) for n in (1, 3)], [dict(answers[0])] * 2)
+    one.send(600, both, b"c")
+    await one.result(600)
+    c.same("payloads", [(await two.want("deliver")).envelope.payload for _ in range(3)], [b"a", b"b", b"c"])
+
+
 @check("P36", "numbers may be skipped")
 async def skipped(c):
     one, two = await c.pair()
@@ -123,9 +138,10 @@ async def in_flight(c):
         two.ack()
 
 
-async def burst(c, session, both, numbers):
+async def burst(c, session, both, numbers, **fields):
     """Sends all at once: the codes of those that were refused."""
-    session.link.write(b"".join(session.bytes("send", number=n, chat=both, payload=b"burst") for n in numbers))
+    fields = {"chat": both, "payload": b"burst"} | fields
+    session.link.write(b"".join(session.bytes("send", number=number, **fields) for number in numbers))
     refused = {}
     for number in numbers:
         answer = await session.answer(number)
@@ -135,12 +151,12 @@ async def burst(c, session, both, numbers):
     return refused
 
 
-async def retry(c, session, both, numbers, refused):
+async def retry(c, session, both, numbers, refused, **fields):
     """From the lowest refused number, and all from there on, in order (P39)."""
     while refused:
         rest = range(min(refused), numbers[-1] + 1)[:64]
         later = {number: code for number, code in refused.items() if number > rest[-1]}
-        refused = await burst(c, session, both, rest) | later
+        refused = await burst(c, session, both, rest, **fields) | later
 
 
 @check("P37", "1 MiB of unanswered payloads, and no more")
@@ -205,6 +221,25 @@ async def deadlines(c):
     for number, deadline in enumerate((1_000, 60_000, 3_600_000, (1 << 32) - 1), 1):
         one.send(number, chat(one.user, two.user), deadline_ms=deadline)
         await one.result(number)
+
+
+@check("P39, P41", "DEADLINE_PASSED: not committed by that attempt, and taken by a later one, in order")
+async def deadline_passed(c):
+    one, two = await c.pair()
+    both = chat(one.user, two.user)
+    passed = c.codes["ERROR_CODE_DEADLINE_PASSED"]
+    sent, codes = 0, set()
+    # A megabyte at once, of which each has a millisecond.
+    while passed not in codes and sent < 50 * 16:
+        todo = range(sent + 1, sent + 17)
+        sent += 16
+        refused = await burst(c, one, both, todo, deadline_ms=1, payload=bytes(60_000))
+        codes |= set(refused.values())
+        await retry(c, one, both, todo, refused, payload=bytes(60_000))
+    c.holds("DEADLINE_PASSED was never met", passed in codes)
+    for number in range(1, sent + 1):
+        c.same("number", (await two.want("deliver")).envelope.number, number)
+        two.ack()
 
 
 @check("P53, P39", "RATE_LIMITED, and what is behind it: no number is used, and all arrive in order")
