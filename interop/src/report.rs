@@ -51,11 +51,20 @@ pub fn document(columns: &[Column], skipped: &[String], pairs: &[Weathered]) -> 
             format_args!("- **{}**: {}.", feature.name(), feature.asserts()),
         );
     }
+    doc.push_str(PROTOCOL);
     if !pairs.is_empty() {
         weathered(&mut doc, pairs);
     }
     doc
 }
+
+/// The walk is not run here: it needs a server, and takes no peer's crate to compile.
+const PROTOCOL: &str = "\n## The protocol\n\n\
+     `cargo xtask interop` is about the frames above QUIC, and part of `.ci/run`. A client in Python on aioquic, written from\n\
+     [PROTOCOL.md](PROTOCOL.md) and the schema alone (`interop/python/client`), walks through a real server on each of its two\n\
+     engines (`interop/python/walk`): every rule that a server can be held to from outside is a named check, every line of\n\
+     `proto/tests/vectors` too. It prints a line for each check and one with the counts, and fails if a check fails or\n\
+     is missing, or if a frame, a field, an error code or a reason of a gap is in the schema and was not spoken.\n";
 
 fn line(doc: &mut String, text: std::fmt::Arguments<'_>) {
     writeln!(doc, "{text}").expect("writing to a string");

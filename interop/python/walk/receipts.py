@@ -36,6 +36,19 @@ async def receipt_is_an_entry(c):
     c.same("the first entry", kind, "deliver")
 
 
+@check("P31, P32", "a mark that is said before its Ack, and one in the same write, are set")
+async def before_the_ack(c):
+    one, two = await c.pair()
+    both = chat(one.user, two.user)
+    for number in (1, 2):
+        one.send(number, both)
+        position = (await one.result(number)).position
+        cursor = (await two.want("deliver")).cursor
+        two.link.write(two.bytes("read", chat=both, position=position) + two.bytes("ack", cursor=cursor))
+        await one.want("receipt_update", where=lambda it: it.read == position)
+        one.ack()
+
+
 @check("P30", "the reader's other device hears what was read")
 async def other_device(c):
     one, two = await c.pair()
