@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -19,10 +20,25 @@ MODULES = (canary, transport, framing, opening, sending, inbox, receipts, closin
 
 
 async def walk(world, only):
+    """Every check that is asked for: how many there were, and how many lines say FAIL."""
     for module in MODULES:
         if hasattr(module, "register"):
             module.register(world)
     chosen = [it for it in CHECKS if only in f"{it.rules} {it.name}"]
+    strays = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, it: strays.append(it))
+    try:
+        failed = await play_all(world, chosen)
+        for server in world.servers.values():
+            failed += told(await server.farewell(), "the server outlives the walk")
+    finally:
+        for server in world.servers.values():
+            await server.stop()
+    failed += sum(told(repr(it), "an exception that no check took") for it in strays)
+    return len(chosen), failed
+
+
+async def play_all(world, chosen):
     room = asyncio.Semaphore(AT_ONCE)
 
     async def one(it):
@@ -31,14 +47,15 @@ async def walk(world, only):
 
     running = [asyncio.create_task(one(it)) for it in chosen]
     failed = 0
-    for it, task in zip(chosen, running):
-        finding = await task
-        failed += finding is not None
-        mark = "ok  " if finding is None else "FAIL"
-        print(f"{mark} {it.rules}: {it.name}" + (f"\n     {finding}" if finding else ""), flush=True)
-    for server in world.servers.values():
-        await server.stop()
-    return len(chosen), failed
+    for it, task in zip(chosen, running, strict=True):
+        failed += told(await task, f"{it.rules}: {it.name}")
+    return failed
+
+
+def told(finding, name):
+    mark = "ok  " if finding is None else "FAIL"
+    print(f"{mark} {name}" + (f"\n     {finding}" if finding else ""), flush=True)
+    return finding is not None
 
 
 def main():
@@ -50,10 +67,15 @@ def main():
     options = parser.parse_args()
     schema = Schema((options.repository / "proto/schema/roadstead/v1/session.proto").read_text())
     ledger = Ledger(schema)
-    with tempfile.TemporaryDirectory(prefix="roadstead-walk-") as folder:
-        world = World(options.server, options.repository, Path(folder), options.engine, schema, ledger)
-        checks, failed = asyncio.run(walk(world, options.only))
-    lacking = [] if options.only else missing(ledger, checks)
+    folder = Path(tempfile.mkdtemp(prefix="roadstead-walk-"))
+    world = World(options.server, options.repository, folder, options.engine, schema, ledger)
+    checks, failed = asyncio.run(walk(world, options.only))
+    if failed:
+        print(f"the servers' logs are in {folder}")
+    else:
+        shutil.rmtree(folder)
+    page = (options.repository / "docs/PROTOCOL.md").read_text()
+    lacking = [] if options.only else missing(ledger, CHECKS, page)
     for line in lacking:
         print(f"FAIL {line}")
     kinds = sum(1 for kind in ledger.kinds() if ledger.frames[kind])

@@ -7,8 +7,8 @@ from client.link import Closed
 from client.session import Session
 from client.wire import Deframer, Malformed, frame
 
-from .checks import check
-from .coverage import unheard
+from .checks import Check, check
+from .coverage import unchecked, unheard
 
 USER = 7
 CHAT = bytes(7) + b"\1" + bytes(7) + b"\7"
@@ -120,6 +120,14 @@ async def planted_code(c):
     c.same("nothing", unheard(c.ledger, "ErrorCode", heard, {"ERROR_CODE_INTERNAL": "a reason"}), [])
     c.same("one that is not met", len(unheard(c.ledger, "ErrorCode", heard, {})), 1)
     c.same("one that is", len(unheard(c.ledger, "ErrorCode", every, {"ERROR_CODE_INTERNAL": "a reason"})), 1)
+
+
+@check("canary", "noticed: a rule of the page that no check names")
+async def planted_rule(c):
+    rules = ["P1", "P4 to P8", "P34, P6"]
+    checks = [Check(rules=it, name="", run=None) for it in rules]
+    page = "- **P1** one\n**P6** two\n- **P7** three\n- **P25** of clients\n- **P99** four, see **P98**\n"
+    c.same("rules", unchecked(page, checks), ["no check names the rule P99"])
 
 
 @check("P5", "bad prefixes are noticed here too, byte by byte")

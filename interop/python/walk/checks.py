@@ -185,5 +185,6 @@ async def play(world, it):
         await asyncio.wait_for(it.run(stage), SECONDS_MAX)
     except Exception as error:  # Whatever it is, it is the finding.
         found.append(f"{type(error).__name__}: {error}")
-    found += await stage.close()
+    finally:
+        found += await stage.close()
     return "; ".join(found) or None

@@ -1,4 +1,4 @@
-"""Section 3: frames on the stream, whole, in pieces, and bad ones. The vectors of proto/tests are checks of their own."""
+"""Section 3: frames on the stream, whole, in pieces, and bad ones. Each vector of proto/tests is a check."""
 
 from client.ids import chat
 from client.wire import Deframer, Malformed, Reader, frame, varint

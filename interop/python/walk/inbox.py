@@ -268,7 +268,7 @@ async def gap_of_one_sender(c):
             last = (await one.result(number)).position
             await reader.want("deliver")
         reader.ack()
-        await one.want("receipt_update", where=lambda it: it.delivered >= last)
+        await one.want("receipt_update", where=lambda it, p=last: it.delivered >= p)
         one.ack()
     back = await c.login(two, device=1, server=server)
     delivered = 0

@@ -143,7 +143,7 @@ async def devices_at_once(c):
         session.say("hello", **c.hello(server, user, device=device))
     kinds = [(await session.next())[0] for session in sessions]
     c.same("answers", sorted(kinds), ["error"] * 6 + ["welcome"] * 4)
-    for session, kind in zip(sessions, kinds):
+    for session, kind in zip(sessions, kinds, strict=True):
         if kind == "error":
             await c.ends(session, "DEVICE_LIMIT")
 

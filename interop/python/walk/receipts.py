@@ -45,7 +45,7 @@ async def before_the_ack(c):
         position = (await one.result(number)).position
         cursor = (await two.want("deliver")).cursor
         two.link.write(two.bytes("read", chat=both, position=position) + two.bytes("ack", cursor=cursor))
-        await one.want("receipt_update", where=lambda it: it.read == position)
+        await one.want("receipt_update", where=lambda it, p=position: it.read == p)
         one.ack()
 
 

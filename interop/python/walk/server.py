@@ -62,6 +62,17 @@ class Server:
     async def gone(self):
         return await self.process.wait()
 
+    async def farewell(self):
+        """Ends it as an operator would; what was wrong with it, or None."""
+        if self.process.returncode is None:
+            self.drain()
+        code = await self.gone()
+        log = (self.folder / "log").read_text(errors="replace")
+        bad = next((line for line in log.splitlines() if "panicked" in line or "ERROR" in line), None)
+        if code == 0 and bad is None:
+            return None
+        return f"the server {self.folder.name} ended with {code}; of its log: {bad}"
+
     async def stop(self):
         if self.process and self.process.returncode is None:
             self.process.kill()

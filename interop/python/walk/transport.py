@@ -1,7 +1,7 @@
 """Section 2: the connection below the frames."""
 
-from aioquic.quic.packet import QuicErrorCode, QuicProtocolVersion
 from aioquic.quic.connection import MAX_EARLY_DATA
+from aioquic.quic.packet import QuicErrorCode, QuicProtocolVersion
 
 from client.ids import chat
 from client.link import ALPN, Closed
