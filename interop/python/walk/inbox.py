@@ -194,7 +194,7 @@ async def fill(c, session, other, number=1):
     raise AssertionError("the limit is never reached")
 
 
-@check("R21", "RECIPIENT_FULL is final for its number, and holds up no other chat")
+@check("R21, P38", "RECIPIENT_FULL is final for its number, and holds up no other chat")
 async def recipient_full(c):
     server = await c.server("small")
     one, two = await c.pair(server)
@@ -209,9 +209,11 @@ async def recipient_full(c):
     one.send(number + 1, chat(one.user, two.user), b"to another")
     await one.result(number + 1)
     c.same("payload", (await two.want("deliver")).envelope.payload, b"to another")
-    # The same number with the same content has the same answer.
+    # The same number with the same content has the same answer, the refused as the committed (P38).
     one.send(number, chat(one.user, away), b"filling")
     await c.refused(one, number, "RECIPIENT_FULL", False)
+    one.send(1, chat(one.user, away), b"filling")
+    await one.result(1)
 
 
 async def suspend(c, server):

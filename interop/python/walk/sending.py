@@ -286,7 +286,7 @@ async def held_no_longer(c):
         await c.pause(answer.retry_after_ms)
 
 
-@check("section 10", "CHAT_BUSY: one recipient's rate is final for its number, and other chats go on")
+@check("section 10, P38", "CHAT_BUSY: one recipient's rate is final for its number, and other chats go on")
 async def busy(c):
     server = await c.server("choosy")
     one, two = await c.pair(server)
@@ -301,6 +301,9 @@ async def busy(c):
     c.holds("three at once", number > 3)
     c.same("retryable", answer.retryable, False)
     c.holds("retry_after_ms", answer.retry_after_ms > 0)
+    # A retry of what was committed has its answer all the same (P38).
+    one.send(1, both, b"1")
+    await one.result(1)
     one.send(number + 1, chat(one.user, third.welcome.user), b"to another")
     await one.result(number + 1)
     c.same("payload", (await third.want("deliver")).envelope.payload, b"to another")
