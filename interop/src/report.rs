@@ -64,7 +64,8 @@ const PROTOCOL: &str = "\n## The protocol\n\n\
      [PROTOCOL.md](PROTOCOL.md) and the schema alone (`interop/python/client`), walks through a real server on each of its two\n\
      engines (`interop/python/walk`): every rule that a server can be held to from outside is a named check, every line of\n\
      `proto/tests/vectors` too. It prints a line for each check and one with the counts, and fails if a check fails or\n\
-     is missing, or if a frame, a field, an error code or a reason of a gap is in the schema and was not spoken.\n";
+     is missing, if a frame, a field, an error code or a reason of a gap is in the schema and was not spoken, or if a rule of\n\
+     the page is named by no check.\n";
 
 fn line(doc: &mut String, text: std::fmt::Arguments<'_>) {
     writeln!(doc, "{text}").expect("writing to a string");
