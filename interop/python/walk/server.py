@@ -44,9 +44,13 @@ class Server:
             self.binary, "serve", *map(str, options), stdout=asyncio.subprocess.PIPE, stderr=log
         )
         log.close()
-        line = (await self.process.stdout.readline()).decode()
-        if not line.startswith("roadstead ready"):
-            raise RuntimeError(f"the server is not ready: {line!r}, see {self.folder}/log")
+        try:
+            line = (await self.process.stdout.readline()).decode()
+            if not line.startswith("roadstead ready"):
+                raise RuntimeError(f"the server is not ready: {line!r}, see {self.folder}/log")
+        except BaseException:
+            await self.stop()
+            raise
         said = dict(word.split("=", 1) for word in line.split() if "=" in word)
         host, port = said["listen"].rsplit(":", 1)
         self.address = (host, int(port))
