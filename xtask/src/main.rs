@@ -32,6 +32,8 @@ cargo xtask <task>
   interop [--server PATH]
                   a client in Python speaks every frame of the protocol with a server on either QUIC engine (PATH:
                   one that is built already)
+  long            what takes too long for every change: the tests of minutes, half an hour each of the simulator and of
+                  load with a leak check
   model           the wake-up of the loops over every interleaving (loom)
   sanitize [address | thread | miri]
                   net/ under the sanitizers, and what miri can run, with a nightly compiler; skipped where it lacks
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         "interop" => interop::walk(rest),
         "sim" => proof::sim(rest),
         "faults" => proof::faults(rest),
+        "long" => proof::long(),
         "model" => proof::model(),
         "sanitize" => sanitize::sanitize(rest),
         "foundationdb" => foundationdb::check(),

@@ -55,6 +55,25 @@ pub(crate) fn quick_faults() -> anyhow::Result<()> {
     faults(&QUICK.map(String::from))
 }
 
+/// Tests of minutes, by crate and binary.
+const LONG_TESTS: [&[&str]; 2] = [
+    &["--package", "roadstead", "--lib"],
+    &["--package", "roadstead-store", "--test", "fairness"],
+];
+
+/// What takes too long for every change: the tests of minutes, half an hour of the simulator, and half an hour of load
+/// with a leak check.
+pub(crate) fn long() -> anyhow::Result<()> {
+    for tests in LONG_TESTS {
+        run(cargo()
+            .args(["test", "--release"])
+            .args(tests)
+            .args(["--", "--ignored"]))?;
+    }
+    sim(&["--minutes", "30"].map(String::from))?;
+    faults(&["--minutes", "30"].map(String::from))
+}
+
 /// Beside the folder of the release build.
 fn report() -> PathBuf {
     let release = binary("faults");
