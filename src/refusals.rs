@@ -22,7 +22,7 @@ const UNAWARE_SPAN: u64 = 2 * wire::SEND_ANSWERS_KEPT;
 
 /// Chats remembered: behind a refused number as many others may be refused, each of another chat, while one that was
 /// sent before it was known is without its answer.
-const CHATS_MAX: usize = wire::SEND_ANSWERS_KEPT as usize;
+const CHATS_MAX: usize = 2 * wire::SENDS_IN_FLIGHT_MAX;
 
 /// See the [module](self).
 #[derive(Debug, Clone, Default)]

@@ -102,8 +102,8 @@ impl Shard {
         match result {
             Ok(()) => active.retries = 0,
             Err(error) if in_service && error.is_retryable() => {
-                if let Some((chat, position)) = mark {
-                    active.wait_to_mark(chat, position);
+                if let Some(mark) = mark {
+                    active.mark_again(mark);
                 }
                 active.mark_at = Some(now.at + backoff(&mut active.retries));
             }
@@ -169,6 +169,13 @@ impl Session {
 }
 
 impl InFlight {
+    /// A mark that failed for now waits again, even where all places are taken.
+    fn mark_again(&mut self, (chat, position): (ChatId, Position)) {
+        if !self.wait_to_mark(chat, position) {
+            self.read_marks.push((chat, position));
+        }
+    }
+
     /// Keeps a mark until it is its turn; false if too many chats' marks wait.
     fn wait_to_mark(&mut self, chat: ChatId, position: Position) -> bool {
         if let Some((_, waiting)) = self.read_marks.iter_mut().find(|(other, _)| *other == chat) {

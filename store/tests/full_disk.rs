@@ -157,7 +157,8 @@ fn df12_r21_a_full_disk_goes_on_with_what_frees_it() {
     assert!(rig.entries(bob).is_empty());
     assert!(handle.expire(None).is_ok());
     let failures = handle.counters().commit.failures.get() - before;
-    assert!(failures <= 2, "reopened {failures} times");
+    // One write finds no room and gives the reserve back; tables that are written meanwhile may meet the same.
+    assert!(failures <= 5, "reopened {failures} times");
     // There is room again.
     drop(others);
     std::fs::remove_file(disk.path().join("others")).expect("frees");

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use roadstead_proto::{ChatId, Position, UserId};
 
-/// Marks that are remembered after they were said, to say them again if the session is lost soon after. One
-/// that is due is never forgotten: nothing else would make it good.
-pub(super) const SETTLED_MAX: usize = 64;
+/// Marks that are remembered after they were said, to say them again if the session is lost soon after: as many as a
+/// server lets wait. One that is due is never forgotten: nothing else would make it good.
+pub(super) const SETTLED_MAX: usize = 512;
 
 /// See the module.
 #[derive(Debug, Default)]

@@ -146,7 +146,7 @@ core_metrics! {
     counter flushes "Acknowledgements flushed to the store.",
     counter read_marks "Read marks.",
     counter read_marks_rate_limited "Times that a read mark waited for its user's rate.",
-    counter read_marks_dropped "Read marks dropped: none, while sessions are held as they should be.",
+    counter read_marks_dropped "Read marks dropped at the end of a session: more than its user may make, and borrow.",
     counter acks_of_other_generation "Acks of another store generation.",
     counter replaced "Sessions that a later connection of the device took over.",
     counter typing_dropped "Typing frames above their rate.",

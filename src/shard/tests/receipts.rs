@@ -330,3 +330,27 @@ fn fc6_r20_marks_of_a_full_window_do_not_hold_their_own_acknowledgement() {
         assert_eq!(world.store.receipts[&(of, bob().0)].1, cursor);
     }
 }
+
+/// The store refuses a mark for now while as many as may wait do: it comes back to a full place and is lost.
+#[test]
+fn fc6_r20_a_mark_that_failed_is_not_lost_where_all_places_are_taken() {
+    let (mut world, [_, first, _], cursors) = conversation(1);
+    world.ack(first, cursors[0]);
+    world.advance(SECOND);
+    world.held.insert(Kind::Mark);
+    // The one that matters is under way, and others wait until the session is held.
+    world.frame(first, read_mark(ours(), cursors[0]));
+    assert_eq!(world.waiting(Kind::Mark), 1);
+    for user in 3.. {
+        if world.holds(first) {
+            break;
+        }
+        world.frame(first, read_mark(chat(bob(), device(user, 1)), cursors[0]));
+    }
+    world.fail(Kind::Mark, StoreError::Overloaded);
+    world.held.clear();
+    world.release();
+    world.advance(Duration::from_secs(60));
+    let marks = world.store.receipts.get(&(ours(), bob().0)).copied();
+    assert_eq!(marks.map(|marks| marks.1), Some(cursors[0]));
+}

@@ -195,7 +195,7 @@ impl Committer {
         let mut batch = Batch::default();
         let evaluated = self.evaluate(&mut batch);
         let committed = match evaluated {
-            Ok(writes) => self.commit(writes),
+            Ok(writes) => self.commit(writes, batch.items > 0),
             Err(error) => Err(error.to_string()),
         };
         self.count(&batch, committed.is_ok());
@@ -308,14 +308,14 @@ impl Committer {
         Ok(txn.into_writes())
     }
 
-    fn commit(&mut self, writes: Writes) -> Result<(), String> {
+    fn commit(&mut self, writes: Writes, with_sends: bool) -> Result<(), String> {
         let counters = &self.shared.counters.commit;
         let engine = self.engine.as_mut().expect("open while there is work");
         let began = Instant::now();
         counters.writes.add_len(writes.len());
         let committed = engine.commit(writes).map_err(|error| {
             if reserve::is_full(&error) {
-                self.reserve.place().give_back();
+                self.reserve.yield_room(with_sends);
             }
             error.to_string()
         })?;

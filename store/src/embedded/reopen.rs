@@ -56,6 +56,7 @@ impl Committer {
         tracing::info!("the store is open again");
         self.shared.board.publish(engine.committed().clone());
         self.engine = Some(engine);
+        self.reserve.look_again();
     }
 }
 

@@ -12,11 +12,16 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
+use super::log;
+
 /// A reserve is at most one part in so many of its file system.
 const PART_OF_DISK: u64 = 20;
 
-/// How often the disk is asked how much is free.
+/// How often the disk is asked how much is free, while that is far more than is kept.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// So many times what is kept is near: then the disk is asked each time, for a microsecond.
+const NEAR: u64 = 8;
 
 /// What is kept free, and whether it is wanted now.
 #[derive(Debug)]
@@ -24,6 +29,9 @@ pub(crate) struct Reserve {
     place: Place,
     /// Sends are refused.
     tight: bool,
+    /// The file system can not set room aside: nothing is kept.
+    cannot: bool,
+    /// When the disk was asked last, if it had plenty then.
     looked_at: Option<Instant>,
 }
 
@@ -37,7 +45,7 @@ pub(crate) struct Place {
 impl Place {
     /// In the folder of a store, which is there: so many bytes, or fewer where the whole disk is small.
     pub(crate) fn new(folder: &Path, bytes_max: u64) -> io::Result<Self> {
-        std::fs::create_dir_all(folder)?;
+        log::make_folder(folder)?;
         let disk = statvfs(folder)?;
         let whole = disk.f_blocks.saturating_mul(disk.f_frsize);
         Ok(Self {
@@ -91,8 +99,24 @@ impl Reserve {
         Self {
             place,
             tight: false,
+            cannot: false,
             looked_at: None,
         }
+    }
+
+    /// A write found no room: lets no send in before the disk was looked at again, and gives the room back where
+    /// it was not for sends that it was wanted.
+    pub(crate) fn yield_room(&mut self, to_sends: bool) {
+        if !to_sends {
+            self.place.give_back();
+        }
+        self.tight = self.place.bytes > 0;
+        self.look_again();
+    }
+
+    /// The disk is to be looked at, however lately it was.
+    pub(crate) fn look_again(&mut self) {
+        self.looked_at = None;
     }
 
     /// Where it lies, for who gives it back.
@@ -100,21 +124,25 @@ impl Reserve {
         &self.place
     }
 
-    /// Whether the disk has no room for more than what frees it. Looks at the disk now and then.
+    /// Whether the disk has no room for more than what frees it.
     pub(crate) fn is_tight(&mut self) -> bool {
         let due = self.looked_at.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
         if due && self.place.bytes > 0 {
-            self.looked_at = Some(Instant::now());
-            self.look();
+            let has_plenty = self.look() >= NEAR * self.place.bytes;
+            self.looked_at = has_plenty.then(Instant::now);
         }
         self.tight
     }
 
-    fn look(&mut self) {
+    /// Looks at the disk: what is free.
+    fn look(&mut self) -> u64 {
         let bytes = self.place.bytes;
         let free = match self.place.free() {
             Ok(free) => free,
-            Err(error) => return tracing::warn!(%error, "the disk does not say what is free"),
+            Err(error) => {
+                tracing::warn!(%error, "the disk does not say what is free");
+                return u64::MAX;
+            }
         };
         let was_tight = self.tight;
         let taken = self.place.is_taken();
@@ -125,10 +153,17 @@ impl Reserve {
         };
         if !self.tight
             && !taken
+            && !self.cannot
             && let Err(error) = self.place.take()
         {
-            // A file system without this call: nothing is kept, and sends are refused early all the same.
-            tracing::debug!(%error, "no room could be reserved on disk");
+            if is_full(&error) {
+                // There is less than the disk says: a quota.
+                self.tight = true;
+            } else {
+                // A file system without this call: nothing is kept, and sends are refused early all the same.
+                self.cannot = true;
+                tracing::warn!(%error, "no room can be reserved on this file system");
+            }
         }
         if self.tight != was_tight {
             match self.tight {
@@ -136,6 +171,7 @@ impl Reserve {
                 false => tracing::info!(free, "the disk has room again"),
             }
         }
+        free
     }
 
     /// How large it is.

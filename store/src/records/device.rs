@@ -5,6 +5,7 @@ use roadstead::limits::DEVICES_PER_USER_MAX;
 use roadstead::store::{DeviceOpened, OpenDevice, StoreError};
 use roadstead_proto::Position;
 
+use crate::keys::Key;
 use crate::txn::{RangeQuery, Read, Txn};
 
 use super::codec::{Parts, finish, put_position, value};
@@ -225,23 +226,35 @@ pub async fn clean<T: Txn>(
     txn: &mut T,
     (user, id): Device,
 ) -> Result<bool, RecordError> {
-    for space in [scope.keys.inbox(user, id), scope.keys.held(user, id)] {
-        let end = space.end_of_prefix();
-        let query = RangeQuery {
-            entries_max: CLEANED_AT_ONCE,
-            bytes_max: CLEANED_BYTES,
-            read: Read::Snapshot,
-            ..RangeQuery::all(&space, &end)
-        };
-        let page = txn.range(query).await?;
-        for (key, _) in &page.pairs {
-            txn.clear(key);
-        }
-        if page.more {
-            return Ok(true);
-        }
+    if clear_some(txn, &scope.keys.inbox(user, id)).await? {
+        return Ok(true);
     }
-    Ok(false)
+    clean_counters(scope, txn, (user, id)).await
+}
+
+/// The same of what it was counted by, where its entries are gone.
+pub(crate) async fn clean_counters<T: Txn>(
+    scope: &Scope<'_>,
+    txn: &mut T,
+    (user, id): Device,
+) -> Result<bool, RecordError> {
+    clear_some(txn, &scope.keys.held(user, id)).await
+}
+
+/// Clears a piece of a space of keys; whether there is more.
+async fn clear_some<T: Txn>(txn: &mut T, space: &Key) -> Result<bool, RecordError> {
+    let end = space.end_of_prefix();
+    let query = RangeQuery {
+        entries_max: CLEANED_AT_ONCE,
+        bytes_max: CLEANED_BYTES,
+        read: Read::Snapshot,
+        ..RangeQuery::all(space, &end)
+    };
+    let page = txn.range(query).await?;
+    for (key, _) in &page.pairs {
+        txn.clear(key);
+    }
+    Ok(page.more)
 }
 
 #[cfg(test)]

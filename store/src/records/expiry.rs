@@ -18,16 +18,17 @@
 //! # Work
 //! A step does no more than its [`Budget`], whatever there is to do, and reads what it does not have to change
 //! without a claim to it: most devices have long acknowledged what lies below the cut. Who runs the job runs it once
-//! for each day of the cut ([`Progress::day`]), so that a note is visited three times in its life and not at each run.
+//! for each day of the cut ([`Progress::day`]), so that a note is visited three times in its life and not at each run, and every other day while something waits.
 
 use bytes::Bytes;
+use roadstead::limits::ENTRY_BYTES;
 use roadstead::store::{KnownEntry, StoreError};
 use roadstead_proto::Position;
 
 use crate::keys::{Key, Keys, expiry_parts};
 use crate::txn::{RangeQuery, Read, Txn};
 
-use super::device::{load_ack, save_ack};
+use super::device::{self, load_ack, save_ack};
 use super::minutes::MINUTES_PER_DAY;
 use super::{Device, RecordError, Scope, flush, inbox, minutes, position_of, versions};
 
@@ -215,7 +216,8 @@ pub async fn step<T: Txn>(
             }
             if day + 1 < progress.cut_day {
                 txn.clear(note);
-                if holds_above(scope, txn, (user, device), progress.cut).await? {
+                let above = holds_above(scope, txn, (user, device), progress.cut, &mut budget);
+                if above.await? {
                     let later = scope.keys.expiry(progress.cut_day, user, device);
                     txn.set(&later, Bytes::new());
                 }
@@ -232,6 +234,7 @@ async fn holds_above<T: Txn>(
     txn: &mut T,
     (user, device): Device,
     cut: Position,
+    budget: &mut Budget,
 ) -> Result<bool, RecordError> {
     let from = scope.keys.entry(user, device, cut).successor();
     let to = scope.keys.inbox(user, device).end_of_prefix();
@@ -239,7 +242,12 @@ async fn holds_above<T: Txn>(
         read: Read::Snapshot,
         ..RangeQuery::all(&from, &to).limit(1)
     };
-    Ok(!txn.range(query).await?.pairs.is_empty())
+    let page = txn.range(query).await?;
+    let first = page.pairs.first();
+    budget.bytes = budget
+        .bytes
+        .saturating_sub(first.map_or(0, |(_, value)| value.len()));
+    Ok(first.is_some())
 }
 
 /// Removes the oldest entries of a device up to the cut, and notes beside its ack how far. Of a device that was
@@ -283,9 +291,11 @@ async fn remove_through<T: Txn>(
     let mut entries = Vec::with_capacity(page.pairs.len());
     for (key, value) in &page.pairs {
         budget.bytes = budget.bytes.saturating_sub(value.len());
-        let body = inbox::decode(value.clone());
         let cursor = position_of(key)?;
-        entries.extend(body.map(|body| KnownEntry::of(user, cursor, &body)));
+        entries.push(match inbox::decode(value.clone()) {
+            Some(body) => KnownEntry::of(user, cursor, &body),
+            None => unreadable(cursor, value.len()),
+        });
     }
     budget.entries -= page.pairs.len().min(budget.entries);
     let keys: Vec<Bytes> = page.pairs.iter().map(|(key, _)| key.clone()).collect();
@@ -296,6 +306,21 @@ async fn remove_through<T: Txn>(
         save_ack(scope, txn, device, ack);
         flush::take(scope, txn, device, listed, &entries).await?;
     }
+    let mut more = page.more;
+    if listed.is_none() && !more {
+        more = device::clean_counters(scope, txn, (user, id)).await?;
+    }
     let removed = u64::try_from(keys.len()).unwrap_or(u64::MAX);
-    Ok((removed, page.more))
+    Ok((removed, more))
+}
+
+/// What is counted off for an entry that says nothing: it was a message, if it counts for anything.
+fn unreadable(cursor: Position, length: usize) -> KnownEntry {
+    let bytes = ENTRY_BYTES + length;
+    KnownEntry {
+        cursor,
+        receipt: None,
+        is_gap: false,
+        bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+    }
 }

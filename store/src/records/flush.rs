@@ -91,8 +91,11 @@ pub(crate) async fn take<T: Txn>(
     held::take(scope, txn, device, Held::of_all(entries));
     if listed.crowded {
         held::take_shares(scope, txn, device, entries).await?;
-        let left = held::load(scope, txn, device, Read::Serializable).await?;
-        if left == Held::default() {
+        // A claim only where it is empty: or no message of anybody could join a crowded inbox beside this.
+        let seems_empty = held::load(scope, txn, device, Read::Snapshot).await? == Held::default();
+        if seems_empty
+            && held::load(scope, txn, device, Read::Serializable).await? == Held::default()
+        {
             versions::change(scope, txn, device, |listed| listed.crowded = false).await?;
         }
     }

@@ -91,9 +91,13 @@ impl Held {
         let borrowed = bytes >> (BYTES_BITS - 1);
         let entries = (number >> BYTES_BITS) + borrowed;
         let is_below = entries >= 1 << (u64::BITS - BYTES_BITS - 1);
+        if is_below || entries == 0 {
+            // Bytes without a message are what is left of one that could not be read.
+            return Self::default();
+        }
         Self {
-            entries: if is_below { 0 } else { entries },
-            bytes: if is_below || borrowed > 0 { 0 } else { bytes },
+            entries,
+            bytes: if borrowed > 0 { 0 } else { bytes },
         }
     }
 

@@ -1,7 +1,7 @@
 //! `rp/<chat>/<user>`: how far a user has got in a chat, in two positions that only grow (R20).
 
 use bytes::{BufMut, Bytes};
-use roadstead::store::{EntryBody, Grown};
+use roadstead::store::{EntryBody, Grown, StoreError};
 use roadstead_proto::{ChatId, Position, UserId};
 
 use crate::txn::{Read, Txn};
@@ -89,10 +89,11 @@ const STALE_OWN: u8 = 2;
 const NEW_PEER: u8 = 4;
 const NEW_OWN: u8 = 8;
 
-/// How far a user has got in a chat.
+/// How far a user has got in a chat. What can not be read is begun anew: it must not hold up what its device
+/// acknowledges in all chats.
 ///
 /// # Errors
-/// If the record can not be read.
+/// If the engine can not read.
 pub async fn load<T: Txn>(
     scope: &Scope<'_>,
     txn: &mut T,
@@ -100,8 +101,10 @@ pub async fn load<T: Txn>(
     user: UserId,
 ) -> Result<Receipt, RecordError> {
     let key = scope.keys.receipt(chat, user);
-    let receipt = read(txn, &key, Read::Serializable, Receipt::decode).await?;
-    Ok(receipt.unwrap_or_default())
+    match read(txn, &key, Read::Serializable, Receipt::decode).await {
+        Err(RecordError::Refused(StoreError::Corrupt)) => Ok(Receipt::default()),
+        receipt => Ok(receipt?.unwrap_or_default()),
+    }
 }
 
 /// Writes a receipt that advanced, and tells its audience: one logical message, one position.

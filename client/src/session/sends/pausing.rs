@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use roadstead_proto::ChatId;
-use roadstead_proto::limits::SEND_ANSWERS_KEPT;
+use roadstead_proto::limits::SENDS_IN_FLIGHT_MAX;
 
 use super::chat::Chat;
 use super::{Now, Sends};
@@ -12,7 +12,7 @@ use crate::journal::{Record, Unconfirmed};
 
 /// Chats whose last refusal is remembered, for [`v1::Send::after`](roadstead_proto::v1::Send::after). The
 /// server remembers as many. To have forgotten one costs a refusal.
-const CHATS_REFUSED_MAX: usize = SEND_ANSWERS_KEPT as usize;
+const CHATS_REFUSED_MAX: usize = 2 * SENDS_IN_FLIGHT_MAX;
 
 impl Sends {
     /// Numbers of the chat that are open or about to leave.
