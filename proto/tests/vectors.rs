@@ -10,13 +10,14 @@ use bytes::Bytes;
 use prost::Message;
 use roadstead_proto::v1::{self, client_frame, server_frame};
 use roadstead_proto::{
-    ChatId, Deframer, DeviceId, FrameError, IdError, Position, UserId, decode_frame, encode_frame,
-    limits,
+    ChatId, Deframer, DeviceId, ErrorCode, FrameError, IdError, Position, UserId, decode_frame,
+    encode_frame, error, limits,
 };
 
 const CLIENT: &str = include_str!("vectors/client.txt");
 const SERVER: &str = include_str!("vectors/server.txt");
 const DOCUMENT: &str = include_str!("../../docs/PROTOCOL.md");
+const SCHEMA: &str = include_str!("../schema/roadstead/v1/session.proto");
 const MALFORMED: &str = include_str!("vectors/malformed.txt");
 
 /// `name hex`, with `#` for comments.
@@ -364,8 +365,10 @@ fn annotated(block: &str) -> Vec<u8> {
 
 #[test]
 fn the_documents_worked_example_is_made_of_vectors() {
-    let (_, section) = DOCUMENT.split_once("## 11. ").expect("it is there");
-    let (section, _) = section.split_once("## 12. ").expect("it is there");
+    let (_, section) = DOCUMENT
+        .split_once("Worked example\n")
+        .expect("it is there");
+    let (section, _) = section.split_once("\n## ").expect("it is there");
     let blocks: Vec<&str> = section.split("```").skip(1).step_by(2).collect();
     let (client, server) = (vectors(CLIENT), vectors(SERVER));
     let expected = [
@@ -382,13 +385,54 @@ fn the_documents_worked_example_is_made_of_vectors() {
     }
 }
 
-/// The first have no gaps; later ones have ranges of their own, and stay with their text.
+/// The first have no gaps; later ones have ranges of their own, and stay with their text. They stand in order, so
+/// that whoever is sent to one finds it.
 #[test]
-fn the_documents_requirements_are_numbered_once() {
+fn the_documents_requirements_are_numbered_once_and_in_order() {
     let after_marks = DOCUMENT.split("**P").skip(1);
     let numbers = after_marks.filter_map(|text| text.split_once("**")?.0.parse().ok());
-    let mut numbers: Vec<u32> = numbers.collect();
-    numbers.sort_unstable();
-    let expected: Vec<u32> = (1..=54).chain([110]).collect();
+    let numbers: Vec<u32> = numbers.collect();
+    let expected: Vec<u32> = (1..=54).chain(110..=114).collect();
     assert_eq!(numbers, expected);
+}
+
+/// The row of each code has its name, and whether a retry helps. The first is of a close alone: a client comes back
+/// (P44), and no Error has it.
+#[test]
+fn fc8_p44_the_documents_codes_are_those_of_the_schema() {
+    let rows = DOCUMENT.lines().filter_map(|line| line.strip_prefix("| "));
+    let rows: Vec<Vec<&str>> = rows.map(|row| row.split(" | ").collect()).collect();
+    let rows = rows.iter().filter(|row| row.len() == 6);
+    let written: Vec<(u64, String, bool)> = rows
+        .filter_map(|row| Some((row[0].parse().ok()?, row[1].into(), row[2] == "yes")))
+        .collect();
+    let codes = (0..error::CODES_MAX as u64).filter_map(ErrorCode::from_close_code);
+    let expected: Vec<(u64, String, bool)> = codes
+        .map(|code| {
+            let name = code.as_str_name().trim_start_matches("ERROR_CODE_");
+            let retry = code == ErrorCode::Unspecified || code.is_retryable();
+            (code.as_close_code().into(), name.into(), retry)
+        })
+        .collect();
+    assert_eq!(written, expected);
+}
+
+/// Each field of a frame is named with its number, and each bit and reason.
+#[test]
+fn fc8_p6_the_document_names_every_field_of_the_schema() {
+    let (_, frames) = DOCUMENT.split_once("## 6. Frames\n").expect("it is there");
+    let (frames, _) = frames.split_once("\n## ").expect("it is there");
+    let lines = SCHEMA.lines().map(str::trim);
+    let fields = lines.filter_map(|line| line.strip_suffix(';')?.split_once(" = "));
+    let mut count = 0;
+    for (name, number) in fields {
+        let Some((_, field)) = name.rsplit_once(' ') else {
+            continue;
+        };
+        count += 1;
+        // A table names a frame or a field before its number.
+        let written = format!("`{field}` ({number})");
+        assert!(frames.contains(&written), "{written}");
+    }
+    assert!(count > 60, "{count}: the schema was not read");
 }
