@@ -17,6 +17,7 @@ pub mod peer;
 pub mod placement;
 pub mod rate;
 pub mod refusals;
+pub mod request_hash;
 mod session;
 mod shard;
 pub mod slots;

@@ -1,16 +1,15 @@
 //! Sending: from a Send frame to its SendResult.
 
-use std::hash::Hasher;
 use std::time::Duration;
 
 use bytes::Bytes;
 use roadstead_proto::v1::{self, server_frame};
 use roadstead_proto::{ChatId, ErrorCode, UserId, limits as wire};
-use siphasher::sip::SipHasher13;
 
 use super::{Pending, Shard};
 use crate::io::SessionId;
 use crate::limits;
+use crate::request_hash::request_hash;
 use crate::store::{Command, SendItem, Sends, Sent, StoreError};
 use crate::time::Now;
 
@@ -70,7 +69,7 @@ impl Shard {
             .ok_or(ErrorCode::StoreUnavailable)?;
         Ok(SendItem {
             number: send.number,
-            request_hash: request_hash(chat, &send.payload),
+            request_hash: request_hash(chat, &send.payload, []),
             after,
             refused,
             chat,
@@ -383,15 +382,6 @@ fn deadline(asked_ms: u32) -> Duration {
         0 => limits::SEND_DEADLINE,
         ms => Duration::from_millis(ms.into()).min(limits::SEND_DEADLINE_MAX),
     }
-}
-
-/// Tells a retry from another message under the same number. A device that makes two of its own
-/// messages collide harms only itself, so the key is no secret; it must outlive the process.
-fn request_hash(chat: ChatId, payload: &[u8]) -> u64 {
-    let mut hasher = SipHasher13::new_with_key(b"roadstead-resend");
-    hasher.write(chat.as_bytes());
-    hasher.write(payload);
-    hasher.finish()
 }
 
 fn explanation(code: ErrorCode) -> &'static str {

@@ -29,7 +29,9 @@ RULES_OF_CLIENTS = {
     "P45": "no reconnect after SESSION_REPLACED",
     "P46": "reconnect with back-off",
     "P47": "no reconnect at once with a refused credential",
+    "P111": "capabilities that the client does not know",
     "P113": "take back what waits",
+    "P114": "give up what may have been sent",
 }
 RULE = re.compile(r"^(?:- )?\*\*(P\d+)\*\*", re.MULTILINE)
 

@@ -1,4 +1,9 @@
 //! Values: compact, versioned by their first byte, and read back without trust.
+//!
+//! A version of this program reads what the one before it wrote, and writes a new version of a record only where it
+//! says what the old one can not: a server that is updated can be taken back as long as nothing new was used.
+
+use std::ops::RangeInclusive;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use roadstead_proto::Position;
@@ -14,6 +19,12 @@ impl<'a> Parts<'a> {
             Some((first, rest)) if *first == version => Some(Self(rest)),
             _ => None,
         }
+    }
+
+    /// The parts behind the first byte, which must be one of these versions, and which it is.
+    pub(crate) fn of_versions(value: &'a [u8], versions: RangeInclusive<u8>) -> Option<(u8, Self)> {
+        let (first, rest) = value.split_first()?;
+        versions.contains(first).then_some((*first, Self(rest)))
     }
 
     pub(crate) fn take<const N: usize>(&mut self) -> Option<[u8; N]> {

@@ -11,7 +11,12 @@ use crate::txn::{Read, Txn};
 use super::codec::{Parts, finish, value};
 use super::{RecordError, Scope, read};
 
-const VERSION: u8 = 1;
+/// The devices alone.
+const PLAIN: u8 = 1;
+/// What holds for the user beside them, behind the number of the version: [`Versions::valid_after_s`] and
+/// [`Versions::flags`].
+const WITH_USER: u8 = 2;
+
 /// Flags of a device. 2 is kept for one that was signed out.
 const SUSPENDED: u8 = 1;
 const CROWDED: u8 = 4;
@@ -21,6 +26,11 @@ const CROWDED: u8 = 4;
 pub struct Versions {
     /// Grows with every change of the list or of what is in it.
     pub version: u64,
+    /// Tokens issued before this do not log the user in, in seconds since the Unix epoch; 0 for none. Kept as it
+    /// was read: nothing sets it yet.
+    pub valid_after_s: u64,
+    /// What else holds for the user, one bit each. Kept as they were read: none has a meaning yet.
+    pub flags: u16,
     /// In order of registration.
     pub devices: Vec<ListedDevice>,
 }
@@ -64,8 +74,14 @@ impl Versions {
     }
 
     fn encode(&self) -> Bytes {
-        let mut value = value(VERSION, 9 + self.devices.len() * 5);
+        let is_plain = (self.valid_after_s, self.flags) == (0, 0);
+        let kind = if is_plain { PLAIN } else { WITH_USER };
+        let mut value = value(kind, 19 + self.devices.len() * 5);
         value.put_u64(self.version);
+        if !is_plain {
+            value.put_u64(self.valid_after_s);
+            value.put_u16(self.flags);
+        }
         value.put_u8(u8::try_from(self.devices.len()).expect("a user has few devices"));
         for device in &self.devices {
             value.put_u32(device.id.get());
@@ -75,8 +91,12 @@ impl Versions {
     }
 
     fn decode(value: &[u8]) -> Option<Self> {
-        let mut parts = Parts::of(value, VERSION)?;
+        let (kind, mut parts) = Parts::of_versions(value, PLAIN..=WITH_USER)?;
         let version = parts.u64()?;
+        let (valid_after_s, flags) = match kind {
+            PLAIN => (0, 0),
+            _ => (parts.u64()?, parts.u16()?),
+        };
         let mut devices = Vec::new();
         for _ in 0..parts.u8()? {
             let id = DeviceId::new(parts.u32()?).ok()?;
@@ -89,7 +109,13 @@ impl Versions {
         }
         // The next change needs a next version: nobody changes a list that often.
         let damaged = version == u64::MAX;
-        parts.end(Self { version, devices }).filter(|_| !damaged)
+        let read = Self {
+            version,
+            valid_after_s,
+            flags,
+            devices,
+        };
+        parts.end(read).filter(|_| !damaged)
     }
 }
 
@@ -142,6 +168,8 @@ mod tests {
     fn the_list_survives_and_damage_is_noticed() {
         let versions = Versions {
             version: 7,
+            valid_after_s: 0,
+            flags: 0,
             devices: vec![
                 ListedDevice {
                     suspended: true,
@@ -153,19 +181,31 @@ mod tests {
                 },
             ],
         };
+        // As 0.1.0 wrote it, and reads it.
         let value = versions.encode();
-        assert_eq!(Versions::decode(&value), Some(versions));
-        for length in 0..value.len() {
-            assert_eq!(Versions::decode(&value[..length]), None);
+        let plain = b"\x01\0\0\0\0\0\0\0\x07\x02\0\0\0\x09\x01\0\0\0\x08\x04";
+        assert_eq!(value[..], plain[..]);
+        let with_user = Versions {
+            valid_after_s: 1_800_000_000,
+            flags: 0x8001,
+            ..versions.clone()
+        };
+        for versions in [versions, with_user] {
+            let value = versions.encode();
+            assert_eq!(Versions::decode(&value), Some(versions));
+            for length in 0..value.len() {
+                assert_eq!(Versions::decode(&value[..length]), None);
+            }
         }
         assert_eq!(Versions::decode(b""), None);
+        assert_eq!(Versions::decode(&[3; 40]), None, "a later version");
     }
 
     #[test]
     fn a_version_without_a_next_one_is_damage() {
         let last = Versions {
             version: u64::MAX,
-            devices: Vec::new(),
+            ..Versions::default()
         };
         assert_eq!(Versions::decode(&last.encode()), None);
     }
