@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::path::Path;
 
 use bytes::Bytes;
 use prost::Message;
@@ -275,7 +276,44 @@ fn read(bytes: &[u8]) -> Result<Option<v1::ClientFrame>, FrameError> {
 
 #[test]
 fn p5_p7_malformed_vectors_are_refused_for_their_reason() {
-    for (name, bytes) in vectors(MALFORMED) {
+    check_malformed(MALFORMED);
+}
+
+/// `verify/releases`: what clients and servers of earlier releases say is read, whole, and says the same.
+#[test]
+fn p8_the_vectors_of_every_release_are_read() {
+    let releases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../verify/releases");
+    let mut read = 0;
+    for release in std::fs::read_dir(releases).expect("releases") {
+        let folder = release.expect("an entry").path().join("vectors");
+        let Ok(client) = std::fs::read_to_string(folder.join("client.txt")) else {
+            continue;
+        };
+        let server = std::fs::read_to_string(folder.join("server.txt")).expect("vectors");
+        let malformed = std::fs::read_to_string(folder.join("malformed.txt")).expect("vectors");
+        read += check_again::<v1::ClientFrame>(&client) + check_again::<v1::ServerFrame>(&server);
+        check_malformed(&malformed);
+    }
+    assert!(read >= 18, "{read} vectors");
+}
+
+/// Frames that are read and written again; how many.
+fn check_again<M: Message + Default>(file: &str) -> usize {
+    let vectors = vectors(file);
+    for (name, golden) in &vectors {
+        let mut chunk = Bytes::copy_from_slice(golden);
+        let mut deframer = Deframer::new(limits::FRAME_BYTES_MAX);
+        let body = deframer.next_frame(&mut chunk).expect("valid");
+        let frame: M = decode_frame(body.expect("whole")).expect("valid");
+        let mut bytes = Vec::new();
+        encode_frame(&frame, &mut bytes);
+        assert_eq!(to_hex(&bytes), to_hex(golden), "{name}");
+    }
+    vectors.len()
+}
+
+fn check_malformed(file: &str) {
+    for (name, bytes) in vectors(file) {
         let (class, _) = name.split_once('/').expect("class/name");
         let read = read(&bytes);
         match class {
