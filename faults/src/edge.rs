@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -20,6 +20,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often something that has no way to tell is looked at.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Where floods come from: an address has places of its own for handshakes (T11), which must not be those of the load.
+pub(crate) const FLOOD_FROM: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 /// How the server is started.
 #[derive(Debug, Clone, Default)]

@@ -9,7 +9,6 @@
 //! that it started itself.
 
 mod edge;
-mod flood;
 mod load;
 mod network;
 mod report;

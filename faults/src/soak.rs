@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use roadstead_faulty_disk::{EIO, FailingDisk};
+use roadstead_hostile::HalfOpen;
 use rustix::process::Signal;
 
-use crate::edge::{Edge, Setup, until};
-use crate::flood::Flood;
+use crate::edge::{Edge, FLOOD_FROM, Setup, until};
 use crate::load::Load;
 use crate::report::{End, say};
 use crate::scenario::Bench;
@@ -106,7 +106,7 @@ fn fault(round: u32, edge: &Edge, disk: Option<&FailingDisk>) -> Result<()> {
             edge.signal(Signal::CONT)
         }
         (2, _) => {
-            let flood = Flood::start(edge.listen, 500)?;
+            let flood = HalfOpen::start(FLOOD_FROM, edge.listen, 500)?;
             std::thread::sleep(ROUND / 4);
             drop(flood);
             Ok(())

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use roadstead_hostile::HalfOpen;
 use rustix::process::Signal;
 
 use super::{Bench, Stage};
-use crate::edge::Setup;
-use crate::flood::Flood;
+use crate::edge::{FLOOD_FROM, Setup};
 use crate::load::Load;
 use crate::report::End;
 use crate::slow::SlowReaders;
@@ -29,7 +29,7 @@ pub(super) fn half_open(bench: &Bench) -> Result<End> {
     };
     let stage = Stage::with(bench, tempfile::tempdir()?, None, setup)?;
     let before = stage.edge.resident()?;
-    let flood = Flood::start(stage.edge.listen, HANDSHAKES_PER_SECOND)?;
+    let flood = HalfOpen::start(FLOOD_FROM, stage.edge.listen, HANDSHAKES_PER_SECOND)?;
     std::thread::sleep(Duration::from_secs(bench.seconds / 3));
     // Newcomers get in all the same: a second load begins in the middle of the flood.
     let newcomers = Load {
@@ -41,7 +41,7 @@ pub(super) fn half_open(bench: &Bench) -> Result<End> {
     let came = newcomers.verify()?;
     let retries = stage.edge.metric("roadstead_net_retries_sent_total")?;
     let grown = stage.edge.resident()?.saturating_sub(before);
-    let sent = flood.sent();
+    let sent = flood.begun();
     drop(flood);
     ensure!(retries > 0, "{sent} handshakes begun and no Retry sent");
     ensure!(
