@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::assertion::Assertion;
 use crate::clock::time;
+use crate::hostile::Attacks;
 use crate::profile::Profile;
 use crate::schedule::Arrivals;
 
@@ -40,6 +41,9 @@ pub(crate) enum Command {
     Rebind(Rebind),
     /// SIGTERM to an edge of its own, which sends every session away; all come back after its start.
     Drain(Drain),
+    /// Honest users write to each other while others attack the server: none of it may harm them, and all of it is
+    /// refused by its counter.
+    Hostile(Hostile),
     /// The steps of a scenario file (TOML), on this machine or on many.
     Run(Run),
     /// Start an edge in a temporary directory, chat against it, stop it.
@@ -162,6 +166,21 @@ pub(crate) struct Drain {
     /// How long to wait for the last to come back.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = time)]
     pub(crate) patience: f64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Hostile {
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    #[command(flatten)]
+    pub(crate) attacks: Attacks,
+    /// An honest message that is delivered later than this is a finding.
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = time)]
+    pub(crate) late_after: f64,
+    /// So many rounds without attackers and as many with them, in turn: the report has the median ratio of their
+    /// 99th percentiles of delivery. Each lasts for --duration.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) pairs: Option<u32>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -356,6 +375,7 @@ impl Command {
             Self::Storm(storm) => &storm.remote.load,
             Self::Rebind(rebind) => &rebind.remote.load,
             Self::Drain(drain) => &drain.demo.load,
+            Self::Hostile(hostile) => &hostile.remote.load,
             Self::Run(run) => &run.remote.load,
             Self::Demo(demo) => &demo.load,
             Self::Agent(_) => panic!("an agent has no load of its own"),

@@ -93,6 +93,8 @@ pub(crate) struct Status {
     pub(crate) last_established_at: Micros,
     pub(crate) heartbeats: u64,
     pub(crate) postponed: u64,
+    /// Numbers refused for good because their chat took nothing for a while (P112).
+    pub(crate) chat_refusals: u64,
     pub(crate) goaways: u64,
     /// Sends that this end began late.
     pub(crate) late_sends: u64,
@@ -159,6 +161,7 @@ impl Status {
         self.last_established_at = self.last_established_at.max(other.last_established_at);
         self.heartbeats += other.heartbeats;
         self.postponed += other.postponed;
+        self.chat_refusals += other.chat_refusals;
         self.goaways += other.goaways;
         self.late_sends += other.late_sends;
         self.latest_send = self.latest_send.max(other.latest_send);

@@ -44,6 +44,10 @@ pub(crate) enum Kind {
     SessionLost,
     /// A session whose connection was lost while it was to be held.
     SessionCut,
+    /// Delivered later than the run allows.
+    Late,
+    /// An attack that no counter of the server refused.
+    NotRefused,
     /// The edge that the demo started did not end as it should.
     EdgeExit,
 }
@@ -68,6 +72,8 @@ impl Kind {
             Self::SessionFailed => "session failed",
             Self::SessionLost => "session lost",
             Self::SessionCut => "session cut",
+            Self::Late => "late",
+            Self::NotRefused => "not refused",
             Self::EdgeExit => "edge exit",
         }
     }

@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use roadstead_proto::v1;
-use roadstead_proto::{ChatId, ErrorCode, MessageId, Position};
+use roadstead_proto::{ChatId, ErrorCode, MessageId, Position, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Micros;
@@ -26,6 +26,9 @@ use crate::payload::{self, Header};
 use crate::topology::{DEVICES_MAX, Roster};
 
 pub(crate) use delivery::{Arrival, Delivery};
+
+/// The bit that tells an outsider from a user of the roster, by whose number it would be taken for one.
+const OUTSIDER: u32 = 1 << 31;
 
 /// What a ledger must know of its run.
 #[derive(Debug, Clone)]
@@ -55,6 +58,8 @@ pub(crate) struct Ledger {
     accounts: Vec<Option<Box<Account>>>,
     /// Fan-outs so far, and the deliveries that those under way have left.
     fanouts: u64,
+    /// Users who take no part in this run and are written to.
+    outsiders: Vec<UserId>,
     deliveries_left: HashMap<u64, u32>,
     tally: Tally,
     findings: Findings,
@@ -78,6 +83,10 @@ pub(crate) struct Tally {
     /// Repeats after a Resync, recognised by message id (R3).
     pub(crate) repeats_filtered: u64,
     pub(crate) refused: u64,
+    /// Messages to users who take no part in the run.
+    pub(crate) outside: u64,
+    /// Of these, taken back because their chat took nothing.
+    pub(crate) given_up: u64,
 }
 
 impl Tally {
@@ -90,6 +99,8 @@ impl Tally {
         self.receipts_read += other.receipts_read;
         self.foreign += other.foreign;
         self.repeats_filtered += other.repeats_filtered;
+        self.outside += other.outside;
+        self.given_up += other.given_up;
         self.refused += other.refused;
     }
 }
@@ -99,8 +110,9 @@ impl Tally {
 struct Message {
     /// Session that sent it.
     sender: u32,
-    /// User to whom.
+    /// User to whom, or an outsider.
     recipient: u32,
+    /// The last one that it was sent under; 0 before.
     number: u64,
     intended: Micros,
     /// First written; 0 before.
@@ -156,6 +168,7 @@ impl Ledger {
             messages: VecDeque::new(),
             accounts,
             fanouts: 0,
+            outsiders: Vec::new(),
             deliveries_left: HashMap::new(),
             tally: Tally::default(),
             findings,
@@ -173,13 +186,7 @@ impl Ledger {
     }
 
     /// Books a message that `sender` is about to send, and gives it its number in this ledger.
-    pub(crate) fn book(
-        &mut self,
-        sender: u32,
-        recipient: u32,
-        number: u64,
-        intended: Micros,
-    ) -> u64 {
+    pub(crate) fn book(&mut self, sender: u32, recipient: u32, intended: Micros) -> u64 {
         let user = self.roster.user(sender);
         assert!(user != recipient && self.roster.circle(user).contains(&recipient));
         let devices = (1 << self.roster.devices()) - 1;
@@ -188,10 +195,45 @@ impl Ledger {
         self.account(sender);
         self.tally.sent += 1;
         self.tally.to_deliver += u64::from(expected.count_ones());
+        self.push(sender, recipient, intended, expected)
+    }
+
+    /// Books a message to somebody who takes no part in this run: it has to be answered, by whatever answer, and
+    /// nothing more is expected of it.
+    pub(crate) fn book_outside(&mut self, sender: u32, to: UserId, intended: Micros) -> u64 {
+        let index = self.outsiders.iter().position(|known| *known == to);
+        let index = index.unwrap_or_else(|| {
+            self.outsiders.push(to);
+            self.outsiders.len() - 1
+        });
+        let index = u32::try_from(index).expect("a few of them");
+        self.tally.outside += 1;
+        self.push(sender, OUTSIDER | index, intended, 0)
+    }
+
+    /// The name that a session gives to the chat of a message.
+    pub(crate) fn chat_name(&self, message: u64) -> u32 {
+        self.get(message).expect("just booked").recipient
+    }
+
+    /// Whether a chat is one with somebody outside.
+    pub(crate) fn is_outside(chat: u32) -> bool {
+        chat & OUTSIDER != 0
+    }
+
+    /// A message to somebody outside is taken back: its chat takes nothing (P113).
+    pub(crate) fn given_up(&mut self, message: u64) {
+        if let Some(entry) = self.get_mut(message) {
+            entry.refused = true;
+            self.tally.given_up += 1;
+        }
+    }
+
+    fn push(&mut self, sender: u32, recipient: u32, intended: Micros, expected: u8) -> u64 {
         self.messages.push_back(Message {
             sender,
             recipient,
-            number,
+            number: 0,
             intended,
             written: 0,
             id: None,
@@ -210,7 +252,6 @@ impl Ledger {
         &mut self,
         sender: u32,
         recipients: impl IntoIterator<Item = u32>,
-        mut number: u64,
         intended: Micros,
     ) -> Vec<u64> {
         self.fanouts += 1;
@@ -218,12 +259,11 @@ impl Ledger {
         let mut booked = Vec::new();
         let mut left = 0;
         for recipient in recipients {
-            let message = self.book(sender, recipient, number, intended);
+            let message = self.book(sender, recipient, intended);
             let entry = self.get_mut(message).expect("just booked");
             entry.fanout = fanout;
             left += entry.expected.count_ones();
             booked.push(message);
-            number += 1;
         }
         self.deliveries_left.insert(fanout, left);
         booked
@@ -242,15 +282,16 @@ impl Ledger {
         done
     }
 
-    /// The frame of a message; the same bytes at every try.
-    pub(crate) fn compose(&mut self, message: u64, now: Micros) -> v1::Send {
-        let header = self.header(message);
+    /// The frame of a message; the same bytes at every try under a number.
+    pub(crate) fn compose(&mut self, message: u64, number: u64, now: Micros) -> v1::Send {
+        let header = self.header(message, number);
         let entry = self
             .get_mut(message)
             .expect("unconfirmed messages are kept");
         if entry.written == 0 {
             entry.written = now;
         }
+        entry.number = number.max(entry.number);
         let (sender, recipient) = (entry.sender, entry.recipient);
         let chat = self.chat(self.roster.user(sender), recipient);
         v1::Send {
@@ -274,6 +315,9 @@ impl Ledger {
         entry.answered = true;
         let timing = entry.timing();
         let (sender, recipient, number) = (entry.sender, entry.recipient, entry.number);
+        if Self::is_outside(recipient) {
+            return None;
+        }
         self.tally.acknowledged += 1;
         let view = self.view(sender, recipient);
         let (last, at) = view.answered;
@@ -426,19 +470,26 @@ impl Ledger {
         self.messages.get_mut(at)
     }
 
-    fn header(&self, message: u64) -> Header {
+    fn header(&self, message: u64, number: u64) -> Header {
         let entry = self.get(message).expect("unconfirmed messages are kept");
         Header {
             thread: self.rules.thread,
             run: self.rules.run,
             message,
             sender: self.roster.user_id(self.roster.user(entry.sender)).get(),
-            number: entry.number,
+            number,
         }
     }
 
     fn chat(&self, a: u32, b: u32) -> ChatId {
-        ChatId::pair(self.roster.user_id(a), self.roster.user_id(b))
+        ChatId::pair(self.user_id(a), self.user_id(b))
+    }
+
+    fn user_id(&self, user: u32) -> UserId {
+        match Self::is_outside(user) {
+            true => self.outsiders[(user & !OUTSIDER) as usize],
+            false => self.roster.user_id(user),
+        }
     }
 
     fn who(&self, session: u32) -> String {
@@ -451,7 +502,7 @@ impl Ledger {
             return format!("message #{message}");
         };
         let sender = self.who(entry.sender);
-        let recipient = self.roster.user_id(entry.recipient);
+        let recipient = self.user_id(entry.recipient);
         let identity = match entry.id {
             Some(id) => format!("{id:?} at {:?}", entry.position),
             None => "no id".into(),

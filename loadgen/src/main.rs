@@ -16,6 +16,7 @@ mod control;
 mod crew;
 mod edge;
 mod findings;
+mod hostile;
 mod latency;
 mod ledger;
 mod out;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::assertion::Assertion;
 use crate::cli::QuicEngine;
 use crate::clock::Micros;
+use crate::hostile::Campaign;
 use crate::profile::Profile;
 use crate::schedule::Arrivals;
 use crate::token::TokenSigner;
@@ -52,6 +53,8 @@ pub(crate) struct Plan {
     pub(crate) cuts_fail: bool,
     /// Findings of each kind that are told in words.
     pub(crate) details_max: usize,
+    /// Attacks on the server while messages are sent.
+    pub(crate) campaign: Option<Campaign>,
 }
 
 /// One thread of a run.
@@ -134,6 +137,8 @@ pub(crate) struct Exchange {
     pub(crate) churn: f64,
     /// Time before a message of a conversation, on average.
     pub(crate) think: Micros,
+    /// There are attackers, and this user is the one whose inbox they fill.
+    pub(crate) victim: Option<u64>,
 }
 
 /// Limits as they are written.
@@ -152,6 +157,7 @@ impl Exchange {
             offline_fraction: 0.0,
             churn: 0.0,
             think: 0,
+            victim: None,
         }
     }
 }

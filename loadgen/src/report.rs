@@ -14,6 +14,7 @@ use serde::Serialize;
 use crate::assertion::{self, Assertion};
 use crate::cli::{Load, QuicEngine};
 use crate::clock::seconds;
+use crate::hostile;
 use crate::latency::Latency;
 use crate::plan::Plan;
 use crate::run::Raw;
@@ -75,7 +76,11 @@ impl Report {
 
     /// An error if a limit speaks of something that no report has.
     pub(crate) fn check_limits(plan: &Plan, load: &Load) -> anyhow::Result<()> {
-        let empty = Self::without_limits("", plan, load, &Raw::default());
+        let raw = Raw {
+            hostile: plan.campaign.as_ref().map(|_| hostile::Table::default()),
+            ..Raw::default()
+        };
+        let empty = Self::without_limits("", plan, load, &raw);
         let known = assertion::names(&serde_json::to_value(&empty)?);
         load.assert
             .iter()
@@ -89,6 +94,7 @@ impl Report {
             bottleneck: generator.saturated.then_some("generator"),
             limits: Vec::new(),
             find_max: raw.search.clone(),
+            hostile: raw.hostile.clone(),
             scenario: scenario.into(),
             version: env!("CARGO_PKG_VERSION"),
             started_unix_ms: raw.started_unix_ms,

@@ -5,6 +5,7 @@
 
 mod observer;
 mod raw;
+mod rounds;
 mod steps;
 mod trials;
 
@@ -18,7 +19,8 @@ use crate::clock::{Clock, Micros};
 use crate::control::{Command, Stage, Status};
 use crate::crew::Crew;
 use crate::edge::Edge;
-use crate::findings::Findings;
+use crate::findings::{Findings, Kind};
+use crate::hostile;
 use crate::latency::Latency;
 use crate::plan::{Plan, Step};
 use crate::process;
@@ -91,6 +93,8 @@ struct Conductor<'a> {
     /// Latencies of the present trial of a search: ack and delivery.
     trial: (Latency, Latency),
     search: Search,
+    /// What attackers did and felt.
+    hostile: hostile::Table,
 }
 
 /// How long the stages took.
@@ -132,6 +136,7 @@ impl<'a> Conductor<'a> {
             has_held: false,
             trial: (Latency::new(), Latency::new()),
             search: Search::default(),
+            hostile: hostile::Table::default(),
         })
     }
 
@@ -141,11 +146,15 @@ impl<'a> Conductor<'a> {
             ..Stages::default()
         };
         self.settle()?;
-        for (number, step) in self.plan.clone().steps.iter().enumerate() {
+        let plan = self.plan.clone();
+        for (number, step) in plan.steps.iter().enumerate() {
             match step {
                 Step::Hold(time) => self.hold(*time)?,
                 Step::Exchange(exchange) => {
-                    stages.exchange += self.exchange(number, exchange, 1.0)?
+                    stages.exchange += match &plan.campaign {
+                        Some(campaign) => self.round(number, exchange, campaign)?,
+                        None => self.exchange(number, exchange, 1.0)?,
+                    }
                 }
                 Step::FindMax { exchange, limits } => {
                     stages.exchange += self.find_max(number, exchange, limits)?;
@@ -218,6 +227,13 @@ impl<'a> Conductor<'a> {
             findings.merge(&outcome.findings);
             statuses.push(outcome.status);
         }
+        for row in self.hostile.not_refused() {
+            let what = format_args!(
+                "{}: {} tried, {} stood still",
+                row.kind, row.attempts, row.counter
+            );
+            findings.add(Kind::NotRefused, what);
+        }
         let status = Status::sum(&statuses);
         self.server.restarts = self.target.restarts();
         Ok(Raw {
@@ -243,6 +259,7 @@ impl<'a> Conductor<'a> {
             threads: self.plan.threads().into(),
             sockets: self.plan.sockets(),
             search: Some(self.search).filter(|search| !search.trials.is_empty()),
+            hostile: self.plan.campaign.is_some().then_some(self.hostile),
             agents: Vec::new(),
         })
     }

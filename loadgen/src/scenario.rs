@@ -8,6 +8,7 @@ mod drain;
 mod fanout;
 mod file;
 mod hold;
+mod hostile;
 mod memory;
 mod posts;
 mod rebind;
@@ -25,6 +26,7 @@ use crate::cli::{Cli, Command, Load, Server};
 use crate::clock::{Micros, micros};
 use crate::edge::Edge;
 use crate::findings::Kind;
+use crate::hostile::Attacks;
 use crate::out;
 use crate::plan::{Exchange, Plan, Step, Who};
 use crate::profile::Profile;
@@ -169,6 +171,7 @@ fn scene(cli: &Cli, arguments: &[String], text: Option<&str>) -> Result<Scene> {
         Command::Storm(storm) => storm::scene(storm),
         Command::Rebind(rebind) => rebind::scene(rebind),
         Command::Drain(drain) => drain::scene(drain),
+        Command::Hostile(hostile) => hostile::scene(hostile),
         Command::Run(_) => file::scene(text.context("no scenario file")?, arguments),
         Command::Demo(demo) => demo::scene(demo),
         Command::Agent(_) => bail!("an agent makes no run of its own"),
@@ -181,6 +184,8 @@ struct Scene {
     shape: Shape,
     server: Server,
     load: Load,
+    /// Attacks, and the time after which an honest message is late.
+    campaign: Option<(Attacks, Micros)>,
 }
 
 impl Scene {
@@ -189,6 +194,7 @@ impl Scene {
             shape,
             server: server.clone(),
             load: load.clone(),
+            campaign: None,
         }
     }
 
@@ -261,7 +267,7 @@ impl Scene {
     }
 
     fn prepare(self, given: Given, edge: Option<Edge>) -> Result<Prepared> {
-        let plan = Arc::new(resolve::plan(&self.shape, &self.server, &self.load, given)?);
+        let plan = Arc::new(resolve::plan(&self, given)?);
         Ok(Prepared {
             name: self.shape.name,
             server: self.server,
@@ -310,6 +316,7 @@ fn exchange(load: &Load, who: Who, rate: f64, duration: f64) -> Exchange {
         offline_fraction: load.offline_fraction.unwrap_or(0.0),
         churn: 0.0,
         think: 0,
+        victim: None,
     }
 }
 

@@ -12,6 +12,7 @@
 
 mod chatter;
 mod effects;
+mod paused;
 
 use bytes::Bytes;
 use roadstead_proto::v1::{self, client_frame, server_frame};
@@ -51,6 +52,8 @@ pub(crate) struct Session {
     connects: u32,
     /// Sends that may be unanswered at once, by the last Welcome.
     in_flight_max: u16,
+    /// The server of this session reads which refusals a Send knows of (P112).
+    reads_after: bool,
     phase: Phase,
     /// Whether to log in with the server's own token from the second connection on (T14).
     keeps_resume_token: bool,
@@ -77,6 +80,7 @@ impl Session {
             resume_token: None,
             connects: 0,
             in_flight_max: 1,
+            reads_after: false,
             phase: Phase::Offline,
             resynced: false,
             ack_due: false,
@@ -148,9 +152,7 @@ impl Session {
         self.ack_due = false;
         self.blocked = false;
         if let Some(chatter) = &mut self.chatter {
-            chatter.on_wire = 0;
-            chatter.retry_at = 0;
-            chatter.reads.clear();
+            chatter.closed();
         }
     }
 
@@ -159,22 +161,37 @@ impl Session {
         self.blocked = blocked;
     }
 
-    /// The number that the next [`Session::enqueue`] will use.
-    pub(crate) fn next_number(&self) -> u64 {
+    /// Takes over a message that [`Session::flush`] will send to a chat, which the caller may name as it likes.
+    pub(crate) fn enqueue(&mut self, message: u64, chat: u32) {
         assert!(
             self.next_number > 0,
             "numbers are known from the first Welcome on"
         );
-        self.next_number
+        if !self.chatter_mut().paused.keep(chat, message) {
+            self.number(message, chat);
+        }
     }
 
-    /// Takes over a message that [`Session::flush`] will send.
-    pub(crate) fn enqueue(&mut self, message: u64) {
-        let number = self.next_number();
+    /// Gives up the messages of these chats that wait without a number (P113).
+    pub(crate) fn give_up(&mut self, of: impl FnMut(u32) -> bool) -> Vec<u64> {
+        let chatter = self.chatter.as_mut();
+        chatter.map_or_else(Vec::new, |chatter| chatter.paused.give_up(of))
+    }
+
+    /// Gives a message the next number.
+    fn number(&mut self, message: u64, chat: u32) {
+        let number = self.next_number;
         self.next_number += 1;
-        self.chatter_mut()
-            .unconfirmed
-            .push_back(Unconfirmed { number, message });
+        let chatter = self.chatter_mut();
+        let after = chatter.paused.after(chat);
+        chatter.unconfirmed.push_back(Unconfirmed {
+            number,
+            message,
+            chat,
+            after,
+            sent: false,
+            again: false,
+        });
     }
 
     /// The user has seen a chat up to here; [`Session::flush`] will say so.
@@ -231,7 +248,15 @@ impl Session {
             );
         }
         let in_flight_max = u64::from(self.in_flight_max);
+        let reads_after = self.reads_after;
         if let Some(chatter) = &mut self.chatter {
+            while let Some(next) = chatter.paused.try_one(now, self.next_number) {
+                self.next_number += 1;
+                chatter.unconfirmed.push_back(next);
+            }
+            if let Some(at) = chatter.paused.arm(now) {
+                effects.wake(at);
+            }
             for (chat, position) in chatter.reads.drain(..) {
                 let read = v1::Read {
                     chat: Bytes::copy_from_slice(chat.as_bytes()),
@@ -240,10 +265,9 @@ impl Session {
                 write(client_frame::Body::Read(read), effects);
             }
             while let Some(next) = chatter.next(now, in_flight_max) {
-                write(
-                    client_frame::Body::Send(compose(next.message, next.number)),
-                    effects,
-                );
+                let mut send = compose(next.message, next.number);
+                send.after = if reads_after { next.after } else { 0 };
+                write(client_frame::Body::Send(send), effects);
             }
         }
     }
@@ -291,6 +315,8 @@ impl Session {
             announced => announced as usize,
         };
         self.in_flight_max = u16::try_from(in_flight).unwrap_or(u16::MAX);
+        let reads_after = v1::ServerCapability::FinalChatRefusals as i32;
+        self.reads_after = welcome.capabilities & u64::try_from(reads_after).unwrap_or(0) != 0;
         if self.keeps_resume_token && !welcome.resume_token.is_empty() {
             let token = ResumeToken(welcome.resume_token.as_ref().into());
             self.resume_token = Some(Box::new(token));
@@ -310,7 +336,7 @@ impl Session {
         effects: &mut Effects,
     ) -> Option<Happened> {
         match body {
-            server_frame::Body::SendResult(result) => Some(self.answered(&result)),
+            server_frame::Body::SendResult(result) => Some(self.answered(&result, now, rng)),
             server_frame::Body::Error(error) => self.refused(&error, now, rng, effects),
             server_frame::Body::Deliver(deliver) => self.delivered(deliver, effects),
             server_frame::Body::ReceiptUpdate(update) => {
@@ -331,18 +357,17 @@ impl Session {
         }
     }
 
-    fn answered(&mut self, result: &v1::SendResult) -> Happened {
+    fn answered(&mut self, result: &v1::SendResult, now: Micros, rng: &mut Rng) -> Happened {
         let number = result.number;
         let Some(position) = Position::from_slice(&result.position) else {
             return Happened::Broken(format!("the answer to {number} has no position"));
         };
-        match self
-            .chatter
-            .as_mut()
-            .and_then(|chatter| chatter.confirm(number))
-        {
-            Some(message) => Happened::Answered {
-                message,
+        match self.settle(number, now, rng) {
+            Some(entry) if entry.again => {
+                Happened::Broken(format!("an answer to {number}, which was refused for good"))
+            }
+            Some(entry) => Happened::Answered {
+                message: entry.message,
                 number,
                 id: MessageId::new(result.message_id),
                 position,
@@ -352,6 +377,20 @@ impl Session {
         }
     }
 
+    /// A number has its first answer. If it tried a paused chat, what waits there goes.
+    fn settle(&mut self, number: u64, now: Micros, rng: &mut Rng) -> Option<Unconfirmed> {
+        let chatter = self.chatter.as_mut()?;
+        let entry = chatter.confirm(number)?;
+        let freed = chatter.paused.answered(entry.chat, number);
+        let unconfirmed = &chatter.unconfirmed;
+        let has_open = |chat| unconfirmed.iter().any(|open| open.chat == chat);
+        chatter.paused.settle(now, rng, has_open);
+        for message in freed {
+            self.number(message, entry.chat);
+        }
+        Some(entry)
+    }
+
     fn refused(
         &mut self,
         error: &v1::Error,
@@ -359,16 +398,41 @@ impl Session {
         rng: &mut Rng,
         effects: &mut Effects,
     ) -> Option<Happened> {
-        let chatter = self.chatter.as_mut()?;
         let code = error.code();
-        if !error.retryable {
-            let message = chatter.confirm(error.number)?;
-            return Some(Happened::Refused { message, code });
+        if code.refuses_chat_for_now() {
+            return self.refused_by_chat(error, now, rng);
         }
+        if !error.retryable {
+            let entry = self.settle(error.number, now, rng)?;
+            return (!entry.again).then_some(Happened::Refused {
+                message: entry.message,
+                code,
+            });
+        }
+        let chatter = self.chatter.as_mut()?;
         let wait = chatter.postpone(error.number, error.retry_after_ms)?;
-        chatter.retry_at = now + rng.jitter(wait);
-        effects.wake_at = Some(chatter.retry_at);
-        Some(Happened::Postponed { code })
+        chatter.retry_at = now + rng.jitter(wait.time);
+        effects.wake(chatter.retry_at);
+        wait.begins.then_some(Happened::Postponed { code })
+    }
+
+    /// A number is spent, and its message waits with all of its chat that was not sent yet; other chats go on
+    /// (P112).
+    fn refused_by_chat(
+        &mut self,
+        error: &v1::Error,
+        now: Micros,
+        rng: &mut Rng,
+    ) -> Option<Happened> {
+        let chatter = self.chatter.as_mut()?;
+        let entry = chatter.confirm(error.number)?;
+        let unsent = chatter.take_back(entry.chat);
+        let wait = u64::from(error.retry_after_ms) * 1_000;
+        chatter.paused.refused(entry, unsent, wait);
+        let unconfirmed = &chatter.unconfirmed;
+        let has_open = |chat| unconfirmed.iter().any(|open| open.chat == chat);
+        chatter.paused.settle(now, rng, has_open);
+        Some(Happened::ChatRefused { code: error.code() })
     }
 
     fn delivered(&mut self, deliver: v1::Deliver, effects: &mut Effects) -> Option<Happened> {

@@ -23,6 +23,7 @@ cargo xtask <task>
   fuzz keep [TARGET...]
                   take over into the corpora what the last runs found
   smoke           a short verified load run of 2,000 sessions against a real edge process
+  hostile         attackers of every kind beside a few honest users, against a real edge process
   sim [OPTIONS]   explore with the simulator (OPTIONS go to `roadstead-sim`; without any: half a minute of
                   fresh seeds, which it prints)
   faults [OPTIONS]
@@ -39,8 +40,8 @@ cargo xtask <task>
                   net/ under the sanitizers, and what miri can run, with a nightly compiler; skipped where it lacks
                   them
   foundationdb    type-checks the engine on FoundationDB, and runs its tests if a server is at hand
-  ci              lint, test, sim, smoke, interop, the quick faults, model, foundationdb, a few seconds of every
-                  fuzz target: what .ci/run does";
+  ci              lint, test, sim, smoke, interop, hostile, the quick faults, model, foundationdb, a few seconds of
+                  every fuzz target: what .ci/run does";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         "fuzz" => fuzz::fuzz(rest),
         "smoke" => steps::smoke(),
         "interop" => interop::walk(rest),
+        "hostile" => steps::build().and_then(|()| steps::hostile()),
         "sim" => proof::sim(rest),
         "faults" => proof::faults(rest),
         "long" => proof::long(),

@@ -63,12 +63,22 @@ pub(crate) fn smoke() -> anyhow::Result<()> {
     demo(&options.map(String::from))
 }
 
+/// Attackers of every kind beside a few honest users: late and lost messages, and refusals, are counted. Latencies are
+/// not: in CI they are those of its machine.
+pub(crate) fn hostile() -> anyhow::Result<()> {
+    let load = ["--sessions", "100", "--rate", "100", "--duration", "12s"];
+    run(Command::new(binary("loadgen"))
+        .args(["hostile", "--start-edge", "--quiet"])
+        .args(load))
+}
+
 pub(crate) fn ci() -> anyhow::Result<()> {
     lint()?;
     test()?;
     proof::sim(&[])?;
     smoke()?;
     interop::walk(&[])?;
+    hostile()?;
     proof::quick_faults()?;
     proof::model()?;
     foundationdb::check_in_ci()?;

@@ -123,10 +123,18 @@ impl Ledger {
     /// The receipts that are expected, for each device of the sender, and whether they came.
     fn receipts(&self, message: &Message) -> impl Iterator<Item = (u32, &'static str, bool)> {
         let author = self.roster.user(message.sender);
-        let seat = self.roster.seat(message.recipient);
-        let is_read = self.is_read_chat(message.recipient, author);
+        let is_outside = Self::is_outside(message.recipient);
+        let peer = if is_outside {
+            author
+        } else {
+            message.recipient
+        };
+        let seat = self.roster.seat(peer);
+        let is_read = self.is_read_chat(peer, author);
         let position = message.position;
-        self.roster.sessions_of(author).flat_map(move |session| {
+        // Nothing is expected of somebody outside.
+        let sessions = self.roster.sessions_of(author).filter(move |_| !is_outside);
+        sessions.flat_map(move |session| {
             let view = self.accounts[session as usize]
                 .as_ref()
                 .map(|account| account.views[seat]);

@@ -42,8 +42,8 @@ impl Rig {
 
     fn send(&mut self, number: u64) -> Sent {
         self.clock += 1;
-        let message = self.ledger.book(0, self.recipient(), number, 10 * number);
-        let send = self.ledger.compose(message, 10 * number + 1);
+        let message = self.ledger.book(0, self.recipient(), 10 * number);
+        let send = self.ledger.compose(message, number, 10 * number + 1);
         let id = MessageId::new(100 + number);
         let envelope = v1::Envelope {
             message_id: id.get(),
@@ -184,7 +184,7 @@ fn one_receipt_covers_all_before_it() {
 fn timing_is_that_of_the_schedule_and_the_first_write() {
     let mut rig = Rig::new(1, 0.0);
     let sent = rig.send(7);
-    rig.ledger.compose(sent.message, 999);
+    rig.ledger.compose(sent.message, 7, 999);
     let timing = Timing {
         intended: 70,
         written: 71,
@@ -467,4 +467,41 @@ fn only_one_device_of_a_reader_marks_and_says_so_again_after_a_reconnect() {
     );
     assert_eq!(rig.ledger.read_marks(2), [(chat, sent.position)]);
     assert_eq!(rig.ledger.read_marks(3), []);
+}
+
+#[test]
+fn a_message_to_somebody_outside_needs_an_answer_or_to_be_taken_back() {
+    let mut rig = Rig::new(1, 1.0);
+    let outside = UserId::new(99).expect("not 0");
+    let first = rig.ledger.book_outside(0, outside, 1);
+    let second = rig.ledger.book_outside(0, outside, 2);
+    let open = rig.ledger.book_outside(0, outside, 3);
+    let send = rig.ledger.compose(first, 1, 5);
+    let chat = ChatId::pair(outside, rig.ledger.roster.user_id(0));
+    assert_eq!(send.chat, chat.as_bytes()[..]);
+    let chat = rig.ledger.chat_name(first);
+    assert!(Ledger::is_outside(chat) && chat == rig.ledger.chat_name(second));
+    assert!(!rig.ledger.is_complete());
+    let id = MessageId::new(1);
+    assert_eq!(rig.ledger.answered(first, id, position(1)), None);
+    rig.ledger.given_up(second);
+    let (tally, findings) = rig.close();
+    assert_eq!((tally.outside, tally.given_up, tally.sent), (3, 1, 0));
+    assert_eq!(findings.count(Kind::Unacknowledged), 1, "{open}");
+}
+
+#[test]
+fn a_message_that_went_again_under_another_number_is_in_order_by_that() {
+    let mut rig = Rig::new(1, 0.0);
+    let first = rig.send(1);
+    let mut second = rig.send(2);
+    rig.answer(&first);
+    // Number 2 was refused for good, and its message committed as number 4.
+    let send = rig.ledger.compose(second.message, 4, 50);
+    (second.envelope.payload, second.envelope.number) = (send.payload, send.number);
+    rig.answer(&second);
+    rig.deliver(&first, 1);
+    assert!(matches!(rig.deliver(&second, 1), Delivery::Fresh { .. }));
+    let (tally, _) = rig.close();
+    assert_eq!((tally.delivered, tally.sent), (2, 2));
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Verdict;
 use crate::cli::{Load, QuicEngine};
 use crate::findings::Kind;
+use crate::hostile;
 use crate::latency::Percentiles;
 use crate::plan::Step;
 use crate::record::Point;
@@ -22,6 +23,8 @@ pub(crate) struct Report {
     pub(crate) limits: Vec<Limit>,
     /// Of --find-max, which tries its limits at each rate.
     pub(crate) find_max: Option<Search>,
+    /// Of a run with attackers.
+    pub(crate) hostile: Option<hostile::Table>,
     pub(crate) scenario: String,
     pub(crate) version: &'static str,
     pub(crate) started_unix_ms: u64,
@@ -110,11 +113,18 @@ pub(crate) struct Messages {
     pub(crate) contradicted: u64,
     /// Refused for now and sent again.
     pub(crate) postponed: u64,
+    /// Refused because their chat took nothing for a while, and sent again under other numbers.
+    pub(crate) chat_refusals: u64,
+    /// To a user whose inbox attackers fill, and of these taken back in the end.
+    pub(crate) outside: u64,
+    pub(crate) given_up: u64,
     /// Seen again after a Resync, and recognised.
     pub(crate) repeats_filtered: u64,
     /// Of earlier runs, or of other clients.
     pub(crate) foreign: u64,
     pub(crate) gaps: u64,
+    /// Delivered later than the run allows.
+    pub(crate) late: u64,
 }
 
 #[derive(Debug, Serialize)]

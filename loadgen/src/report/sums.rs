@@ -56,9 +56,13 @@ pub(super) fn messages(raw: &Raw) -> Messages {
         misdelivered: count(Kind::Misdelivered),
         contradicted: count(Kind::Contradicted),
         postponed: raw.status.postponed,
+        chat_refusals: raw.status.chat_refusals,
+        outside: tally.outside,
+        given_up: tally.given_up,
         repeats_filtered: tally.repeats_filtered,
         foreign: tally.foreign,
         gaps: count(Kind::Gap),
+        late: count(Kind::Late),
     }
 }
 

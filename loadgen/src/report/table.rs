@@ -16,6 +16,7 @@ pub(crate) fn table(report: &Report) -> String {
         let _ = writeln!(text, "  {name:<12} {value}");
     }
     latency_rows(report, &mut text);
+    hostile_rows(report, &mut text);
     for finding in &report.findings {
         let _ = writeln!(text, "\n  {} {}", finding.count, finding.kind.name());
         for detail in &finding.details {
@@ -235,6 +236,55 @@ fn latency_rows(report: &Report, text: &mut String) {
     );
     for (name, latency) in latencies(report) {
         let _ = writeln!(text, "  {name:<12} {}", latency_row(latency));
+    }
+}
+
+/// What attackers tried and what refused them.
+fn hostile_rows(report: &Report, text: &mut String) {
+    let Some(hostile) = &report.hostile else {
+        return;
+    };
+    let _ = writeln!(
+        text,
+        "\n  {:<26} {:>12}  {:>12}  counter",
+        "attack", "attempts", "increase"
+    );
+    for row in &hostile.rows {
+        let remark = if row.remark.is_empty() { "" } else { "; " };
+        let _ = writeln!(
+            text,
+            "  {:<26} {:>12}  {:>12}  {}{remark}{}",
+            row.kind,
+            count(row.attempts),
+            count(row.increase),
+            row.counter,
+            row.remark
+        );
+    }
+    let messages = &report.messages;
+    let _ = writeln!(
+        text,
+        "\n  honest users wrote {} messages to the full inbox: {} refusals, {} taken back in the end",
+        count(messages.outside),
+        count(messages.chat_refusals),
+        count(messages.given_up)
+    );
+    for attacked in &hostile.attacked_ms {
+        let (p50, p99, max) = (attacked.p50, attacked.p99, attacked.max);
+        let _ = writeln!(
+            text,
+            "  honest deliveries under attack: p50 {p50:.2} ms, p99 {p99:.2} ms, max {max:.2} ms"
+        );
+    }
+    for (place, pair) in (1..).zip(&hostile.pairs) {
+        let (quiet, attacked, ratio) = (pair.quiet.p99, pair.attacked.p99, pair.ratio());
+        let _ = writeln!(
+            text,
+            "  pair {place}: p99 {quiet:.2} ms without attackers, {attacked:.2} ms with them, ratio {ratio:.2}"
+        );
+    }
+    if let Some(ratio) = hostile.p99_ratio {
+        let _ = writeln!(text, "  median ratio of p99: {ratio:.2}");
     }
 }
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Micros;
 use crate::control::Status;
 use crate::findings::Findings;
+use crate::hostile;
 use crate::record::{self, Point};
 use crate::search::Search;
 use crate::target::Sample;
@@ -29,6 +30,8 @@ pub(crate) struct Raw {
     pub(crate) points: Vec<Point>,
     /// Of --find-max.
     pub(crate) search: Option<Search>,
+    /// Of a run with attackers.
+    pub(crate) hostile: Option<hostile::Table>,
     /// Threads and sockets of this end.
     pub(crate) threads: u32,
     pub(crate) sockets: u32,

@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
+use roadstead_hostile::Access;
 use roadstead_net::Transport;
 use roadstead_proto::limits;
 
-use super::{Given, Shape, from_seconds, posts};
+use super::{Given, Scene, Shape, from_seconds, posts};
 use crate::cli::{Load, Server};
 use crate::clock::micros;
+use crate::hostile::Campaign;
 use crate::payload;
 use crate::plan::Plan;
 use crate::rng::mix;
@@ -20,7 +22,8 @@ use crate::topology::{DEVICES_MAX, Topology};
 /// The server's idle timeout is the shorter one and counts; this end only must not be in its way (T10).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
 
-pub(super) fn plan(shape: &Shape, server: &Server, load: &Load, given: Given) -> Result<Plan> {
+pub(super) fn plan(scene: &Scene, given: Given) -> Result<Plan> {
+    let (shape, server, load) = (&scene.shape, &scene.server, &scene.load);
     let topology = topology(shape, load)?;
     ensure!(
         (payload::BYTES_MIN..=limits::PAYLOAD_BYTES_MAX).contains(&load.size),
@@ -30,15 +33,17 @@ pub(super) fn plan(shape: &Shape, server: &Server, load: &Load, given: Given) ->
     );
     let posts = posts::posts(&topology, load, shape.control)?;
     let now_ms = now_ms()?;
+    let roots = match given.roots {
+        Some(roots) => roots,
+        None => read(server.ca.as_deref(), server, "cert.pem", "--ca")?,
+    };
     Ok(Plan {
         target: server.target,
         server_name: server.server_name.clone(),
         signer: signer(server, given.token_key)?,
         posts,
-        roots: match given.roots {
-            Some(roots) => roots,
-            None => read(server.ca.as_deref(), server, "cert.pem", "--ca")?,
-        },
+        campaign: campaign(scene, &roots)?,
+        roots,
         transport: Transport {
             idle_timeout: IDLE_TIMEOUT,
             ..Transport::default()
@@ -58,6 +63,20 @@ pub(super) fn plan(shape: &Shape, server: &Server, load: &Load, given: Given) ->
         details_max: load.details,
         topology,
     })
+}
+
+fn campaign(scene: &Scene, roots: &[u8]) -> Result<Option<Campaign>> {
+    let Some((attacks, late_after)) = &scene.campaign else {
+        return Ok(None);
+    };
+    let server = &scene.server;
+    let admin = server.admin;
+    Ok(Some(Campaign {
+        attacks: attacks.clone(),
+        access: Access::new(server.target, &server.server_name, roots)?,
+        admin: admin.context("the edge's counters say what was refused: --admin ADDR is needed")?,
+        late_after: *late_after,
+    }))
 }
 
 fn topology(shape: &Shape, load: &Load) -> Result<Topology> {

@@ -26,6 +26,13 @@ pub(crate) struct Effects {
     pub(crate) wake_at: Option<Micros>,
 }
 
+impl Effects {
+    /// Asks for a flush at this time, or before.
+    pub(crate) fn wake(&mut self, at: Micros) {
+        self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
+    }
+}
+
 /// Something that the account of a run must know.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Happened {
@@ -42,6 +49,9 @@ pub(crate) enum Happened {
     AnsweredAgain { number: u64 },
     /// A send was refused and may be tried again.
     Postponed { code: ErrorCode },
+    /// A number was refused for good because its chat takes nothing for a while: its message goes again under another
+    /// (P112).
+    ChatRefused { code: ErrorCode },
     /// A send was refused for good.
     Refused { message: u64, code: ErrorCode },
     /// A message of the inbox.

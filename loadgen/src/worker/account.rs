@@ -43,6 +43,11 @@ impl Worker {
             self.book_one(io, session, event, now);
         }
         self.effects.happened = happened;
+        self.arm(session);
+    }
+
+    /// Calls a session again when it asked for that.
+    pub(super) fn arm(&mut self, session: u32) {
         if let Some(at) = self.effects.wake_at.take() {
             self.set_alarm(at, session, Alarm::Flush);
         }
@@ -101,6 +106,12 @@ impl Worker {
             Happened::Receipt(update) => self.ledger.receipt(session, &update),
             Happened::Ephemeral(what) => self.surprise(session, what),
             Happened::Postponed { .. } => self.status.postponed += 1,
+            Happened::ChatRefused { .. } => {
+                self.status.chat_refusals += 1;
+                if self.stage == Stage::Drain {
+                    self.give_up_outside(session);
+                }
+            }
             Happened::AnsweredAgain { .. } | Happened::SessionError { .. } => {}
             Happened::Refused { message, code } => self.ledger.refused(message, code),
             Happened::Gap { reason } => {
@@ -142,6 +153,19 @@ impl Worker {
         }
     }
 
+    fn check_late(&mut self, session: u32, timing: Timing, now: Micros) {
+        let took = now.saturating_sub(timing.intended);
+        let bound = self
+            .plan
+            .campaign
+            .as_ref()
+            .map(|campaign| campaign.late_after);
+        if bound.is_some_and(|bound| took > bound) {
+            let what = format_args!("a message came after {} ms", took / 1_000);
+            self.ledger.note(Kind::Late, session, what);
+        }
+    }
+
     /// A message waits for its receiver to come back, or was cut off from its sender by an absence: both
     /// say nothing about the server, and are kept apart.
     pub(super) fn record_delivery(
@@ -151,6 +175,7 @@ impl Worker {
         timing: Timing,
         now: Micros,
     ) {
+        self.check_late(session, timing, now);
         let present =
             |session: u32| self.slots[session as usize].online_since.micros() <= timing.intended;
         let (of, recent) = match present(session) && present(sender) {

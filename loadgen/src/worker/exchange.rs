@@ -1,12 +1,14 @@
 //! Messages: when they are due, who sends them, who is away meanwhile.
 
 use roadstead_net::{Engine, Io};
+use roadstead_proto::UserId;
 
 use super::slot::Millis;
 use super::sweep::Sweep;
 use super::{Alarm, Worker};
 use crate::clock::Micros;
 use crate::control::Stage;
+use crate::ledger::Ledger;
 use crate::plan::{Step, Who};
 use crate::profile::{Profile, to_micros};
 use crate::rng::{Rng, Shuffle, chosen};
@@ -22,6 +24,9 @@ const LATE: Micros = 10_000;
 
 /// Tries to find a sender who is there. All but the last few users would have to be away to miss.
 const PICKS_MAX: u32 = 64;
+
+/// One of so many messages has another beside it, to a user whose inbox is full.
+const OUTSIDE_ONE_IN: u32 = 8;
 
 /// Makes the choice of who goes away independent of other choices by the same seed.
 const AWAY: u64 = 0x6177_6179;
@@ -190,11 +195,23 @@ impl Worker {
             self.set_alarm(now + wait, session, Alarm::Return);
         }
         self.probe.want();
+        for session in 0..self.roster.sessions() {
+            self.give_up_outside(session);
+        }
+    }
+
+    /// What waits for somebody outside, who may never take it, is taken back (P113).
+    pub(super) fn give_up_outside(&mut self, session: u32) {
+        let slot = &mut self.slots[session as usize];
+        for message in slot.session.give_up(Ledger::is_outside) {
+            self.ledger.given_up(message);
+        }
     }
 
     /// Takes over the messages whose time has come; the flush at the end of the turn writes them.
     pub(super) fn send_due(&mut self, now: Micros) {
         while let Some(intended) = self.schedule.take(now) {
+            self.send_outside(intended);
             match (self.pick(), self.traffic.who) {
                 (None, _) => self.status.unsendable += 1,
                 (Some((sender, recipient)), Who::Talk) => {
@@ -227,9 +244,28 @@ impl Worker {
 
     fn send(&mut self, sender: u32, recipient: u32, intended: Micros, now: Micros) {
         self.note_lag(intended, now);
-        let number = self.slots[sender as usize].session.next_number();
-        let message = self.ledger.book(sender, recipient, number, intended);
-        self.slots[sender as usize].session.enqueue(message);
+        let message = self.ledger.book(sender, recipient, intended);
+        self.enqueue(sender, message);
+    }
+
+    /// Now and then somebody writes to the user whose inbox is full: no other chat may be held up by it.
+    fn send_outside(&mut self, intended: Micros) {
+        let Some(victim) = self.traffic.victim else {
+            return;
+        };
+        if self.rng.below(OUTSIDE_ONE_IN) > 0 {
+            return;
+        }
+        let victim = UserId::new(victim).expect("users are numbered from 1");
+        if let Some((sender, _)) = self.pick() {
+            let message = self.ledger.book_outside(sender, victim, intended);
+            self.enqueue(sender, message);
+        }
+    }
+
+    fn enqueue(&mut self, sender: u32, message: u64) {
+        let chat = self.ledger.chat_name(message);
+        self.slots[sender as usize].session.enqueue(message, chat);
         self.mark_dirty(sender);
     }
 
@@ -243,12 +279,9 @@ impl Worker {
             .filter(|other| *other != user && self.is_known(*other))
             .take(width as usize);
         let others: Vec<u32> = others.collect();
-        let session = &mut self.slots[sender as usize].session;
-        let number = session.next_number();
-        for message in self.ledger.book_fanout(sender, others, number, intended) {
-            session.enqueue(message);
+        for message in self.ledger.book_fanout(sender, others, intended) {
+            self.enqueue(sender, message);
         }
-        self.mark_dirty(sender);
     }
 
     fn note_lag(&mut self, intended: Micros, now: Micros) {

@@ -13,8 +13,9 @@ impl Worker {
             let slot = &mut self.slots[session as usize];
             slot.dirty = false;
             let ledger = &mut self.ledger;
-            let compose = |message, _| ledger.compose(message, now);
+            let compose = |message, number| ledger.compose(message, number, now);
             slot.session.flush(now, compose, &mut self.effects);
+            self.arm(session);
             self.write(io, session, now);
         }
         self.dirty = dirty;

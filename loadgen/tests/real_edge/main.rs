@@ -2,6 +2,7 @@
 
 mod agents;
 mod fanout;
+mod hostile;
 mod memory;
 mod reports;
 mod scenario_files;

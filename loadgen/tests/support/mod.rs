@@ -147,9 +147,18 @@ pub(crate) struct Edge {
 
 impl Edge {
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With this configuration file.
+    pub(crate) fn start_with(config: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("roadstead.toml");
+        std::fs::write(&file, config).expect("written");
         let mut child = Command::new(roadstead())
             .args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+            .arg("--config")
+            .arg(file)
             .arg("--data")
             .arg(directory.path())
             .stdout(Stdio::piped())
