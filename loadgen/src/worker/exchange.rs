@@ -250,7 +250,10 @@ impl Worker {
 
     /// Now and then somebody writes to the user whose inbox is full: no other chat may be held up by it.
     fn send_outside(&mut self, intended: Micros) {
-        let Some(victim) = self.traffic.victim else {
+        // Without users who fill it there is no inbox, and no such user.
+        let campaign = self.plan.campaign.as_ref();
+        let is_filled = campaign.is_some_and(|campaign| campaign.attacks.fillers > 0);
+        let Some(victim) = self.traffic.victim.filter(|_| is_filled) else {
             return;
         };
         if self.rng.below(OUTSIDE_ONE_IN) > 0 {
