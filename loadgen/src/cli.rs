@@ -97,6 +97,9 @@ pub(crate) struct OwnEdge {
         allow_hyphen_values = true
     )]
     pub(crate) edge_options: Vec<String>,
+    /// What its configuration file says, if the scenario wants one.
+    #[arg(skip)]
+    pub(crate) config: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, Args)]

@@ -67,6 +67,11 @@ impl Edge {
         if let Some(shards) = own.shards {
             arguments.extend(["--shards".to_owned(), shards.to_string()]);
         }
+        if let Some(text) = own.config {
+            let file = data.path().join("roadstead.toml");
+            std::fs::write(&file, text)?;
+            arguments.extend(["--config".to_owned(), file.display().to_string()]);
+        }
         arguments.extend(own.edge_options.iter().cloned());
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let addresses = Ready {

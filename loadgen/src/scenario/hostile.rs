@@ -7,6 +7,9 @@ use crate::cli::Hostile;
 use crate::hostile::ROUND_USERS;
 use crate::plan::{Exchange, Step, Who};
 
+/// The attackers' addresses are not those of load generators, whose sessions nobody counts.
+const LIMITED: &str = "[limits]\nunlimited = [\"127.0.0.1/32\"]\n";
+
 /// A server waits for a Hello for 10 s: in less nobody is refused who sends half of one.
 const SECONDS_MIN: f64 = 12.0;
 
@@ -44,6 +47,14 @@ pub(super) fn scene(hostile: &Hostile) -> Result<Scene> {
         &hostile.remote.server,
         load,
     );
+    let own = &mut scene.server.own;
+    if !own
+        .edge_options
+        .iter()
+        .any(|option| option.starts_with("--config"))
+    {
+        own.config = Some(LIMITED);
+    }
     scene.campaign = Some((
         hostile.attacks.clone(),
         super::from_seconds(hostile.late_after),
