@@ -78,7 +78,8 @@ impl Board {
         let since = match &*health {
             Health::Stopped | Health::Fenced => return,
             Health::Failed { since, .. } => *since,
-            Health::Ready => {
+            // The cluster's room is its own matter: this is never `Full`.
+            Health::Ready | Health::Full => {
                 tracing::error!(error, "the store does not answer");
                 SystemTime::now()
             }
