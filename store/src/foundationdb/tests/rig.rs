@@ -249,7 +249,15 @@ impl Rig {
             known: None,
         });
         match self.ask(flush)? {
-            Outcome::Flushed { stored_ack, grown } => Ok((stored_ack, grown)),
+            Outcome::Flushed {
+                more: true, grown, ..
+            } => {
+                let rest = self.flush(who, upto)?;
+                Ok((rest.0, [grown, rest.1].concat()))
+            }
+            Outcome::Flushed {
+                stored_ack, grown, ..
+            } => Ok((stored_ack, grown)),
             other => panic!("{other:?}"),
         }
     }
