@@ -136,6 +136,24 @@ fn df13_r20_a_read_mark_waits_until_what_it_covers_is_acknowledged() {
     assert_eq!(told.read, wire(cursors[1]));
 }
 
+/// D-F13: the store knows of a delivery when the flush is done, which may take several pieces or tries.
+#[test]
+fn df13_r20_a_read_mark_waits_for_the_flush_that_is_under_way() {
+    let (mut world, [_, first, _], cursors) = conversation(2);
+    world.held.insert(Kind::Flush);
+    world.ack(first, cursors[1]);
+    world.frame(first, read_mark(ours(), cursors[1]));
+    world.pump();
+    assert_eq!(world.made.get(&Kind::Mark), None, "it would overtake it");
+    world.fail(Kind::Flush, StoreError::Unavailable);
+    world.frame(first, read_mark(ours(), cursors[1]));
+    world.pump();
+    assert_eq!(world.made.get(&Kind::Mark), None, "it comes again");
+    world.held.clear();
+    world.advance(Duration::from_secs(10));
+    assert_eq!(world.store.receipts[&(ours(), bob().0)].1, cursors[1]);
+}
+
 #[test]
 fn r20_a_read_mark_beyond_what_was_given_marks_what_was_given() {
     let (mut world, [_, first, second], cursors) = conversation(1);
@@ -165,14 +183,24 @@ fn r20_a_read_mark_for_somebody_elses_chat_ends_the_session() {
     assert_eq!(world.made.get(&Kind::Mark), None);
 }
 
-/// D-F13: the sender of a message has read nothing by it.
+/// D-F13: the sender of a message has read nothing by it, neither that one nor what the other said before it.
 #[test]
 fn df13_r20_ones_own_message_reads_nothing_of_the_other() {
-    let (mut world, [from, _, _], cursors) = conversation(1);
+    let (mut world, [from, to, _], cursors) = conversation(1);
     world.frame(from, read_mark(ours(), cursors[0]));
-    world.pump();
+    world.advance(SECOND);
     assert_eq!(world.close_code(from), None);
     assert_eq!(world.store.receipts.get(&(ours(), alice().0)), None);
+    // Bob answers before he has stored what he answers, and marks up to his own.
+    world.send(to, 1, ours(), "ha");
+    world.pump();
+    let own = world.store.committed[&(bob(), 1)];
+    world.frame(to, read_mark(ours(), own));
+    world.advance(SECOND);
+    assert_eq!(world.store.receipts.get(&(ours(), bob().0)), None);
+    world.ack(to, cursors[0]);
+    world.advance(SECOND);
+    assert_eq!(world.store.receipts[&(ours(), bob().0)].1, cursors[0]);
 }
 
 #[test]
