@@ -17,7 +17,9 @@ use roadstead_store::embedded::SerialEngine;
 use roadstead_store::keys::Keys;
 use roadstead_store::records::held::{self, Count};
 use roadstead_store::records::{Knowledge, inbox};
-use roadstead_store::txn::{Engine, RangePage, RangeQuery, Read, Txn, TxnError, ready};
+use roadstead_store::txn::{
+    Engine, RangePage, RangeQuery, Read, Txn, TxnError, VALUE_BYTES_MAX, ready,
+};
 
 const T0: u64 = 1_800_000_000_000;
 const MINUTE: u64 = 60_000;
@@ -52,13 +54,18 @@ fn sending(from: Who, number: u64) -> Command {
 /// D-F4: what goes ahead of sends had all bytes of a batch, batch after batch, and a send was not even looked at.
 #[test]
 fn df4_r26_what_goes_ahead_leaves_every_batch_room_for_a_send() {
+    // A quarter of the bytes is enough for all of them, and where nothing is left there is still one in each batch.
+    for (ahead_bytes_max, sends) in [(6_144, 10), (8_192, 2)] {
+        sends_beside_openings(ahead_bytes_max, sends);
+    }
+}
+
+fn sends_beside_openings(ahead_bytes_max: usize, sends: u64) {
     let folder = tempfile::tempdir().expect("a folder");
     let clock = std::sync::Arc::default();
     let mut config = rig::config(folder.path(), &clock);
-    (
-        config.limits.batch_bytes_max,
-        config.limits.batch_ahead_bytes_max,
-    ) = (8_192, 6_144);
+    config.limits.batch_bytes_max = 8_192;
+    config.limits.batch_ahead_bytes_max = ahead_bytes_max;
     let mut rig = Rig::with(config, clock);
     open_all(&mut rig, &[alice(), bob()]);
     // All of it waits before the committer looks at any of it.
@@ -69,22 +76,23 @@ fn df4_r26_what_goes_ahead_leaves_every_batch_room_for_a_send() {
             command: opening(1_000 + id),
         })
         .collect();
-    let (first, second) = (RequestId(10), RequestId(11));
-    for (id, number) in [(first, 1), (second, 2)] {
-        let command = sending(alice(), number);
-        requests.push(Request { id, command });
+    for number in 1..=sends {
+        requests.push(Request {
+            id: RequestId(number),
+            command: sending(alice(), number),
+        });
     }
     assert!(rig.store.handle().submit(SHARD, requests).is_empty());
     let mut before = Vec::new();
-    for answered in 0..openings + 2 {
+    for answered in 0..openings + sends {
         let completion = rig.wait();
         assert!(completion.outcome.is_ok());
-        if [first, second].contains(&completion.id) {
+        if completion.id.0 <= sends {
             before.push(answered);
         }
     }
     assert!(
-        before[1] < openings / 4,
+        before.last().is_some_and(|last| *last < openings / 4),
         "the sends were answered behind {before:?} of {openings} openings"
     );
 }
@@ -204,6 +212,32 @@ fn df3_r21_inboxes_without_a_counter_are_counted_once() {
     assert!(again.is_done(), "once in the life of a store");
 }
 
+/// And the embedded store counts them before it serves.
+#[test]
+fn df3_r21_a_store_without_counters_is_counted_as_it_opens() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let clock = std::sync::Arc::default();
+    let config = rig::config(folder.path(), &clock);
+    let mut rig = Rig::with(config.clone(), clock.clone());
+    open_all(&mut rig, &[alice(), bob()]);
+    for number in 1..=3 {
+        rig.send(alice(), bob().0, number);
+    }
+    let keys = Keys::new(rig.store.placement_key());
+    rig.store.stop();
+    // As a version without counters has left it.
+    let engine = SerialEngine::open(&config).expect("opens");
+    let clear = engine.transact(async |txn: &mut _| {
+        Txn::clear(txn, &keys.held(bob().0, bob().1));
+        Txn::clear(txn, &Keys::counted());
+    });
+    ready(clear).1.expect("commits");
+    drop(engine);
+    let mut rig = Rig::with(config, clock);
+    assert!(!rig.check(bob(), 3).0);
+    assert!(rig.check(bob(), 2).0, "it holds three");
+}
+
 /// D-F9: whoever wrote to a user whose record lay in a damaged block of the database reopened the store for all.
 #[test]
 fn df9_r10_a_damaged_block_costs_who_asks_for_it_and_nobody_else() {
@@ -234,6 +268,24 @@ fn df9_r10_a_damaged_block_costs_who_asks_for_it_and_nobody_else() {
     rig.send(alice(), bob().0, 2);
     assert_eq!(rig.store.handle().health(), Health::Ready);
     assert_eq!(rig.store.handle().counters().commit.failures.get(), 0);
+}
+
+/// D-F9: the same of a command that writes more than a transaction may.
+#[test]
+fn df9_r10_a_send_that_writes_too_much_fails_alone() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut rig = Rig::open(folder.path());
+    open_all(&mut rig, &[alice(), bob()]);
+    let items = vec![
+        item(alice(), bob().0, 1, &[7; VALUE_BYTES_MAX + 1]),
+        item(alice(), bob().0, 2, b"x"),
+    ];
+    let (answers, _) = rig.sends(alice(), items);
+    assert_eq!(answers[0], Err(StoreError::RecordDamaged));
+    assert!(answers[1].is_ok(), "{answers:?}");
+    let handle = rig.store.handle();
+    let counters = &handle.counters().commit;
+    assert_eq!((counters.own_errors.get(), counters.failures.get()), (1, 0));
 }
 
 /// Flips a bit wherever these bytes stand in the tables. How many.
@@ -323,6 +375,7 @@ fn expiry_beside_load(notes: u64) {
     );
     assert!(reserved > 1 && sent > 1, "{reserved} and {sent} meanwhile");
     // One piece of at most 128 notes in each commit, whoever it is for.
+    assert!(commits >= notes / 128, "{commits} commits");
     let own = commits - reserved - sent;
     assert!(own <= notes / 64, "{own} commits of its own");
     // Notes that stand for nothing any more went in the commits that found that out.
@@ -349,35 +402,6 @@ fn write_notes(config: &roadstead_store::EmbeddedConfig, keys: Keys, notes: u64)
         });
         ready(write).1.expect("commits");
     }
-}
-
-/// A store that stops does not wait for the job.
-#[test]
-fn df2_r25_a_store_that_stops_ends_the_expiry() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let clock = std::sync::Arc::default();
-    let config = rig::config(folder.path(), &clock);
-    let mut rig = Rig::with(config.clone(), clock.clone());
-    open_all(&mut rig, &[alice(), bob()]);
-    let keys = Keys::new(rig.store.placement_key());
-    assert_eq!(rig.store.handle().stamp_minute(T0), Ok(true));
-    rig.send(alice(), bob().0, 1);
-    rig.store.stop();
-    write_notes(&config, keys, 30_000);
-    let rig = Rig::with(config, clock);
-    let handle = rig.store.handle();
-    for _ in 0..2 {
-        let _ = handle.stamp_minute(T0 + 33 * DAY);
-    }
-    let expiring = {
-        let handle = handle.clone();
-        std::thread::spawn(move || handle.expire(None))
-    };
-    // Once this is answered the job has begun, or will be refused when it does.
-    handle.reserve_message_ids(T0).expect("reserves");
-    rig.store.stop();
-    let ended = expiring.join().expect("ends");
-    assert!(ended.is_err() || ended.is_ok_and(|done| done.visited > 30_000));
 }
 
 /// D-F3: a removed device's inbox goes in pieces, none of them larger than a batch.

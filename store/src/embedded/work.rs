@@ -77,3 +77,76 @@ impl Work {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use crossbeam_channel::bounded;
+    use roadstead::ShardId;
+    use roadstead::store::{Command, OpenDevice, Request, RequestId};
+    use roadstead::time::Time;
+    use roadstead_proto::Position;
+
+    use super::super::committer::Job;
+    use super::super::{EmbeddedConfig, EmbeddedLimits, EmbeddedStore};
+    use super::*;
+    use crate::admin::Admin;
+
+    const T0: u64 = 1_800_000_000_000;
+    const DAY: u64 = 24 * 60 * 60_000;
+
+    fn opening() -> Request {
+        let open = OpenDevice {
+            user: UserId::new(1).expect("not 0"),
+            device: DeviceId::new(1).expect("not 0"),
+            cursor: Position::ZERO,
+            want_highest_number: false,
+            unix_ms: 0,
+        };
+        Request {
+            id: RequestId(1),
+            command: Command::OpenDevice(open),
+        }
+    }
+
+    /// D-F2: a store that stops does not wait for the job, which takes as long as it takes.
+    #[test]
+    fn df2_r25_a_store_that_stops_ends_the_expiry() {
+        let folder = tempfile::tempdir().expect("a folder");
+        // Every batch asks for the time first, and waits there for as long as the gate is shut.
+        let (gate, shut) = bounded::<()>(0);
+        let config = EmbeddedConfig {
+            path: folder.path().to_path_buf(),
+            node: 1,
+            placement_key: [7; 16],
+            clock: Arc::new(move || {
+                let _ = shut.recv();
+                Time::ZERO
+            }),
+            limits: EmbeddedLimits {
+                reserve_bytes_max: 0,
+                ..EmbeddedLimits::default()
+            },
+        };
+        let store = EmbeddedStore::open(config, Arc::new(|_, _| {})).expect("opens");
+        let handle = store.handle();
+        assert_eq!(handle.stamp_minute(T0), Ok(true));
+        for _ in 0..2 {
+            let _ = handle.stamp_minute(T0 + 33 * DAY);
+        }
+        let (answer, answered) = bounded(1);
+        let jobs = [
+            Job::Requests(ShardId(0), vec![opening()]),
+            Job::Admin(Admin::Expire(None, answer)),
+            Job::Stop,
+        ];
+        for job in jobs {
+            store.handle.0.jobs.send(job).expect("it serves");
+        }
+        // No piece of the job was done before the store was to stop.
+        drop(gate);
+        assert_eq!(answered.recv(), Ok(Err(StoreError::Unavailable)));
+        store.stop();
+    }
+}
