@@ -676,13 +676,20 @@ pub(crate) fn df6_r21_a_share_that_is_used_up_is_told_where_the_message_goes_els
     assert_eq!(bodies.len(), 2 + 2 + 1 + 1, "{bodies:?}");
     assert_eq!(bodies.iter().filter(gaps).count(), 1, "one for all of them");
     assert!(matches!(bodies[5], EntryBody::Message { .. }), "Carol's");
-    // It comes back and stores all of it: the next time is told of again.
+    // It comes back and stores all of it, and stays away once more: the next time is told of again.
     let all = cursors(store, bob_tablet());
     store.flush(bob_tablet(), *all.last().expect("some"));
     for number in 11..=14 {
         send(store, alice(), number);
     }
     assert_eq!(store.entries(bob_tablet()).len(), 4);
+    assert!(!store.check_limits(bob_tablet(), limits).0);
+    for number in 15..=18 {
+        send(store, alice(), number);
+    }
+    let entries = store.entries(bob_tablet());
+    assert_eq!(entries.len(), 4 + 2 + 1);
+    assert_eq!(entries[6].body, EntryBody::Gap(GapReason::SenderLimit));
 }
 
 pub(crate) fn r21_a_device_over_the_limit_is_suspended_until_it_resyncs(store: &mut impl Ask) {
