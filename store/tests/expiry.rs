@@ -2,15 +2,17 @@
 
 mod rig;
 
+use bytes::Bytes;
 use rig::Rig;
 use rig::ask::{Ask, Memory};
 use rig::rules::{alice, bob, bob_tablet, chat, cursors, open_all};
 use roadstead::store::{EntryBody, StoreError};
 use roadstead_proto::Position;
+use roadstead_store::keys::Keys;
 use roadstead_store::records::expiry::{self, Budget, minute_of};
 use roadstead_store::records::minutes::{self, Doubt, Stamped};
 use roadstead_store::records::{Knowledge, RecordError, Scope};
-use roadstead_store::txn::{STAMP_INCOMPLETE, ready};
+use roadstead_store::txn::{RangeQuery, STAMP_INCOMPLETE, Txn, ready};
 
 const T0: u64 = 1_800_000_000_000;
 const MINUTE: u64 = 60_000;
@@ -63,8 +65,20 @@ impl Alone {
             knowledge: &mut Knowledge::of_one_among_many(2),
         };
         let result = run(&mut scope, &mut txn).expect("is carried out");
-        ready(roadstead_store::txn::Txn::commit(txn)).expect("commits");
+        ready(txn.commit()).expect("commits");
         result
+    }
+
+    /// All minutes that have a stamp.
+    fn minutes(&self) -> Vec<u32> {
+        let (from, to) = (Keys::minute(0), Keys::minute(u32::MAX));
+        let mut txn = self.0.engine.begin();
+        let page = ready(txn.range(RangeQuery::all(&from, &to))).expect("reads");
+        let minute_of_key = |(key, _): &(Bytes, Bytes)| {
+            let minute = key[key.len() - 4..].try_into().expect("four bytes");
+            u32::from_be_bytes(minute)
+        };
+        page.pairs.iter().map(minute_of_key).collect()
     }
 }
 
@@ -234,6 +248,29 @@ fn r21_a_suspension_ends_with_a_gap_that_has_expired(store: &mut impl Ages) {
     store.flush(bob(), opened.expired_through);
     store.send(alice(), bob().0, 4);
     assert_eq!(cursors(store, bob()).len(), 1);
+}
+
+/// Ten years of minutes are five million, and each of them is as good as another of its day once no entry is
+/// as old.
+#[test]
+fn r24_minutes_older_than_entries_are_kept_one_a_day() {
+    let mut store = Alone(Memory::new(), Doubt::default());
+    let (a_minute, a_day) = (minute_of(MINUTE), minute_of(DAY));
+    let first = minute_of(T0);
+    for day in [0, 1, 2, 31, 32] {
+        for minute in 0..3 {
+            store.passes_to(T0 + day * DAY + minute * MINUTE);
+        }
+    }
+    assert_eq!(store.minutes().len(), 15);
+    store.expire();
+    // Entries are as old as the last of these minutes, by which they go.
+    let cut = first + 2 * a_day + 2 * a_minute;
+    let old = [first, first + a_day, first + 2 * a_day, cut];
+    let minutes = store.minutes();
+    let (older, young) = minutes.split_at(4);
+    assert_eq!(older, old, "the first of each day");
+    assert_eq!(young.len(), 6, "and all that entries may be as old as");
 }
 
 /// The note is the cost of the first entry of a day alone, whatever kind the others are of.
