@@ -105,7 +105,7 @@ fn df12_r21_a_full_disk_goes_on_with_what_frees_it() {
     let mut send = |rig: &mut Rig| {
         number += 1;
         let mut item = item(alice, bob.0, number, b"hello");
-        item.envelope.payload = vec![7; 50_000].into();
+        item.envelope.payload = vec![7; 1_000].into();
         let sends = Sends {
             user: alice.0,
             device: alice.1,
@@ -119,9 +119,11 @@ fn df12_r21_a_full_disk_goes_on_with_what_frees_it() {
         }
     };
     let mut sent = vec![send(&mut rig).expect("it is empty")];
-    // Somebody else fills what is left, down to what the store had kept for itself.
+    // Somebody else fills what is left, down to what the store had kept for itself. The store's own data are few: what
+    // its tables need to be merged is not what is asked here.
     let others = std::fs::File::create(disk.path().join("others")).expect("creates");
-    let mut written = 0;
+    let mut written = 24 << 20;
+    std::io::Write::write_all(&mut &others, &vec![1; 24 << 20]).expect("fits");
     while handle.health() == Health::Ready {
         use std::os::unix::fs::FileExt;
         written += others.write_at(&[1; 65_536], written).unwrap_or(0) as u64;
@@ -157,8 +159,8 @@ fn df12_r21_a_full_disk_goes_on_with_what_frees_it() {
     assert!(rig.entries(bob).is_empty());
     assert!(handle.expire(None).is_ok());
     let failures = handle.counters().commit.failures.get() - before;
-    // One write finds no room and gives the reserve back; tables that are written meanwhile may meet the same.
-    assert!(failures <= 5, "reopened {failures} times");
+    // One write finds no room and gives the reserve back.
+    assert!((1..=2).contains(&failures), "reopened {failures} times");
     // There is room again.
     drop(others);
     std::fs::remove_file(disk.path().join("others")).expect("frees");
