@@ -3,7 +3,8 @@
 use super::*;
 use crate::session::reads::SETTLED_MAX;
 
-const CHATS: usize = 498;
+/// More than are remembered.
+const CHATS: usize = SETTLED_MAX + 200;
 
 fn chat_with(peer: u64) -> ChatId {
     let user = |id| UserId::new(id).expect("not 0");
