@@ -91,6 +91,11 @@ fn df12_r21_a_full_disk_goes_on_with_what_frees_it() {
         eprintln!("skipped: not allowed to mount a small disk");
         return;
     };
+    // So little is free from the start that the store looks at the disk with each send: where there is plenty it looks
+    // four times a second, and this test fills a disk in less.
+    let others = std::fs::File::create(disk.path().join("others")).expect("creates");
+    let mut written = 32 << 20;
+    std::io::Write::write_all(&mut &others, &vec![1; 32 << 20]).expect("fits");
     let clock = Arc::default();
     let mut config = config(&disk.path().join("store"), &clock);
     config.limits.young_bytes_max = 1024 * 1024;
@@ -121,9 +126,6 @@ fn df12_r21_a_full_disk_goes_on_with_what_frees_it() {
     let mut sent = vec![send(&mut rig).expect("it is empty")];
     // Somebody else fills what is left, down to what the store had kept for itself. The store's own data are few: what
     // its tables need to be merged is not what is asked here.
-    let others = std::fs::File::create(disk.path().join("others")).expect("creates");
-    let mut written = 24 << 20;
-    std::io::Write::write_all(&mut &others, &vec![1; 24 << 20]).expect("fits");
     while handle.health() == Health::Ready {
         use std::os::unix::fs::FileExt;
         written += others.write_at(&[1; 65_536], written).unwrap_or(0) as u64;
