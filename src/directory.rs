@@ -6,8 +6,10 @@ use hashbrown::HashTable;
 use roadstead_proto::{DeviceId, Position, UserId};
 use siphasher::sip::SipHasher13;
 
+use crate::io::{Proof, SessionId};
 use crate::limits;
-use crate::peer::Holder;
+use crate::peer::{Claim, Holder};
+use crate::placement::ShardId;
 
 /// Hashes ids under a key, so that chosen ids can not collide and every run iterates alike.
 #[derive(Debug, Clone, Copy)]
@@ -32,12 +34,60 @@ impl BuildHasher for KeyedState {
 struct Registration {
     user: UserId,
     connect_counter: u64,
+    version: u64,
     device: DeviceId,
-    holder: Holder,
+    session: SessionId,
+    shard: ShardId,
+    /// How far below its connect counter that of the token lies which let it in. `u16::MAX`: so far or farther.
+    token_below: u16,
 }
 
 /// What a registration costs, beside one byte of control and the empty places of its table.
-const _: () = assert!(size_of::<Registration>() <= 32);
+const _: () = assert!(size_of::<Registration>() <= 40);
+
+impl Registration {
+    fn new((user, device): (UserId, DeviceId), claim: Claim, holder: Holder) -> Self {
+        let counter = match claim.proof {
+            Proof::Signed => claim.connect_counter,
+            Proof::Resumed { counter } => counter.unwrap_or(0),
+        };
+        let below = claim.connect_counter.saturating_sub(counter);
+        Self {
+            user,
+            connect_counter: claim.connect_counter,
+            version: claim.version,
+            device,
+            session: holder.session,
+            shard: holder.shard,
+            token_below: u16::try_from(below).unwrap_or(u16::MAX),
+        }
+    }
+
+    /// What decides between two sessions of a device.
+    fn order(&self) -> (u64, u64) {
+        (self.connect_counter, self.version)
+    }
+
+    fn holder(&self) -> Holder {
+        Holder {
+            shard: self.shard,
+            session: self.session,
+        }
+    }
+
+    /// Whether a resume token was issued before the one that let this session in. A device shows its latest, or the
+    /// same again if it never saw the Welcome that brought a later one.
+    fn overtakes(&self, proof: Proof) -> bool {
+        let Proof::Resumed {
+            counter: Some(shown),
+        } = proof
+        else {
+            return false;
+        };
+        let own = self.connect_counter - u64::from(self.token_below);
+        self.token_below < u16::MAX && shown < own
+    }
+}
 
 /// What came of a registration.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,6 +99,8 @@ pub(crate) enum Registered {
     },
     /// A later connection of the device is registered already (R13).
     Stale,
+    /// It was let in by a resume token that is older than the one of the session that is registered.
+    Overtaken,
 }
 
 /// Tables that the directory is split into, so that none is large: one that grows moves all it has, and a
@@ -83,21 +135,16 @@ impl Directory {
         self.tables.iter().map(HashTable::allocation_size).sum()
     }
 
-    /// R13: the higher connect counter wins; an equal one is a client that lost its counter, and the
-    /// newcomer wins.
+    /// R13: the higher connect counter wins. An equal one is a client that lost its counter: then the one wins
+    /// whose device was opened when the store had committed more, in whatever order they register; where nothing was
+    /// committed between the two, the newcomer.
     pub(crate) fn register(
         &mut self,
-        user: UserId,
-        device: DeviceId,
-        connect_counter: u64,
+        (user, device): (UserId, DeviceId),
+        claim: Claim,
         holder: Holder,
     ) -> Registered {
-        let new = Registration {
-            user,
-            connect_counter,
-            device,
-            holder,
-        };
+        let new = Registration::new((user, device), claim, holder);
         let (key, hash) = (self.key, self.key.hash_one(user));
         let table = &mut self.tables[table_of(hash)];
         match table.find_mut(hash, |old| (old.user, old.device) == (user, device)) {
@@ -106,9 +153,10 @@ impl Directory {
                 table.insert_unique(hash, new, |old| key.hash_one(old.user));
                 Registered::Accepted { replaced: None }
             }
-            Some(old) if old.connect_counter > connect_counter => Registered::Stale,
+            Some(old) if old.overtakes(claim.proof) => Registered::Overtaken,
+            Some(old) if old.order() > new.order() => Registered::Stale,
             Some(old) => {
-                let replaced = (old.holder != holder).then_some(old.holder);
+                let replaced = (old.holder() != holder).then_some(old.holder());
                 *old = new;
                 Registered::Accepted { replaced }
             }
@@ -120,7 +168,7 @@ impl Directory {
         let hash = self.key.hash_one(user);
         let table = &mut self.tables[table_of(hash)];
         let found = table.find_entry(hash, |old| {
-            (old.user, old.device, old.holder) == (user, device, holder)
+            (old.user, old.device, old.holder()) == (user, device, holder)
         });
         if let Ok(found) = found {
             found.remove();
@@ -132,12 +180,12 @@ impl Directory {
     pub(crate) fn holder(&self, user: UserId, device: DeviceId) -> Option<Holder> {
         self.of(user)
             .find(|session| session.device == device)
-            .map(|session| session.holder)
+            .map(Registration::holder)
     }
 
     /// Every session of a user.
     pub(crate) fn holders(&self, user: UserId) -> impl Iterator<Item = Holder> + '_ {
-        self.of(user).map(|session| session.holder)
+        self.of(user).map(Registration::holder)
     }
 
     fn of(&self, user: UserId) -> impl Iterator<Item = &Registration> {
@@ -214,32 +262,94 @@ mod tests {
         }
     }
 
+    fn claim(connect_counter: u64) -> Claim {
+        Claim {
+            connect_counter,
+            version: 0,
+            proof: Proof::Signed,
+            issued_s: 0,
+        }
+    }
+
     #[test]
     fn r13_the_higher_counter_takes_over() {
         let mut directory = Directory::new([0; 16]);
         let (user, device) = ids();
         let accepted = |replaced| Registered::Accepted { replaced };
         assert_eq!(
-            directory.register(user, device, 5, holder(1)),
+            directory.register((user, device), claim(5), holder(1)),
             accepted(None)
         );
         assert_eq!(
-            directory.register(user, device, 4, holder(2)),
+            directory.register((user, device), claim(4), holder(2)),
             Registered::Stale
         );
         assert_eq!(
-            directory.register(user, device, 6, holder(3)),
+            directory.register((user, device), claim(6), holder(3)),
             accepted(Some(holder(1)))
         );
         assert_eq!(directory.holder(user, device), Some(holder(3)));
     }
 
     #[test]
+    fn df26_r13_of_equal_counters_the_later_opening_serves_in_any_order() {
+        let (user, device) = ids();
+        let early = Claim {
+            version: 7,
+            ..claim(5)
+        };
+        let late = Claim {
+            version: 8,
+            ..claim(5)
+        };
+        let mut directory = Directory::new([0; 16]);
+        directory.register((user, device), late, holder(1));
+        let stale = directory.register((user, device), early, holder(2));
+        assert_eq!(stale, Registered::Stale, "it was opened first");
+        assert_eq!(directory.holder(user, device), Some(holder(1)));
+        let mut directory = Directory::new([0; 16]);
+        directory.register((user, device), early, holder(2));
+        directory.register((user, device), late, holder(1));
+        assert_eq!(directory.holder(user, device), Some(holder(1)));
+        // Nothing was committed between them.
+        directory.register((user, device), late, holder(3));
+        assert_eq!(directory.holder(user, device), Some(holder(3)));
+    }
+
+    #[test]
+    fn df15_p14_a_token_before_the_one_that_serves_is_overtaken() {
+        let (user, device) = ids();
+        let resumed = |connect_counter, token| Claim {
+            proof: Proof::Resumed { counter: token },
+            ..claim(connect_counter)
+        };
+        let mut directory = Directory::new([0; 16]);
+        directory.register((user, device), resumed(10, Some(9)), holder(1));
+        let mut register = |claim, index| directory.register((user, device), claim, holder(index));
+        assert_eq!(register(resumed(99, Some(8)), 2), Registered::Overtaken);
+        let replaces = |index| Registered::Accepted {
+            replaced: Some(holder(index)),
+        };
+        // The Welcome of the tenth was lost, or it was not.
+        assert_eq!(register(resumed(11, Some(9)), 3), replaces(1));
+        assert_eq!(register(resumed(12, Some(11)), 4), replaces(3));
+        assert_eq!(register(resumed(13, Some(10)), 5), Registered::Overtaken);
+        // A signed token, or one that does not say when it was issued.
+        assert_eq!(register(resumed(14, None), 6), replaces(4));
+        assert_eq!(register(claim(15), 7), replaces(6));
+        assert_eq!(register(resumed(16, Some(14)), 8), Registered::Overtaken);
+        // One that counts by the clock after it had lost its counter.
+        let by_clock = u64::from(u32::MAX);
+        assert_eq!(register(resumed(by_clock, Some(15)), 9), replaces(7));
+        assert_eq!(register(resumed(by_clock + 1, Some(3)), 10), replaces(9));
+    }
+
+    #[test]
     fn r13_a_late_unregister_removes_nobody_else() {
         let mut directory = Directory::new([0; 16]);
         let (user, device) = ids();
-        directory.register(user, device, 1, holder(1));
-        directory.register(user, device, 2, holder(2));
+        directory.register((user, device), claim(1), holder(1));
+        directory.register((user, device), claim(2), holder(2));
         directory.unregister(user, device, holder(1));
         assert_eq!(directory.holder(user, device), Some(holder(2)));
         directory.unregister(user, device, holder(2));
@@ -257,7 +367,7 @@ mod tests {
             for device in 1..=2 {
                 let (user_id, device_id) = id(user, device);
                 let index = u32::try_from(user).expect("small") * 2 + device;
-                directory.register(user_id, device_id, 1, holder(index));
+                directory.register((user_id, device_id), claim(1), holder(index));
             }
         }
         assert_eq!(directory.users(), 5_000);

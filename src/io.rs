@@ -42,6 +42,8 @@ pub enum Input {
         /// …and those before this one.
         until_ms: u64,
     },
+    /// The store ended what let a user's sessions in. To the user's home.
+    Ended(Ended),
     /// The store was reopened after a failure: commits that it answered as unknown may have been durable,
     /// and nobody was told of what they appended (R15).
     StoreReopened,
@@ -62,6 +64,8 @@ pub enum Output {
         credential: Credential,
         /// The device it says it is.
         device: DeviceId,
+        /// Its connect counter, which the resume token of its Welcome names.
+        connect_counter: u64,
     },
     /// Close a connection once what was sent before has been delivered, or soon.
     Close(SessionId, CloseReason),
@@ -85,8 +89,64 @@ pub enum Credential {
 pub struct Identity {
     /// The user.
     pub user: UserId,
-    /// A fresh resume token for the Welcome, bound to user and device.
+    /// A fresh resume token for the Welcome, bound to user, device, connect counter and the check of the
+    /// signed token that all of them go back to.
     pub resume_token: Bytes,
+    /// When that signed token was issued, or checked if a resume token was shown, in seconds since the Unix
+    /// epoch; 0 if it does not say.
+    pub issued_s: u64,
+    /// What it showed.
+    pub proof: Proof,
+}
+
+/// How a session got in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// By a signed token.
+    Signed,
+    /// By a resume token.
+    Resumed {
+        /// The connect counter of the session whose Welcome brought it, if it says so.
+        counter: Option<u64>,
+    },
+}
+
+/// What the store has ended: sessions that it let in end too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// This device was removed (R13).
+    Device(UserId, DeviceId),
+    /// This user was signed out.
+    Logins {
+        /// Whose.
+        user: UserId,
+        /// Logins that go back to a token of before this, in seconds since the Unix epoch.
+        valid_after_s: u64,
+    },
+}
+
+impl Ended {
+    /// The user whose home has to hear of it.
+    #[must_use]
+    pub fn user(self) -> UserId {
+        match self {
+            Self::Device(user, _) | Self::Logins { user, .. } => user,
+        }
+    }
+
+    /// Why a session of this user and device ends by it, if it does.
+    pub(crate) fn ends(self, session: (UserId, DeviceId), issued_s: u64) -> Option<ErrorCode> {
+        match self {
+            Self::Device(user, device) if (user, device) == session => {
+                Some(ErrorCode::DeviceRemoved)
+            }
+            Self::Logins {
+                user,
+                valid_after_s,
+            } if user == session.0 && issued_s < valid_after_s => Some(ErrorCode::TokenExpired),
+            Self::Device(..) | Self::Logins { .. } => None,
+        }
+    }
 }
 
 /// Why a session is closed by the server.

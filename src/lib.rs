@@ -24,7 +24,7 @@ pub mod slots;
 pub mod store;
 pub mod time;
 
-pub use io::{CloseReason, Credential, Identity, Input, Output, SessionId};
+pub use io::{CloseReason, Credential, Ended, Identity, Input, Output, Proof, SessionId};
 pub use peer::ShardMessage;
 pub use placement::{Placement, ShardId, Slot};
 pub use rate::{Rate, RateTable};

@@ -54,6 +54,11 @@ pub const FLUSH_ENTRIES: usize = 128;
 /// From the opening of a connection to its Hello. Then it is closed: `HELLO_TIMEOUT`.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Ends of devices and logins that a home remembers for [`HELLO_TIMEOUT`], for sessions that are being opened: more
+/// than a script removes in that time at a commit each. The oldest is forgotten first; a session that this
+/// misses ends with its next send.
+pub const ENDS_REMEMBERED_MAX: usize = 4096;
+
 /// How long a send may wait for its commit when the client names no deadline (R26). Then it is answered
 /// `DEADLINE_PASSED` and not committed.
 pub const SEND_DEADLINE: Duration = Duration::from_secs(10);

@@ -6,7 +6,7 @@
 use roadstead_proto::v1::Typing;
 use roadstead_proto::{DeviceId, UserId};
 
-use crate::io::SessionId;
+use crate::io::{Ended, Proof, SessionId};
 use crate::placement::ShardId;
 use crate::store::Grown;
 
@@ -19,6 +19,19 @@ pub struct Holder {
     pub session: SessionId,
 }
 
+/// By what of two sessions of a device one serves it (R13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The client's connect counter: the higher one wins.
+    pub connect_counter: u64,
+    /// [`DeviceOpened::version`](crate::store::DeviceOpened::version): of equal counters the later opening wins.
+    pub version: u64,
+    /// How it got in.
+    pub proof: Proof,
+    /// [`Identity::issued_s`](crate::io::Identity::issued_s).
+    pub issued_s: u64,
+}
+
 /// A message between two shards of a node.
 #[derive(Debug, Clone)]
 pub enum ShardMessage {
@@ -28,15 +41,20 @@ pub enum ShardMessage {
         user: UserId,
         /// Which device.
         device: DeviceId,
-        /// The client's connect counter: the higher one wins.
-        connect_counter: u64,
+        /// By what.
+        claim: Claim,
         /// Where it is.
         holder: Holder,
     },
     /// Home to holder: registered; from now on notifies come (R5).
     Registered(SessionId),
-    /// Home to holder: a session with a higher connect counter serves this device.
+    /// Home to holder: a later session serves this device.
     Replaced(SessionId),
+    /// Home to holder: the resume token that let this session in is older than the one that let in the session
+    /// which serves the device.
+    Overtaken(SessionId),
+    /// Home to holder: the store has ended what lets this session in.
+    Ended(SessionId, Ended),
     /// Holder to home: this session is over. Ignored unless it is the one registered (R13).
     Unregister {
         /// Of which user.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use roadstead_proto::{ChatId, DeviceId, Position, UserId, limits as wire};
 
+use crate::io::Proof;
 use crate::limits;
 use crate::refusals::ChatRefusals;
 use crate::store::{DeviceOpened, KnownEntry, SendItem};
@@ -49,6 +50,7 @@ pub(crate) struct Opening {
     pub(crate) cursor: Position,
     pub(crate) want_highest_number: bool,
     pub(crate) resume_token: Bytes,
+    pub(crate) proof: Proof,
     pub(crate) device: Option<DeviceOpened>,
 }
 
@@ -61,6 +63,8 @@ pub(crate) struct Session {
     pub(crate) user: Option<UserId>,
     /// Set with the Hello.
     pub(crate) device: Option<DeviceId>,
+    /// [`Identity::issued_s`](crate::Identity::issued_s). Set with the user.
+    pub(crate) issued_s: u64,
     /// The generation of the store that the session reads (R3). Set with the device.
     pub(crate) store_generation: u32,
     /// The inbox is known completely up to here (R4).
@@ -146,6 +150,7 @@ impl Session {
             state: State::ExpectHello,
             user: None,
             device: None,
+            issued_s: 0,
             store_generation: 0,
             read_through: Position::ZERO,
             delivered: Position::ZERO,

@@ -62,6 +62,9 @@ pub struct OpenDevice {
     pub want_highest_number: bool,
     /// Unix time in ms, recorded as the time of registration.
     pub unix_ms: u64,
+    /// [`Identity::issued_s`](crate::Identity::issued_s): a user who was signed out after that has to show
+    /// another token.
+    pub issued_s: u64,
 }
 
 /// See [`Command::Send`].
@@ -310,6 +313,8 @@ pub struct DeviceOpened {
     pub resync: bool,
     /// The highest committed number, if asked for.
     pub highest_number: Option<u64>,
+    /// How far the store had committed then, as a number that grows with its commits (R13).
+    pub version: u64,
 }
 
 /// A committed send, or the first answer to a retried one.
@@ -423,6 +428,8 @@ pub enum StoreError {
     DeviceLimit,
     /// The device was removed; its id is never used again (R13).
     DeviceRemoved,
+    /// The user was signed out after what it showed was issued.
+    SignedOut,
     /// The cursor lies beyond everything committed.
     CursorInvalid,
     /// Stored bytes can not be read.
@@ -446,6 +453,7 @@ impl StoreError {
             Self::NumberSpent => ErrorCode::NumberSpent,
             Self::DeviceLimit => ErrorCode::DeviceLimit,
             Self::DeviceRemoved => ErrorCode::DeviceRemoved,
+            Self::SignedOut => ErrorCode::TokenExpired,
             Self::CursorInvalid => ErrorCode::CursorInvalid,
             Self::Corrupt => ErrorCode::Internal,
         }

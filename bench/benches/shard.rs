@@ -10,7 +10,7 @@ use roadstead::store::{
     Command, Completion, DeviceOpened, EntryBody, Grown, InboxPage, Outcome, Sends, Sent,
 };
 use roadstead::{
-    Identity, Input, Now, Output, Placement, SessionId, Shard, ShardConfig, ShardId, Time,
+    Identity, Input, Now, Output, Placement, Proof, SessionId, Shard, ShardConfig, ShardId, Time,
 };
 use roadstead_proto::v1::{self, ClientFrame, client_frame::Body, server_frame};
 use roadstead_proto::{ChatId, DeviceId, MessageId, Position, UserId};
@@ -146,6 +146,8 @@ impl World {
                     let identity = Identity {
                         user: user(session.index),
                         resume_token: Bytes::from_static(b"a resume token"),
+                        issued_s: 0,
+                        proof: Proof::Signed,
                     };
                     answers.push(Input::Authenticated(session, Ok(identity)));
                 }
@@ -180,6 +182,7 @@ impl World {
                 expired_through: Position::ZERO,
                 resync: false,
                 highest_number: None,
+                version: 0,
             }),
             Command::Send(sends) => self.commit(sends),
             Command::ReadInbox(read) => Outcome::Inbox(InboxPage {

@@ -54,6 +54,10 @@ const INBOX_ENTRIES_CAP: u64 = 1_000_000;
 /// The same of its bytes, in MiB.
 const INBOX_MIB_CAP: u64 = 65_536;
 
+/// How long the check of a signed token can be told to last, in seconds: who has not been heard of by the identity
+/// service for a year is asked again.
+const LOGIN_VALID_CAP_S: u64 = 366 * 86_400;
+
 const MIB: u64 = 1024 * 1024;
 
 /// A QUIC implementation.
@@ -91,6 +95,7 @@ pub(crate) struct Tokens {
     pub(crate) issuer: String,
     pub(crate) audience: String,
     pub(crate) resume_valid_for_s: u64,
+    pub(crate) login_valid_for_s: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -172,6 +177,7 @@ impl Default for Tokens {
             issuer: "roadstead".into(),
             audience: "roadstead".into(),
             resume_valid_for_s: 7 * 86_400,
+            login_valid_for_s: 30 * 86_400,
         }
     }
 }
@@ -262,6 +268,12 @@ impl Config {
             (1..=INBOX_MIB_CAP).contains(&self.sessions.inbox_mib_max),
             "inbox_mib_max is 1 to {INBOX_MIB_CAP}"
         );
+        let tokens = &self.tokens;
+        anyhow::ensure!(
+            (1..=LOGIN_VALID_CAP_S).contains(&tokens.login_valid_for_s)
+                && (1..=LOGIN_VALID_CAP_S).contains(&tokens.resume_valid_for_s),
+            "tokens.login_valid_for_s and resume_valid_for_s are 1 to {LOGIN_VALID_CAP_S}"
+        );
         anyhow::ensure!(
             self.store.cached_keys >= CACHED_KEYS_MIN,
             "store.cached_keys is at least {CACHED_KEYS_MIN}"
@@ -346,6 +358,11 @@ mod tests {
                 "inbox_entries_max is 1 to 1000000",
             ),
             ("[sessions]\ninbox_mib_max = 0\n", "inbox_mib_max is 1 to"),
+            (
+                "[tokens]\nresume_valid_for_s = 31622401\n",
+                "resume_valid_for_s are 1 to 31622400",
+            ),
+            ("[tokens]\nlogin_valid_for_s = 0\n", "login_valid_for_s"),
             (
                 "[store]\ncached_keys = 1023\n",
                 "cached_keys is at least 1024",

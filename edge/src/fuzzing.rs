@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use roadstead_proto::{DeviceId, ErrorCode, UserId};
 
 use crate::config::{Config, Tokens};
-use crate::resume::{ResumeKeys, ResumeTokens};
+use crate::resume::{Claims, ResumeKeys, ResumeTokens};
 use crate::token::Verifier;
 
 /// Checks credentials as a worker does.
@@ -36,7 +36,7 @@ impl Credentials {
         let keys = ResumeKeys::from_bytes(&resume).expect("one key");
         Self {
             verifier: Verifier::new(&jwks, &Tokens::default()).expect("a key that was made here"),
-            resume: ResumeTokens::new(&keys, 100),
+            resume: ResumeTokens::new(&keys, 100, 1_000),
         }
     }
 
@@ -45,13 +45,18 @@ impl Credentials {
     /// # Errors
     /// What the client is told.
     pub fn verify(&self, token: &str) -> Result<UserId, ErrorCode> {
-        self.verifier.verify(token)
+        self.verifier.verify(token).map(|proved| proved.user)
     }
 
     /// A resume token that is valid for 100 s.
     #[must_use]
     pub fn issue(&self, user: UserId, device: DeviceId, unix_s: u64) -> Bytes {
-        self.resume.issue(user, device, unix_s)
+        let claims = Claims {
+            user,
+            checked_s: unix_s,
+            counter: Some(1),
+        };
+        self.resume.issue(claims, device, unix_s)
     }
 
     /// The user that a resume token proves.
@@ -59,7 +64,8 @@ impl Credentials {
     /// # Errors
     /// What the client is told.
     pub fn resume(&self, token: &[u8], device: DeviceId, unix_s: u64) -> Result<UserId, ErrorCode> {
-        self.resume.verify(token, device, unix_s)
+        let claims = self.resume.verify(token, device, unix_s);
+        claims.map(|claims| claims.user)
     }
 }
 

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use roadstead::{Placement, Shard, ShardConfig, ShardId};
+use roadstead::{Ended, Placement, Shard, ShardConfig, ShardId};
 use roadstead_net::host;
 use roadstead_net::tls::ServerTls;
 use roadstead_net::{
@@ -85,6 +85,7 @@ fn serve_with<E: Engine + 'static>(
         "limit of open files, and the store's part"
     );
     let store = open_store(config, open_files, server.mailboxes())?;
+    tell_homes_of_ends(config, &store, server.mailboxes());
     let shards = start_shards(config, &credentials, &mut server, &store)?;
     let (tls, mailboxes) = (server_config.tls, server.mailboxes());
     let reload = Reload::new(config.clone(), tls, credentials, mailboxes);
@@ -161,6 +162,15 @@ fn open_store(
         );
     };
     Store::open(config, open_files, Arc::new(deliver))
+}
+
+/// What the store ends is told to the shard which keeps that user's sessions.
+fn tell_homes_of_ends(config: &Config, store: &Store, mailboxes: Vec<Mailbox<Message>>) {
+    let placement = Placement::new(store.placement_key(), config.shard_count());
+    store.handle().tell_ends_to(Arc::new(move |ended: Ended| {
+        let home = usize::from(placement.home(ended.user()).0);
+        worker::deliver(&mailboxes[home], Message::Ended(ended));
+    }));
 }
 
 fn start_shards<E: Engine + 'static>(

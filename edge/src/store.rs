@@ -9,7 +9,7 @@ use roadstead_store::embedded::QueueDepths;
 #[cfg(feature = "foundationdb")]
 use roadstead_store::foundationdb::{FoundationConfig, FoundationStore, Network};
 use roadstead_store::records::expiry::Expired;
-use roadstead_store::{EmbeddedConfig, EmbeddedLimits, EmbeddedStore, Health, Sink};
+use roadstead_store::{EmbeddedConfig, EmbeddedLimits, EmbeddedStore, Ends, Health, Sink};
 
 use crate::clock;
 use crate::config::Config;
@@ -168,6 +168,11 @@ impl Handle {
 
     pub(crate) fn stamp_minute(&self, unix_ms: u64) -> Result<bool, StoreError> {
         on!(self, handle => handle.stamp_minute(unix_ms))
+    }
+
+    /// Tells from now on what ends, so that its sessions end too.
+    pub(crate) fn tell_ends_to(&self, ends: Ends) {
+        on!(self, handle => handle.tell_ends_to(ends));
     }
 
     pub(crate) fn expire(&self, day_done: Option<u32>) -> Result<Expired, StoreError> {

@@ -40,9 +40,35 @@ struct Proven {
     /// One issuer, not a list (RFC 7519 section 4.1.1).
     #[serde(rename = "iss")]
     _iss: String,
-    /// A number if it is there (section 4.1.6). Nothing follows from it.
-    #[serde(rename = "iat")]
-    _iat: Option<f64>,
+    /// A number if it is there (section 4.1.6): a user who was signed out after that needs another token.
+    iat: Option<f64>,
+}
+
+/// What a token proves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Proved {
+    pub(crate) user: UserId,
+    /// When it was issued, in seconds since the Unix epoch; 0 if it does not say.
+    pub(crate) issued_s: u64,
+}
+
+impl Proven {
+    fn proved(&self) -> Result<Proved, ErrorCode> {
+        Ok(Proved {
+            user: user(&self.sub)?,
+            issued_s: self.iat.map_or(0, whole_seconds),
+        })
+    }
+}
+
+/// Seconds without their fraction; 0 for what lies before the epoch or is no number.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast takes the nearest value there is"
+)]
+fn whole_seconds(seconds: f64) -> u64 {
+    seconds as u64
 }
 
 /// A key that may sign tokens.
@@ -89,8 +115,8 @@ impl Verifier {
         Ok(Self { keys, validation })
     }
 
-    /// The user that a token proves.
-    pub(crate) fn verify(&self, token: &str) -> Result<UserId, ErrorCode> {
+    /// Whom a token proves, and since when it can.
+    pub(crate) fn verify(&self, token: &str) -> Result<Proved, ErrorCode> {
         let header = jsonwebtoken::decode_header(token).map_err(|_| ErrorCode::TokenInvalid)?;
         // What must be understood is not (RFC 7515 section 4.1.11).
         if header.crit.is_some() {
@@ -99,7 +125,7 @@ impl Verifier {
         let mut refusal = ErrorCode::TokenInvalid;
         for key in self.candidates(header.kid.as_deref()) {
             match jsonwebtoken::decode::<Proven>(token, key, &self.validation) {
-                Ok(data) => return user(&data.claims.sub),
+                Ok(data) => return data.claims.proved(),
                 Err(error) if matches!(error.kind(), ErrorKind::ExpiredSignature) => {
                     refusal = ErrorCode::TokenExpired;
                 }
@@ -212,7 +238,7 @@ mod tests {
     fn a_signed_token_proves_its_user() {
         let (verifier, pem, _data) = set_up();
         let token = sign(&pem, user_7(), &config::Tokens::default(), 60).expect("signed");
-        assert_eq!(verifier.verify(&token), Ok(user_7()));
+        assert_eq!(proved(&verifier, &token), Ok(user_7()));
     }
 
     #[test]
@@ -270,6 +296,10 @@ mod tests {
         assert_eq!(verifier.verify(&token), Err(ErrorCode::TokenInvalid));
     }
 
+    fn proved(verifier: &Verifier, token: &str) -> Result<UserId, ErrorCode> {
+        verifier.verify(token).map(|proved| proved.user)
+    }
+
     /// Seconds of Unix time.
     fn now_s() -> u64 {
         clock::unix_ms() / 1_000
@@ -300,7 +330,10 @@ mod tests {
     /// What becomes of claims that the development key has signed.
     fn verdict(others: serde_json::Value) -> Result<UserId, ErrorCode> {
         let (verifier, pem, _data) = set_up();
-        verifier.verify(&signed(&pem, &header(Some("development")), &claims(others)))
+        proved(
+            &verifier,
+            &signed(&pem, &header(Some("development")), &claims(others)),
+        )
     }
 
     #[test]
@@ -371,7 +404,23 @@ mod tests {
         let mut claims = claims(serde_json::json!({}));
         claims.as_object_mut().expect("an object").remove("iat");
         let token = signed(&pem, &header(Some("development")), &claims);
-        assert_eq!(verifier.verify(&token), Ok(user_7()));
+        assert_eq!(proved(&verifier, &token), Ok(user_7()));
+    }
+
+    #[test]
+    fn df15_p14_when_a_token_was_issued_is_read() {
+        let issued_at = |iat: serde_json::Value| {
+            let (verifier, pem, _data) = set_up();
+            let claims = claims(serde_json::json!({ "iat": iat }));
+            let token = signed(&pem, &header(Some("development")), &claims);
+            verifier.verify(&token).map(|proved| proved.issued_s)
+        };
+        assert_eq!(issued_at(1_700_000_000_u64.into()), Ok(1_700_000_000));
+        assert_eq!(issued_at(1_700_000_000.75.into()), Ok(1_700_000_000));
+        assert_eq!(issued_at(serde_json::Value::Null), Ok(0));
+        for (strange, read) in [(-1.0, 0), (1e300, u64::MAX)] {
+            assert_eq!(issued_at(strange.into()), Ok(read));
+        }
     }
 
     #[test]
@@ -411,7 +460,7 @@ mod tests {
             let unnamed = verifier.verify(&signed(pem, &header(None), &claims));
             assert_eq!(unnamed.is_ok(), n < KEYS_TRIED_MAX, "key {n}");
             let id = format!("key-{n}");
-            let named = verifier.verify(&signed(pem, &header(Some(&id)), &claims));
+            let named = proved(&verifier, &signed(pem, &header(Some(&id)), &claims));
             assert_eq!(named, Ok(user_7()), "{id}");
             let misnamed = verifier.verify(&signed(pem, &header(Some("another")), &claims));
             assert_eq!(misnamed, Err(ErrorCode::TokenInvalid), "{id}");
@@ -427,7 +476,7 @@ mod tests {
         let verifier = verifier(vec![one.1, two.1]).expect("valid keys");
         for pem in [one.0, two.0] {
             let token = signed(&pem, &header(Some("k")), &claims(serde_json::json!({})));
-            assert_eq!(verifier.verify(&token), Ok(user_7()));
+            assert_eq!(proved(&verifier, &token), Ok(user_7()));
         }
     }
 
@@ -457,7 +506,7 @@ mod tests {
         let verifier = verifier(keys).expect("one of them");
         let claims = claims(serde_json::json!({}));
         let token = signed(&pem, &header(None), &claims);
-        assert_eq!(verifier.verify(&token), Ok(user_7()));
+        assert_eq!(proved(&verifier, &token), Ok(user_7()));
         let hmac = EncodingKey::from_secret(b"secret-secret-secret");
         let token = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &hmac);
         let verdict = verifier.verify(&token.expect("signed"));

@@ -161,14 +161,25 @@ async fn t14_a_resume_token_stands_in_for_the_signed_one() {
     hello.credential = Some(v1::hello::Credential::ResumeToken(
         welcome.resume_token.clone(),
     ));
+    hello.connect_counter = 2;
     client.say(client_frame::Body::Hello(hello)).await;
     assert!(matches!(client.next().await, support::Expect::Welcome(_)));
 
     let mut thief = Client::connect(&edge).await;
     let mut hello = Client::hello(&edge, 1, 99);
-    hello.credential = Some(v1::hello::Credential::ResumeToken(welcome.resume_token));
+    hello.connect_counter = 3;
+    hello.credential = Some(v1::hello::Credential::ResumeToken(
+        welcome.resume_token.clone(),
+    ));
     thief.say(client_frame::Body::Hello(hello)).await;
     assert_eq!(thief.closed().await, Some(ErrorCode::TokenInvalid));
+
+    // D-F15: of the device, and of a session that the device has counted on from.
+    let mut copy = Client::connect(&edge).await;
+    let mut hello = Client::hello(&edge, 1, 11);
+    hello.credential = Some(v1::hello::Credential::ResumeToken(welcome.resume_token));
+    copy.say(client_frame::Body::Hello(hello)).await;
+    assert_eq!(copy.closed().await, Some(ErrorCode::TokenInvalid));
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
 //! What this shard does as the home of its users, and what homes tell it.
 
-use roadstead_proto::{ErrorCode, v1};
+use roadstead_proto::{DeviceId, ErrorCode, UserId, v1};
 
 use super::{Pending, Shard};
 use crate::directory::Registered;
 use crate::io::SessionId;
-use crate::peer::{Holder, ShardMessage};
+use crate::peer::{Claim, Holder, ShardMessage};
 use crate::store::{CheckInbox, Command, EntryBody, Grown};
 use crate::time::Now;
 
@@ -15,24 +15,9 @@ impl Shard {
             ShardMessage::Register {
                 user,
                 device,
-                connect_counter,
+                claim,
                 holder,
-            } => {
-                match self
-                    .directory
-                    .register(user, device, connect_counter, holder)
-                {
-                    Registered::Accepted { replaced } => {
-                        self.tell(holder.shard, ShardMessage::Registered(holder.session));
-                        if let Some(Holder { shard, session }) = replaced {
-                            self.tell(shard, ShardMessage::Replaced(session));
-                        }
-                    }
-                    Registered::Stale => {
-                        self.tell(holder.shard, ShardMessage::Replaced(holder.session));
-                    }
-                }
-            }
+            } => self.handle_register(now, (user, device), claim, holder),
             ShardMessage::Unregister {
                 user,
                 device,
@@ -42,6 +27,10 @@ impl Shard {
             }
             ShardMessage::Registered(session) => self.handle_registered(now, session),
             ShardMessage::Replaced(session) => self.handle_replaced(now, session),
+            ShardMessage::Overtaken(session) => self.handle_overtaken(now, session),
+            ShardMessage::Ended(session, ended) => {
+                self.handle_session_ended(now, session, ended);
+            }
             ShardMessage::Grown(grown) => self.handle_grown(grown),
             ShardMessage::Notify(session, grown) => self.handle_notify(now, session, grown),
             ShardMessage::Typing(user, typing) => {
@@ -55,6 +44,23 @@ impl Shard {
                     self.send(session, v1::server_frame::Body::Typing(typing));
                 }
             }
+        }
+    }
+
+    fn handle_register(&mut self, now: Now, of: (UserId, DeviceId), claim: Claim, holder: Holder) {
+        let Holder { shard, session } = holder;
+        if let Some(ended) = self.recent_ends.of(now.at, of, claim.issued_s) {
+            return self.tell(shard, ShardMessage::Ended(session, ended));
+        }
+        match self.directory.register(of, claim, holder) {
+            Registered::Accepted { replaced } => {
+                self.tell(shard, ShardMessage::Registered(session));
+                if let Some(Holder { shard, session }) = replaced {
+                    self.tell(shard, ShardMessage::Replaced(session));
+                }
+            }
+            Registered::Stale => self.tell(shard, ShardMessage::Replaced(session)),
+            Registered::Overtaken => self.tell(shard, ShardMessage::Overtaken(session)),
         }
     }
 

@@ -3,11 +3,12 @@
 //! One file per matter: [`opening`] takes a connection from its first frame to its Welcome, [`sends`]
 //! commits messages, [`inbox`] reads and delivers, [`acks`] flushes, [`read_marks`]
 //! tells how far chats are read, [`home`] keeps the directory,
-//! [`ephemeral`] passes on what is never stored, [`ending`] closes and drains, [`sweep`] does what
-//! concerns every session.
+//! [`ephemeral`] passes on what is never stored, [`ending`] closes and drains, [`ends`] follows what the
+//! store ends, [`sweep`] does what concerns every session.
 
 mod acks;
 mod ending;
+mod ends;
 mod ephemeral;
 mod home;
 mod inbox;
@@ -37,6 +38,7 @@ use crate::session::{Session, State};
 use crate::slots::Slots;
 use crate::store::{Command, Completion, InboxLimits, Outcome, Request, RequestId};
 use crate::time::{Now, Time};
+use ends::RecentEnds;
 use sweep::Sweep;
 
 /// How a shard is set up.
@@ -132,6 +134,8 @@ pub struct Counters {
     pub acks_of_other_generation: u64,
     /// Sessions closed because another one of the device took over.
     pub replaced: u64,
+    /// Openings refused because their device had shown a later resume token.
+    pub tokens_overtaken: u64,
     /// Typing frames dropped by their rate limit.
     pub typing_dropped: u64,
     /// Requests to the store that failed retryably.
@@ -217,6 +221,7 @@ pub struct Shard {
     /// No timer is looked at before this: the last slice of them fired just before it.
     timers_from: Time,
     sweeps: Vec<Sweep>,
+    recent_ends: RecentEnds,
     /// Messages of this shard to itself, handled before the next input.
     to_self: VecDeque<ShardMessage>,
     outputs: VecDeque<Output>,
@@ -245,6 +250,7 @@ impl Shard {
             timers: BTreeSet::new(),
             timers_from: Time::ZERO,
             sweeps: Vec::new(),
+            recent_ends: RecentEnds::default(),
             to_self: VecDeque::new(),
             outputs: VecDeque::new(),
             draining: false,
@@ -276,6 +282,7 @@ impl Shard {
             Input::MessageIdsReserved { from_ms, until_ms } => {
                 self.message_ids.reserve(from_ms, until_ms);
             }
+            Input::Ended(ended) => self.handle_ended(now, ended),
             Input::StoreReopened => self.handle_store_reopened(now),
             Input::Drain => self.handle_drain(now),
         }

@@ -4,9 +4,9 @@ use roadstead_proto::v1::{self, Capability, ServerCapability, hello, server_fram
 use roadstead_proto::{DeviceId, ErrorCode, Position, limits as wire};
 
 use super::{Pending, Shard};
-use crate::io::{Credential, Identity, Output, SessionId};
+use crate::io::{Credential, Identity, Output, Proof, SessionId};
 use crate::limits;
-use crate::peer::ShardMessage;
+use crate::peer::{Claim, ShardMessage};
 use crate::session::{Opening, Session, State};
 use crate::store::{Command, DeviceOpened, Entry, EntryBody, Flush, OpenDevice};
 use crate::time::{Now, Time};
@@ -38,6 +38,7 @@ impl Shard {
                 credential,
                 opening,
             }) => {
+                let connect_counter = opening.connect_counter;
                 let session = self.session_mut(id).expect("it sent the Hello");
                 session.device = Some(device);
                 session.state = State::ExpectIdentity(Box::new(opening));
@@ -45,6 +46,7 @@ impl Shard {
                     session: id,
                     credential,
                     device,
+                    connect_counter,
                 });
             }
         }
@@ -66,14 +68,20 @@ impl Shard {
             Ok(identity) => identity,
             Err(code) => return self.refuse(now, id, code, "the credential proves nobody"),
         };
-        opening.resume_token = identity.resume_token;
+        if is_copied(identity.proof, opening.connect_counter) {
+            let message = "a Hello counts on from the session that gave it its resume token";
+            return self.refuse(now, id, ErrorCode::TokenInvalid, message);
+        }
+        (opening.resume_token, opening.proof) = (identity.resume_token, identity.proof);
         let command = Command::OpenDevice(OpenDevice {
             user: identity.user,
             device: session.device.expect("set by the Hello"),
             cursor: opening.cursor,
             want_highest_number: opening.want_highest_number,
             unix_ms: now.unix_ms,
+            issued_s: identity.issued_s,
         });
+        session.issued_s = identity.issued_s;
         session.user = Some(identity.user);
         session.state.advance();
         self.ask(command, Pending::OpenDevice(id));
@@ -89,7 +97,12 @@ impl Shard {
             return;
         };
         opening.device = Some(opened);
-        let connect_counter = opening.connect_counter;
+        let claim = Claim {
+            connect_counter: opening.connect_counter,
+            version: opened.version,
+            proof: opening.proof,
+            issued_s: session.issued_s,
+        };
         let cursor = if opened.resync {
             Position::ZERO
         } else {
@@ -120,7 +133,7 @@ impl Shard {
             ShardMessage::Register {
                 user,
                 device,
-                connect_counter,
+                claim,
                 holder,
             },
         );
@@ -182,6 +195,16 @@ impl Shard {
     }
 }
 
+/// Whether a resume token is shown with a connect counter that is not above that of the session which issued it. A
+/// device counts on with every connection (P12); whoever copied its token or its state need not know how far.
+fn is_copied(proof: Proof, connect_counter: u64) -> bool {
+    let issued_at = match proof {
+        Proof::Signed => None,
+        Proof::Resumed { counter } => counter,
+    };
+    issued_at.is_some_and(|issued_at| connect_counter <= issued_at)
+}
+
 /// What this server understands beyond the first version of the protocol.
 fn capabilities() -> u64 {
     u64::from(ServerCapability::FinalChatRefusals as u32)
@@ -225,6 +248,7 @@ fn read_hello(hello: v1::Hello) -> Result<Greeting, (ErrorCode, &'static str)> {
         cursor,
         want_highest_number: hello.capabilities & ask != 0,
         resume_token: bytes::Bytes::new(),
+        proof: Proof::Signed,
         device: None,
     };
     Ok(Greeting {

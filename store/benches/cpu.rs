@@ -58,6 +58,7 @@ impl Load {
                 cursor: Position::ZERO,
                 want_highest_number: false,
                 unix_ms: 1,
+                issued_s: 0,
             }));
         }
         for _ in 0..users {

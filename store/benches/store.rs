@@ -23,6 +23,7 @@ fn store(folder: &std::path::Path) -> (Rig, u64) {
             cursor: Position::ZERO,
             want_highest_number: false,
             unix_ms: 1,
+            issued_s: 0,
         }));
     }
     for _ in 0..USERS {

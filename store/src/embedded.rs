@@ -48,7 +48,7 @@ use health::Board;
 use reader::{ReadJob, Reader};
 use reserve::{Place, Reserve};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Ends, EndsTo};
 use crate::records::expiry::Expired;
 use crate::records::meta::Meta;
 
@@ -76,6 +76,7 @@ pub(crate) struct Shared {
     counters: Counters,
     board: Board,
     sink: Sink,
+    ends: EndsTo,
 }
 
 /// How much waits in the queues.
@@ -121,6 +122,7 @@ impl EmbeddedStore {
             counters: Counters::new(config.limits.read_threads),
             board: Board::new(engine.committed().clone()),
             sink,
+            ends: EndsTo::default(),
         });
         let mut store = Self {
             handle: Handle(shared),
@@ -302,6 +304,28 @@ impl Handle {
     ) -> Result<bool, StoreError> {
         self.ask(|answer| Admin::RemoveDevice(user, device, answer))
             .unwrap_or(Err(StoreError::Unavailable))
+    }
+
+    /// Ends the logins of a user: no token issued before this moment, in seconds since the Unix epoch, opens a session
+    /// any more, nor a resume token that goes back to one; `false` if that was so already. Waits for a commit.
+    ///
+    /// # Errors
+    /// If the store can not commit.
+    pub fn sign_out_user(
+        &self,
+        user: roadstead_proto::UserId,
+        valid_after_s: u64,
+    ) -> Result<bool, StoreError> {
+        self.ask(|answer| Admin::SignOut(user, valid_after_s, answer))
+            .unwrap_or(Err(StoreError::Unavailable))
+    }
+
+    /// Tells from now on what ends, so that its sessions end too: devices that are removed, users who are signed out.
+    ///
+    /// # Panics
+    /// If somebody hears of it already.
+    pub fn tell_ends_to(&self, ends: Ends) {
+        self.0.ends.set(ends);
     }
 }
 

@@ -41,7 +41,7 @@ use roadstead::store::{Completion, Request, StoreError};
 use roadstead_proto::{DeviceId, UserId};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::admin::Admin;
+use crate::admin::{Admin, Ends};
 use crate::embedded::{Health, QueueDepths, Sink};
 use crate::records::expiry::Expired;
 
@@ -263,5 +263,22 @@ impl Handle {
     /// If the store can not commit.
     pub fn remove_device(&self, user: UserId, device: DeviceId) -> Result<bool, StoreError> {
         self.ask(|answer| Admin::RemoveDevice(user, device, answer))
+    }
+
+    /// Ends the logins of a user: no token issued before this moment, in seconds since the Unix epoch, opens a session
+    /// any more, nor a resume token that goes back to one; `false` if that was so already. Waits for a commit.
+    ///
+    /// # Errors
+    /// If the store can not commit.
+    pub fn sign_out_user(&self, user: UserId, valid_after_s: u64) -> Result<bool, StoreError> {
+        self.ask(|answer| Admin::SignOut(user, valid_after_s, answer))
+    }
+
+    /// Tells from now on what ends, so that its sessions end too: devices that are removed, users who are signed out.
+    ///
+    /// # Panics
+    /// If somebody hears of it already.
+    pub fn tell_ends_to(&self, ends: Ends) {
+        self.engine.ends().set(ends);
     }
 }

@@ -29,6 +29,7 @@ pub mod records;
 pub mod transfer;
 pub mod txn;
 
+pub use admin::Ends;
 pub use embedded::{
     EmbeddedConfig, EmbeddedLimits, EmbeddedStore, Handle, Health, OpenError, Sink,
 };

@@ -66,6 +66,7 @@ fn df1_r13_the_highest_number_is_above_what_can_not_be_read() {
         cursor: Position::ZERO,
         want_highest_number: true,
         unix_ms: 0,
+        issued_s: 0,
     };
     let Ok(Outcome::DeviceOpened(opened)) = store.ask(Command::OpenDevice(open)) else {
         panic!("opens");

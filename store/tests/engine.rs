@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use rig::ask::{Ask, Who};
 use rig::{PATIENCE, Rig, SHARD, config, device, item, user};
-use roadstead::ShardId;
 use roadstead::store::{
-    Command, Completion, Flush, InboxLimits, Outcome, Request, RequestId, Sends, StoreError,
+    Command, Completion, Flush, InboxLimits, OpenDevice, Outcome, Request, RequestId, Sends,
+    StoreError,
 };
 use roadstead::time::Time;
+use roadstead::{Ended, ShardId};
 use roadstead_proto::{MessageId, Position};
 use roadstead_store::{EmbeddedConfig, EmbeddedStore, Handle, Health, OpenError};
 
@@ -87,6 +88,72 @@ fn r13_a_removed_device_stays_removed() {
         rig.try_send(bob(), alice().0, 1),
         gone.map(|_| unreachable!())
     );
+}
+
+#[test]
+fn df15_p14_a_user_who_was_signed_out_shows_another_token() {
+    let folder = folder();
+    let mut rig = pair(&folder);
+    let handle = rig.store.handle();
+    let (told, ended) = unbounded();
+    handle.tell_ends_to(Arc::new(move |ended| told.send(ended).expect("heard")));
+    let open = |who: Who, issued_s| {
+        Command::OpenDevice(OpenDevice {
+            user: who.0,
+            device: who.1,
+            cursor: Position::ZERO,
+            want_highest_number: false,
+            unix_ms: T0,
+            issued_s,
+        })
+    };
+    assert_eq!(handle.sign_out_user(bob().0, 1_000), Ok(true));
+    assert_eq!(
+        handle.sign_out_user(bob().0, 999),
+        Ok(false),
+        "it only grows"
+    );
+    // One who is not known yet, so that a token that was stolen before registers nobody.
+    let nobody = (user(9), device(9));
+    assert_eq!(handle.sign_out_user(nobody.0, 5), Ok(true));
+    for who in [bob(), (bob().0, device(77)), nobody] {
+        let refused = rig.ask(open(who, 4)).expect_err("signed out");
+        assert_eq!(refused, StoreError::SignedOut);
+    }
+    assert!(rig.ask(open(bob(), 1_000)).is_ok());
+    assert!(rig.ask(open(alice(), 0)).is_ok(), "somebody else");
+    rig.send(alice(), bob().0, 1);
+    assert_eq!(
+        rig.try_send(alice(), nobody.0, 2),
+        Err(StoreError::UserUnknown),
+        "nobody has that id"
+    );
+    handle.remove_device(bob().0, bob().1).expect("removed");
+    assert_eq!(
+        ended.try_iter().collect::<Vec<_>>(),
+        [
+            Ended::Logins {
+                user: bob().0,
+                valid_after_s: 1_000
+            },
+            Ended::Logins {
+                user: bob().0,
+                valid_after_s: 999
+            },
+            Ended::Logins {
+                user: nobody.0,
+                valid_after_s: 5
+            },
+            Ended::Device(bob().0, bob().1),
+        ]
+    );
+    drop(rig);
+    let mut rig = Rig::open(folder.path());
+    let refused = rig.ask(open(alice(), 0)).map(drop);
+    assert_eq!(refused, Ok(()));
+    let device = (bob().0, device(78));
+    let refused = rig.ask(open(device, 999)).expect_err("signed out");
+    assert_eq!(refused, StoreError::SignedOut);
 }
 
 #[test]

@@ -39,6 +39,7 @@ fn opening_of((user, device): Who) -> Command {
         cursor: Position::ZERO,
         want_highest_number: false,
         unix_ms: 0,
+        issued_s: 0,
     })
 }
 

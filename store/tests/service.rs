@@ -88,6 +88,7 @@ fn r10_a_committer_that_panics_turns_health_red() {
             cursor: Position::ZERO,
             want_highest_number: false,
             unix_ms: 1,
+            issued_s: 0,
         });
         let id = RequestId(id);
         vec![Request { id, command }]

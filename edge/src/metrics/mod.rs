@@ -149,6 +149,7 @@ core_metrics! {
     counter read_marks_dropped "Read marks dropped at the end of a session: more than its user may make, and borrow.",
     counter acks_of_other_generation "Acks of another store generation.",
     counter replaced "Sessions that a later connection of the device took over.",
+    counter tokens_overtaken "Openings refused because their device had shown a later resume token.",
     counter typing_dropped "Typing frames above their rate.",
     counter store_requests_failed "Requests to the store that failed and may be repeated.",
     gauge sends_pending "Sends waiting for the store.",

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use roadstead::store::{Command, Completion, Request};
-use roadstead::{Credential, Identity, Input, Output, SessionId, Shard, ShardId, ShardMessage};
+use roadstead::{Credential, Ended, Input, Output, SessionId, Shard, ShardId, ShardMessage};
 use roadstead_net::{App, ConnId, Engine, Event, Io, Mailbox};
+use roadstead_proto::ErrorCode;
 use roadstead_proto::v1::server_frame;
-use roadstead_proto::{DeviceId, ErrorCode};
 use tokio::sync::oneshot;
 
 use crate::credentials::Credentials;
@@ -39,6 +39,8 @@ pub(crate) enum Message {
     Reserved { from_ms: u64, until_ms: u64 },
     /// The store was reopened after a failure.
     StoreReopened,
+    /// The store ended logins or a device of a user whose home this is.
+    Ended(Ended),
     /// From here on these check credentials.
     Credentials(Credentials),
     /// Answer with what the shard holds.
@@ -186,32 +188,21 @@ impl Worker {
                     session,
                     credential,
                     device,
+                    connect_counter,
                 } => {
-                    self.authenticate(session, &credential, device);
+                    let unix_s = clock::unix_ms() / 1_000;
+                    let started = Instant::now();
+                    let device = (device, connect_counter);
+                    let result = self.credentials.check(&credential, device, unix_s);
+                    let is_signed = matches!(credential, Credential::Token(_));
+                    self.metrics.login(is_signed, started.elapsed());
+                    // An input of its own, handled once what is being polled has been.
+                    self.connections.authenticated.push_back((session, result));
                 }
                 Output::Shard(shard, message) => self.outbox.push(shard, message),
                 Output::Store(request) => self.ask(io.now(), request),
             }
         }
-    }
-
-    /// The answer is an input of its own, handled once what is being polled has been.
-    fn authenticate(&mut self, session: SessionId, credential: &Credential, device: DeviceId) {
-        let unix_s = clock::unix_ms() / 1_000;
-        let started = Instant::now();
-        let user = match credential {
-            Credential::Token(token) => self.credentials.verifier.verify(token),
-            Credential::Resume(token) => self.credentials.resume.verify(token, device, unix_s),
-        };
-        self.metrics.login(
-            matches!(credential, Credential::Token(_)),
-            started.elapsed(),
-        );
-        let result = user.map(|user| Identity {
-            user,
-            resume_token: self.credentials.resume.issue(user, device, unix_s),
-        });
-        self.connections.authenticated.push_back((session, result));
     }
 
     fn ask(&mut self, now: Instant, request: Request) {
@@ -430,6 +421,7 @@ impl<E: Engine> App<E> for Worker {
                 self.input(io, Input::MessageIdsReserved { from_ms, until_ms });
             }
             Message::StoreReopened => self.input(io, Input::StoreReopened),
+            Message::Ended(ended) => self.input(io, Input::Ended(ended)),
             Message::Credentials(credentials) => self.credentials = credentials,
             // Whoever asked may have gone.
             Message::Memory(answer) => drop(answer.send(self.memory(io))),

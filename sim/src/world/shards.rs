@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use roadstead::store::Grown;
-use roadstead::{Credential, Identity, Input, Output, SessionId, ShardId, ShardMessage};
+use roadstead::{Credential, Identity, Input, Output, Proof, SessionId, ShardId, ShardMessage};
 use roadstead_proto::{ErrorCode, UserId};
 
 use super::World;
@@ -87,6 +87,8 @@ impl World {
         let identity = user.map(|user| Identity {
             user,
             resume_token: bytes::Bytes::new(),
+            issued_s: 0,
+            proof: Proof::Signed,
         });
         let result = identity.ok_or(ErrorCode::TokenInvalid);
         let wait = self.rng.delay(Duration::from_millis(3));
@@ -104,11 +106,8 @@ impl World {
             Some(Canary::R4) if self.drops(&mut message) => return,
             Some(Canary::R5) => delay += self.registers_early(&message),
             Some(Canary::R13) => {
-                if let ShardMessage::Register {
-                    connect_counter, ..
-                } = &mut message
-                {
-                    *connect_counter = u64::MAX - *connect_counter;
+                if let ShardMessage::Register { claim, .. } = &mut message {
+                    claim.connect_counter = u64::MAX - claim.connect_counter;
                 }
             }
             _ => {}

@@ -1,6 +1,6 @@
 //! A small store in memory with the semantics of the port, and an oracle for what the core claims.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use roadstead_proto::v1::{GapReason, ReceiptUpdate};
 use roadstead_proto::{ChatId, DeviceId, MessageId, Position, UserId, limits as wire};
@@ -45,6 +45,9 @@ pub(super) struct FakeStore {
     /// For the canary: one append in so many is dropped.
     pub(super) drops_one_in: Option<u64>,
     stamp: u64,
+    /// When the tokens of users who were signed out have to be issued at the earliest.
+    pub(super) valid_after_s: BTreeMap<UserId, u64>,
+    removed: BTreeSet<Device>,
 }
 
 impl FakeStore {
@@ -59,6 +62,8 @@ impl FakeStore {
             committed: BTreeMap::new(),
             drops_one_in: None,
             stamp: 0,
+            valid_after_s: BTreeMap::new(),
+            removed: BTreeSet::new(),
         }
     }
 
@@ -68,6 +73,9 @@ impl FakeStore {
             Command::Send(sends) => Ok(self.send(now, sends)),
             Command::ReadInbox(read) => self.read(read).map(Outcome::Inbox),
             Command::Flush(flush) => self.flush(flush),
+            Command::MarkRead(mark) if self.removed.contains(&(mark.user, mark.device)) => {
+                Err(StoreError::DeviceRemoved)
+            }
             Command::MarkRead(mark) => Ok(self.mark_read(mark)),
             Command::CheckInbox(check) => Ok(self.check(check)),
         }
@@ -78,6 +86,12 @@ impl FakeStore {
         let record = self.devices.get_mut(&device).expect("registered");
         record.inbox.retain(|cursor, _| *cursor > through);
         record.expired_through = through;
+    }
+
+    /// For good (R13).
+    pub(super) fn remove(&mut self, device: Device) {
+        self.devices.remove(&device);
+        self.removed.insert(device);
     }
 
     /// As a count that found too much (R21), without its Gap.
@@ -111,6 +125,13 @@ impl FakeStore {
             return Err(StoreError::CursorInvalid);
         }
         let device = (open.user, open.device);
+        let valid_after_s = self.valid_after_s.get(&open.user);
+        if valid_after_s.is_some_and(|after| open.issued_s < *after) {
+            return Err(StoreError::SignedOut);
+        }
+        if self.removed.contains(&device) {
+            return Err(StoreError::DeviceRemoved);
+        }
         if !self.devices.contains_key(&device) && self.devices_of(open.user).len() >= 4 {
             return Err(StoreError::DeviceLimit);
         }
@@ -121,6 +142,7 @@ impl FakeStore {
             expired_through: record.expired_through,
             resync,
             highest_number: open.want_highest_number.then_some(record.highest_number),
+            version: self.stamp,
         })
     }
 
@@ -164,6 +186,9 @@ impl FakeStore {
         item: &SendItem,
         grown: &mut Vec<Grown>,
     ) -> Result<Sent, StoreError> {
+        if !self.devices.contains_key(&sender) {
+            return Err(StoreError::DeviceRemoved);
+        }
         let slot = item.number % wire::SEND_ANSWERS_KEPT;
         match self.devices[&sender].answers.get(&slot) {
             Some((number, hash, first)) if *number == item.number => {

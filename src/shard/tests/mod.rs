@@ -6,6 +6,7 @@
 mod acks;
 mod chat_refusals;
 mod ending;
+mod ends;
 mod ephemeral;
 mod fake_store;
 mod frames;

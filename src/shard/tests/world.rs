@@ -7,14 +7,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::Hasher;
 use std::time::Duration;
 
-use bytes::Bytes;
 use roadstead_proto::v1::{self, client_frame::Body as Up, server_frame::Body as Down};
 use roadstead_proto::{ChatId, ErrorCode, Position, UserId};
 use siphasher::sip::SipHasher13;
 
 use super::fake_store::{Device, FakeStore};
 use super::frames::{ack, cursor_of, hello, send, send_after, shard_id, text_of};
-use crate::io::{Credential, Identity, Input, Output, SessionId};
+use crate::io::{Credential, Identity, Input, Output, Proof, SessionId};
 use crate::peer::ShardMessage;
 use crate::placement::{Placement, ShardId};
 use crate::session::Session;
@@ -24,6 +23,9 @@ use crate::{CloseReason, Shard, ShardConfig};
 
 /// Unix time at the origin of the clock.
 pub(super) const UNIX_MS: u64 = 1_800_000_000_000;
+
+/// When every signed token of these tests was issued.
+pub(super) const ISSUED_S: u64 = UNIX_MS / 1_000;
 
 /// Kinds of requests, to hold some of them back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -227,9 +229,10 @@ impl World {
             Output::Authenticate {
                 session,
                 credential,
+                connect_counter,
                 ..
             } => {
-                let result = authenticate(&credential);
+                let result = authenticate(&credential, connect_counter);
                 self.authenticated.push_back((shard, session, result));
             }
             Output::Shard(to, message) => {
@@ -556,13 +559,33 @@ impl World {
     }
 }
 
-fn authenticate(credential: &Credential) -> Result<Identity, ErrorCode> {
-    let Credential::Token(token) = credential else {
-        return Err(ErrorCode::TokenExpired);
+/// Signed tokens say their user, and were issued at [`ISSUED_S`]. Resume tokens say their user, the connect counter
+/// and when they were checked.
+fn authenticate(credential: &Credential, connect_counter: u64) -> Result<Identity, ErrorCode> {
+    let (user, issued_s, proof) = match credential {
+        Credential::Token(token) => {
+            let user = token.strip_prefix("user:").and_then(|id| id.parse().ok());
+            (
+                user.ok_or(ErrorCode::TokenInvalid)?,
+                ISSUED_S,
+                Proof::Signed,
+            )
+        }
+        Credential::Resume(token) => {
+            let token = std::str::from_utf8(token).map_err(|_| ErrorCode::TokenInvalid)?;
+            let parts: Vec<u64> = token.split(' ').filter_map(|it| it.parse().ok()).collect();
+            let [user, counter, issued_s] = parts[..] else {
+                return Err(ErrorCode::TokenExpired);
+            };
+            let counter = Some(counter);
+            (user, issued_s, Proof::Resumed { counter })
+        }
     };
-    let user = token.strip_prefix("user:").and_then(|id| id.parse().ok());
+    let token = format!("{user} {connect_counter} {issued_s}");
     Ok(Identity {
-        user: UserId::new(user.ok_or(ErrorCode::TokenInvalid)?).expect("tests use no 0"),
-        resume_token: Bytes::from_static(b"again"),
+        user: UserId::new(user).expect("tests use no 0"),
+        resume_token: token.into(),
+        issued_s,
+        proof,
     })
 }

@@ -1,11 +1,12 @@
 //! What the process itself asks of the committer: rare, and each a commit of its own.
 
+use roadstead::Ended;
 use roadstead::store::StoreError;
 
 use crate::admin::{Admin, Answer, since_epoch, tell};
 use crate::records::expiry::{self, Expired, minute_of};
 use crate::records::minutes::{self, Stamped};
-use crate::records::{RecordError, Scope, device, node};
+use crate::records::{RecordError, Scope, device, node, versions};
 use crate::txn::{Shared, ready};
 
 use super::batch::BatchTxn;
@@ -30,9 +31,25 @@ impl Committer {
             Some(Admin::RemoveDevice(user, id, answer)) => {
                 let device = (user, id);
                 match self.transact(|scope, txn| ready(device::remove(scope, txn, device))) {
-                    Ok(true) => self.work.push_back(Work::Clean { device, answer }),
+                    Ok(true) => {
+                        self.shared.ends.tell(Ended::Device(user, id));
+                        self.work.push_back(Work::Clean { device, answer });
+                    }
                     removed => tell(&answer, removed),
                 }
+            }
+            Some(Admin::SignOut(user, valid_after_s, answer)) => {
+                let signed_out = self.transact(|scope, txn| {
+                    ready(versions::sign_out(scope, txn, user, valid_after_s))
+                });
+                if signed_out.is_ok() {
+                    let ended = Ended::Logins {
+                        user,
+                        valid_after_s,
+                    };
+                    self.shared.ends.tell(ended);
+                }
+                tell(&answer, signed_out);
             }
             Some(Admin::Expire(day_done, answer)) => self.begin_expiry(day_done, answer),
         }

@@ -103,6 +103,7 @@ mod tests {
             cursor: Position::ZERO,
             want_highest_number: false,
             unix_ms: 0,
+            issued_s: 0,
         };
         Request {
             id: RequestId(1),

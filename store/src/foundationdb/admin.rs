@@ -5,12 +5,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use roadstead::Ended;
 use roadstead::store::StoreError;
+
+use roadstead_proto::UserId;
 
 use crate::admin::{Admin, since_epoch, tell};
 use crate::records::expiry::{self, Budget, Expired, minute_of};
 use crate::records::minutes::{self, Stamped};
-use crate::records::{Device, RecordError, Scope, device, node};
+use crate::records::{Device, RecordError, Scope, device, node, versions};
 use crate::txn::{Shared, TxnError};
 
 use super::engine::Engine;
@@ -43,6 +46,9 @@ pub(crate) async fn run(engine: Arc<Engine>, state: State, admin: Admin) {
         }
         Admin::RemoveDevice(user, id, answer) => {
             tell(&answer, remove_device(&engine, (user, id)).await);
+        }
+        Admin::SignOut(user, valid_after_s, answer) => {
+            tell(&answer, sign_out(&engine, user, valid_after_s).await);
         }
     }
 }
@@ -82,6 +88,9 @@ async fn remove_device(engine: &Engine, device: Device) -> Result<bool, StoreErr
         device::remove(scope, txn, device).await
     });
     let removed = removed.await?;
+    if removed {
+        engine.ends().tell(Ended::Device(device.0, device.1));
+    }
     let mut more = removed;
     while more {
         let cleaned = transact(engine, give_up_at(engine), async |scope, txn| {
@@ -90,6 +99,19 @@ async fn remove_device(engine: &Engine, device: Device) -> Result<bool, StoreErr
         more = cleaned.await?;
     }
     Ok(removed)
+}
+
+/// After an unknown outcome the second try may find it done: whoever is to hear of it does all the same.
+async fn sign_out(engine: &Engine, user: UserId, valid_after_s: u64) -> Result<bool, StoreError> {
+    let signed_out = transact(engine, give_up_at(engine), async |scope, txn| {
+        versions::sign_out(scope, txn, user, valid_after_s).await
+    });
+    let signed_out = signed_out.await?;
+    engine.ends().tell(Ended::Logins {
+        user,
+        valid_after_s,
+    });
+    Ok(signed_out)
 }
 
 /// One at a time; a second one would find what the first does.

@@ -9,6 +9,7 @@ use roadstead::ShardId;
 use roadstead::store::{Command, Completion, Outcome, StoreError};
 use roadstead::time::Time;
 
+use crate::admin::EndsTo;
 use crate::embedded::Sink;
 use crate::keys::Keys;
 use crate::recent::Recent;
@@ -41,6 +42,7 @@ pub(crate) struct Engine {
     counters: FoundationCounters,
     board: Board,
     sink: Sink,
+    ends: EndsTo,
     queued: Queued,
     /// Expiry notes that are committed, so that they need not be written again.
     noted: Mutex<Recent<Bytes, ()>>,
@@ -79,11 +81,16 @@ impl Engine {
             counters: FoundationCounters::default(),
             board,
             sink,
+            ends: EndsTo::default(),
             queued: Queued::default(),
             minute: AtomicU32::new(0),
             newest_minute: AtomicU32::new(MINUTE_UNKNOWN),
             unsettled: AtomicBool::new(false),
         }
+    }
+
+    pub(crate) fn ends(&self) -> &EndsTo {
+        &self.ends
     }
 
     pub(crate) fn cluster(&self) -> &Cluster {

@@ -117,7 +117,8 @@ pub struct Opened {
 /// The cursor is checked here and flushed by the shard afterwards (R19): there is one door.
 ///
 /// # Errors
-/// [`StoreError::DeviceRemoved`], [`StoreError::DeviceLimit`], [`StoreError::CursorInvalid`].
+/// [`StoreError::SignedOut`], [`StoreError::DeviceRemoved`], [`StoreError::DeviceLimit`],
+/// [`StoreError::CursorInvalid`].
 pub async fn open<T: Txn>(
     scope: &mut Scope<'_>,
     txn: &mut T,
@@ -128,6 +129,9 @@ pub async fn open<T: Txn>(
     let versions = versions::load(scope, txn, open.user)
         .await?
         .unwrap_or_default();
+    if open.issued_s < versions.valid_after_s {
+        return Err(StoreError::SignedOut.into());
+    }
     let is_new = versions.device(open.device).is_none();
     if is_new {
         register(scope, txn, open, versions).await?;
@@ -147,8 +151,18 @@ pub async fn open<T: Txn>(
         expired_through: ack.expired,
         resync,
         highest_number,
+        version: version_of(scope.committed),
     };
     Ok(Opened { answer, is_new })
+}
+
+/// What of a position grows with every commit of either engine: FoundationDB's commit version, or the embedded
+/// engine's stamp, which has its place.
+fn version_of(committed: Position) -> u64 {
+    let stamp = committed.stamp();
+    stamp[..8]
+        .iter()
+        .fold(0, |version, byte| version << 8 | u64::from(*byte))
 }
 
 async fn register<T: Txn>(

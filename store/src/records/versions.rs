@@ -26,8 +26,7 @@ const CROWDED: u8 = 4;
 pub struct Versions {
     /// Grows with every change of the list or of what is in it.
     pub version: u64,
-    /// Tokens issued before this do not log the user in, in seconds since the Unix epoch; 0 for none. Kept as it
-    /// was read: nothing sets it yet.
+    /// Tokens issued before this do not log the user in, in seconds since the Unix epoch; 0 for none.
     pub valid_after_s: u64,
     /// What else holds for the user, one bit each. Kept as they were read: none has a meaning yet.
     pub flags: u16,
@@ -136,6 +135,26 @@ pub async fn load<T: Txn>(
 pub(crate) fn save<T: Txn>(scope: &Scope<'_>, txn: &mut T, user: UserId, mut versions: Versions) {
     versions.version += 1;
     txn.set(&scope.keys.versions(user), versions.encode());
+}
+
+/// Lets no token issued before a moment log the user in any more, whether or not the user is known yet; `false` if
+/// that was so already. The moment only moves forward.
+///
+/// # Errors
+/// If the record can not be read.
+pub async fn sign_out<T: Txn>(
+    scope: &Scope<'_>,
+    txn: &mut T,
+    user: UserId,
+    valid_after_s: u64,
+) -> Result<bool, RecordError> {
+    let mut versions = load(scope, txn, user).await?.unwrap_or_default();
+    let is_later = valid_after_s > versions.valid_after_s;
+    if is_later {
+        versions.valid_after_s = valid_after_s;
+        save(scope, txn, user, versions);
+    }
+    Ok(is_later)
 }
 
 /// Changes what the list says of a device; nothing if it already says so.

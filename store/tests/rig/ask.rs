@@ -29,6 +29,7 @@ pub(crate) trait Ask {
             cursor,
             want_highest_number: true,
             unix_ms: 1,
+            issued_s: 0,
         };
         match self.ask(Command::OpenDevice(open))? {
             Outcome::DeviceOpened(opened) => Ok(opened),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use roadstead::store::{Command, Completion, Grown, Outcome, Request, Sends, StoreError};
 use roadstead::{
-    Credential, Identity, Input, Now, Output, Placement, SessionId, Shard, ShardConfig, ShardId,
-    ShardMessage, Time,
+    Credential, Identity, Input, Now, Output, Placement, Proof, SessionId, Shard, ShardConfig,
+    ShardId, ShardMessage, Time,
 };
 use roadstead_proto::v1::{self, ClientFrame, client_frame::Body as Up};
 use roadstead_proto::{DeviceId, ErrorCode, FrameError, Position, UserId, decode_frame};
@@ -285,6 +285,7 @@ impl World {
                     session,
                     credential,
                     device,
+                    ..
                 } => {
                     let result = authenticate(&credential);
                     if let Ok(identity) = &result {
@@ -432,13 +433,19 @@ fn growth(outcome: &mut Outcome) -> &mut [Grown] {
 }
 
 fn authenticate(credential: &Credential) -> Result<Identity, ErrorCode> {
-    let user = match credential {
-        Credential::Token(token) => token.parse().ok(),
-        Credential::Resume(token) => token.first().map(|user| u64::from(*user)),
+    let (user, proof) = match credential {
+        Credential::Token(token) => (token.parse().ok(), Proof::Signed),
+        Credential::Resume(token) => {
+            let user = token.first().map(|user| u64::from(*user));
+            let counter = token.get(1).map(|counter| u64::from(*counter));
+            (user, Proof::Resumed { counter })
+        }
     };
     let user = user.and_then(|user| UserId::new(user).ok());
     Ok(Identity {
         user: user.ok_or(ErrorCode::TokenInvalid)?,
         resume_token: Bytes::from_static(b"again"),
+        issued_s: 0,
+        proof,
     })
 }

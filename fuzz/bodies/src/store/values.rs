@@ -102,6 +102,7 @@ fn open(peer: bool) -> OpenDevice {
         cursor: Position::ZERO,
         want_highest_number: true,
         unix_ms: 1,
+        issued_s: 0,
     }
 }
 

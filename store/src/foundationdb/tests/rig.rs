@@ -192,6 +192,7 @@ impl Rig {
             cursor: Position::ZERO,
             want_highest_number: true,
             unix_ms: 1,
+            issued_s: 0,
         });
         let opened = self.ask(open);
         assert!(matches!(opened, Ok(Outcome::DeviceOpened(_))), "{opened:?}");
