@@ -468,6 +468,12 @@ impl StoreError {
         )
     }
 
+    /// Whether the session that asked has nothing to ask any more.
+    #[must_use]
+    pub fn ends_session(self) -> bool {
+        matches!(self, Self::DeviceRemoved | Self::SignedOut)
+    }
+
     /// Whether the same command may succeed later.
     #[must_use]
     pub fn is_retryable(self) -> bool {

@@ -11,6 +11,7 @@ use super::Shard;
 use crate::io::{Ended, SessionId};
 use crate::limits;
 use crate::peer::{Holder, ShardMessage};
+use crate::store::StoreError;
 use crate::time::{Now, Time};
 
 /// What ended a moment ago, the latest last.
@@ -68,6 +69,12 @@ impl Shard {
         if let Some(code) = code {
             self.refuse(now, id, code, why(code));
         }
+    }
+
+    /// As the holder: an answer of the store says so.
+    pub(super) fn end_session(&mut self, now: Now, id: SessionId, error: StoreError) {
+        let code = error.code();
+        self.refuse(now, id, code, why(code));
     }
 
     /// As the holder: the home knows of a later token of the device.

@@ -107,6 +107,9 @@ impl Shard {
                 }
                 active.mark_at = Some(now.at + backoff(&mut active.retries));
             }
+            Err(error) if in_service && error.ends_session() => {
+                return self.end_session(now, id, error);
+            }
             // The chat is not this user's any more, or the session has ended.
             Err(_) => {}
         }

@@ -215,8 +215,16 @@ impl Shard {
             return self.settle(now, id);
         }
         let mut refused = Vec::new();
+        let mut ended = None;
         for ((number, chat), answer) in numbers.iter().zip(answers) {
             match answer {
+                Err(error) if error.ends_session() => {
+                    ended = Some(error);
+                    // Another login may send it; a device that was removed may not.
+                    if error == StoreError::DeviceRemoved {
+                        self.answer_refused(id, *number, error.into());
+                    }
+                }
                 Ok(sent) => {
                     self.withdraw_chat_refusal(id, (*chat, *number));
                     self.confirm(id, *number, sent);
@@ -233,6 +241,9 @@ impl Shard {
             }
         }
         self.refuse_for_now(now, id, refused);
+        if let Some(error) = ended {
+            return self.end_session(now, id, error);
+        }
         self.submit(id);
         self.settle(now, id);
     }
@@ -389,6 +400,7 @@ fn explanation(code: ErrorCode) -> &'static str {
         ErrorCode::ChatInvalid => "no chat of this user",
         ErrorCode::PayloadTooLarge => "see Welcome.limits.payload_bytes_max",
         ErrorCode::InFlightLimit => "see Welcome.limits.sends_in_flight_max",
+        ErrorCode::DeviceRemoved => "this device was removed",
         ErrorCode::UserUnknown => "nobody has that id",
         ErrorCode::RecipientFull => "the recipient has no room for more of this sender",
         ErrorCode::ChatBusy => "this chat takes no more for a while",

@@ -202,7 +202,11 @@ impl Session {
 
     fn on_error(&mut self, now: Now, error: v1::Error) {
         let code = ErrorCode::try_from(error.code).unwrap_or(ErrorCode::Unspecified);
-        if error.number != 0 {
+        // Its number is the first of all: nothing that this device sends is taken any more (R13).
+        let is_gone = code == ErrorCode::DeviceRemoved;
+        if error.number != 0 && is_gone {
+            self.abandon(now, Cause::Closed(code), ErrorCode::Unspecified);
+        } else if error.number != 0 {
             if let Refusal::GivenUp(message) = self.sends.refuse(now, &error, &mut self.jitter) {
                 let words = error.message;
                 let refused = SendError::Refused {
@@ -212,10 +216,10 @@ impl Session {
                 self.give_up(&message, refused);
             }
             self.tell_delays();
-            return;
+        } else {
+            // The close that follows names the cause too; this is for when it is lost.
+            self.last_error = Some(code);
         }
-        // The close that follows names the cause too; this is for when it is lost.
-        self.last_error = Some(code);
     }
 
     fn on_deliver(&mut self, now: Now, deliver: v1::Deliver) -> Result<(), Broken> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use roadstead::Input;
+use roadstead::{Ended, Input};
 use roadstead_proto::{DeviceId, MessageId, UserId};
 
 use super::World;
@@ -107,6 +107,12 @@ impl World {
     pub(super) fn remove_device(&mut self, user: UserId, device: DeviceId) {
         if !self.with_store(|store, step| store.remove(step, user, device)) {
             self.after(Duration::from_millis(3), Event::Remove(user, device));
+        } else if device.get().is_multiple_of(2) {
+            // Of the others the home is not told, as if another node had removed them.
+            let home = self.placement.home(user);
+            let ended = Input::Ended(Ended::Device(user, device));
+            let (wait, life) = (Duration::from_micros(300), self.node.life);
+            self.after(wait, Event::Shard(life, home, ended));
         }
     }
 

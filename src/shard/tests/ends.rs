@@ -5,12 +5,13 @@ use roadstead_proto::v1::{self, client_frame::Body as Up};
 use roadstead_proto::{ErrorCode, Position};
 
 use super::fake_store::Device;
-use super::frames::{alice, bob, device, hello, shard_id};
-use super::world::{ConnId, ISSUED_S, Kind, World};
+use super::frames::{alice, answers, bob, device, hello, ours, read_mark, shard_id};
+use super::world::{Answered, ConnId, ISSUED_S, Kind, World};
 use crate::Ended;
 use crate::io::Input;
 use crate::limits;
 use crate::placement::ShardId;
+use crate::store::{Completion, Outcome, StoreError};
 
 /// The home of a user, and a shard that is not.
 fn home_and_away(world: &World, of: Device) -> (ShardId, ShardId) {
@@ -99,6 +100,70 @@ fn df18_r13_a_removed_device_that_is_being_opened_gets_no_session() {
             "{step}"
         );
     }
+}
+
+#[test]
+fn df18_r13_the_stores_word_that_a_device_is_gone_ends_its_session() {
+    // Nobody told the home, as if another node had removed it.
+    let mut world = World::new(1);
+    let bob_conn = world.connect(bob());
+    let from = world.connect(alice());
+    world.held.insert(Kind::Send);
+    for number in 1..=3 {
+        world.send(from, number, ours(), "x");
+    }
+    world.store.remove(alice());
+    world.release();
+    assert_eq!(world.close_code(from), Some(ErrorCode::DeviceRemoved));
+    let got = answers(&world.take_frames(from));
+    let removed = (1, Err(ErrorCode::DeviceRemoved));
+    assert_eq!(got, [removed], "the others were not with the store");
+    assert_eq!(world.shards[0].counters().sends_pending, 0);
+    assert_eq!(world.close_code(bob_conn), None);
+}
+
+#[test]
+fn df15_p14_what_a_user_who_was_signed_out_sends_goes_unanswered() {
+    let mut world = World::new(1);
+    world.connect(bob());
+    let from = world.connect(alice());
+    world.held.insert(Kind::Send);
+    world.send(from, 1, ours(), "x");
+    world.pump();
+    let asked = world.take(Kind::Send);
+    let refused = Err(StoreError::SignedOut);
+    world.answer(Answered {
+        shard: asked.shard,
+        completion: Completion {
+            id: asked.request.id,
+            outcome: Ok(Outcome::Sent {
+                answers: vec![refused],
+                grown: Vec::new(),
+            }),
+        },
+    });
+    assert_eq!(world.close_code(from), Some(ErrorCode::TokenExpired));
+    assert_eq!(
+        answers(&world.take_frames(from)),
+        [],
+        "it is sent again after the next login"
+    );
+}
+
+#[test]
+fn df18_r13_a_mark_of_a_removed_device_ends_its_session() {
+    let mut world = World::new(1);
+    let to = world.connect(bob());
+    let from = world.connect(alice());
+    world.send(from, 1, ours(), "x");
+    world.pump();
+    let (_, cursor) = world.delivered(to).remove(0);
+    world.ack(to, cursor);
+    world.advance(limits::FLUSH_DELAY);
+    world.store.remove(bob());
+    world.frame(to, read_mark(ours(), cursor));
+    world.pump();
+    assert_eq!(world.close_code(to), Some(ErrorCode::DeviceRemoved));
 }
 
 #[test]

@@ -96,6 +96,29 @@ fn an_error_frame_explains_a_close_that_was_lost() {
 }
 
 #[test]
+fn df18_r13_a_removed_device_ends_and_gives_up_no_message_after_the_other() {
+    let mut rig = Rig::active();
+    for _ in 0..3 {
+        rig.send("x");
+    }
+    rig.sent();
+    rig.take_events();
+    for number in 1..=3 {
+        rig.receive(error(ErrorCode::DeviceRemoved, number));
+    }
+    rig.lose(Cause::Closed(ErrorCode::DeviceRemoved));
+    let events = rig.take_events();
+    assert!(
+        matches!(
+            events.as_slice(),
+            [Event::Disconnected(it)] if it.cause == Cause::Closed(ErrorCode::DeviceRemoved)
+        ),
+        "{events:?}"
+    );
+    assert!(rig.session.is_stopped());
+}
+
+#[test]
 fn a_server_that_breaks_the_protocol_is_left_and_tried_again() {
     let short = Bytes::from_static(b"short");
     let broken: Vec<Body> = vec![
