@@ -120,6 +120,17 @@ pub const TYPING_BURST: u8 = 4;
 /// The interval of [`TYPING_BURST`].
 pub const TYPING_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Inboxes that a shard reads again in one go after the store failed (R15), every [`REREAD_EVERY`]: 3,200 a second.
+/// So a million sessions have read after some five minutes, and the store has its readers for those who
+/// are written to, which read at once. All at once were a queue of a million reads, and 270 bytes for each of them.
+pub const REREADS_AT_ONCE: usize = 32;
+
+/// The pause after [`REREADS_AT_ONCE`].
+pub const REREAD_EVERY: Duration = Duration::from_millis(10);
+
+/// Of these reads, those that the store has not answered: where it takes longer than a few pauses, it has enough to do.
+pub const REREADS_UNDER_WAY_MAX: usize = 4 * REREADS_AT_ONCE;
+
 /// Sessions that are looked at in one go when something concerns all of them, and timers that fire in
 /// one go: a fraction of a millisecond.
 pub const SWEEP_SLICE: u32 = 1024;

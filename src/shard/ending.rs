@@ -8,7 +8,6 @@ use roadstead_proto::v1::{self, server_frame};
 use siphasher::sip::SipHasher13;
 
 use super::Shard;
-use super::sweep::Matter;
 use crate::io::{CloseReason, Output, SessionId};
 use crate::limits;
 use crate::peer::ShardMessage;
@@ -70,7 +69,7 @@ impl Shard {
     /// GoAway to all, each with its own delay so that they do not come back as one (DESIGN 7).
     pub(super) fn handle_drain(&mut self, now: Now) {
         self.draining = true;
-        self.begin_sweep(now, Matter::GoAway);
+        self.send_all_away(now);
     }
 
     /// Tells a session to go; what is there at the end of its grace is closed.

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use roadstead_proto::Position;
 use roadstead_proto::v1::{self, server_frame};
 
-use super::sweep::Matter;
 use super::{Pending, Shard};
 use crate::io::SessionId;
 use crate::limits;
@@ -19,12 +18,22 @@ use crate::time::Now;
 impl Shard {
     /// Reads on, if the window has room and no read is under way; else leaves the mark to do it later.
     pub(super) fn read_inbox(&mut self, now: Now, id: SessionId) {
+        self.read_inbox_for(now, id, Pending::ReadInbox);
+    }
+
+    /// The same, for the one who waits; whether it reads.
+    pub(super) fn read_inbox_for(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        pending: fn(SessionId) -> Pending,
+    ) -> bool {
         let Some(session) = self.active_mut(id) else {
-            return;
+            return false;
         };
         if session.reading || !session.has_room() {
             session.dirty = true;
-            return;
+            return false;
         }
         let (user, device) = session.identity();
         session.reading = true;
@@ -39,7 +48,8 @@ impl Shard {
             bytes_max: limits::DELIVER_WINDOW_BYTES_MAX - active.unacked_bytes,
         });
         self.counters.inbox_reads += 1;
-        self.ask(command, Pending::ReadInbox(id));
+        self.ask(command, pending(id));
+        true
     }
 
     pub(super) fn handle_inbox_page(&mut self, now: Now, id: SessionId, page: InboxPage) {
@@ -75,12 +85,6 @@ impl Shard {
         } else {
             self.refuse(now, id, error.code(), "the inbox can not be read");
         }
-    }
-
-    /// Every session reads once more: the retry of a send whose first attempt was durable after all finds
-    /// its answer and tells no inbox that it grew.
-    pub(super) fn handle_store_reopened(&mut self, now: Now) {
-        self.begin_sweep(now, Matter::Read);
     }
 
     pub(super) fn handle_retry_due(&mut self, now: Now, id: SessionId) {

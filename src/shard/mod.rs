@@ -4,9 +4,10 @@
 //! commits messages, [`inbox`] reads and delivers, [`acks`] flushes, [`read_marks`]
 //! tells how far chats are read, [`home`] keeps the directory,
 //! [`ephemeral`] passes on what is never stored, [`ending`] closes and drains, [`ends`] follows what the
-//! store ends, [`sweep`] does what concerns every session.
+//! store ends, [`rereads`] reads all inboxes again after the store failed, [`sweep`] sends all away.
 
 mod acks;
+mod counters;
 mod ending;
 mod ends;
 mod ephemeral;
@@ -14,6 +15,7 @@ mod home;
 mod inbox;
 mod opening;
 mod read_marks;
+mod rereads;
 mod sends;
 mod sweep;
 #[cfg(test)]
@@ -22,7 +24,6 @@ mod tests;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use roadstead_proto::error::CODES_MAX;
 use roadstead_proto::v1::{self, client_frame, server_frame};
 use roadstead_proto::{ChatId, DeviceId, ErrorCode, Position, UserId};
 use slab::Slab;
@@ -38,7 +39,9 @@ use crate::session::{Session, State};
 use crate::slots::Slots;
 use crate::store::{Command, Completion, InboxLimits, Outcome, Request, RequestId};
 use crate::time::{Now, Time};
+pub use counters::{CountByCode, Counters};
 use ends::RecentEnds;
+use rereads::Rereads;
 use sweep::Sweep;
 
 /// How a shard is set up.
@@ -91,95 +94,6 @@ impl ShardConfig {
     }
 }
 
-/// What a shard has done since it began, and holds now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Connections that are open, whatever their state.
-    pub sessions: u64,
-    /// Sessions that have had their Welcome.
-    pub sessions_active: u64,
-    /// Welcomes sent.
-    pub welcomes: u64,
-    /// Frames received.
-    pub frames_in: u64,
-    /// Frames sent.
-    pub frames_out: u64,
-    /// Sends committed, without repeats.
-    pub sends_committed: u64,
-    /// Sends answered again with their first answer.
-    pub sends_repeated: u64,
-    /// Sends refused, for any reason.
-    pub sends_refused: u64,
-    /// Of those, because the user had made too many.
-    pub sends_rate_limited: u64,
-    /// Sends refused for good because their user had sent too much to their recipient.
-    pub sends_chat_busy: u64,
-    /// Users whose sends were counted anew before their bucket was full, because the table of them was.
-    pub send_rates_forgotten: u64,
-    /// Entries delivered.
-    pub delivered: u64,
-    /// Of those, delivered from a notify that was known to leave no gap.
-    pub delivered_without_read: u64,
-    /// Inbox reads asked of the store.
-    pub inbox_reads: u64,
-    /// Flushes asked of the store.
-    pub flushes: u64,
-    /// Read marks asked of the store.
-    pub read_marks: u64,
-    /// Times that a read mark waited because its user had sent too much.
-    pub read_marks_rate_limited: u64,
-    /// Read marks dropped because the driver went on reading a session that the shard held.
-    pub read_marks_dropped: u64,
-    /// Acks of another generation, which acknowledge nothing (R3).
-    pub acks_of_other_generation: u64,
-    /// Sessions closed because another one of the device took over.
-    pub replaced: u64,
-    /// Openings refused because their device had shown a later resume token.
-    pub tokens_overtaken: u64,
-    /// Typing frames dropped by their rate limit.
-    pub typing_dropped: u64,
-    /// Requests to the store that failed retryably.
-    pub store_requests_failed: u64,
-    /// Sends waiting for the store.
-    pub sends_pending: u64,
-    /// Bytes of their payloads.
-    pub send_bytes_pending: u64,
-    /// Requests waiting for the store.
-    pub requests_pending: u64,
-    /// Users in the directory.
-    pub users: u64,
-    /// Bytes of the table of sessions, without what is under way.
-    pub session_bytes: u64,
-    /// Bytes of the directory.
-    pub directory_bytes: u64,
-    /// Sends refused, by error code.
-    pub sends_refused_by_code: CountByCode,
-    /// Sessions closed by the server, by error code.
-    pub closed_by_code: CountByCode,
-}
-
-/// A count for each error code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CountByCode([u64; CODES_MAX]);
-
-impl CountByCode {
-    fn add(&mut self, code: ErrorCode) {
-        let place = usize::try_from(code.as_close_code()).unwrap_or(0);
-        self.0[place.min(CODES_MAX - 1)] += 1;
-    }
-
-    /// The counts, in the order of codes.
-    pub fn iter(&self) -> impl Iterator<Item = u64> {
-        self.0.into_iter()
-    }
-}
-
-impl Default for CountByCode {
-    fn default() -> Self {
-        Self([0; CODES_MAX])
-    }
-}
-
 /// Who waits for an answer of the store.
 #[derive(Debug)]
 enum Pending {
@@ -190,6 +104,8 @@ enum Pending {
         bytes: usize,
     },
     ReadInbox(SessionId),
+    /// The same after the store failed, for each session in its turn.
+    Reread(SessionId),
     /// The session may be gone: then only the receipts matter, and that it is done to its end.
     Flush {
         session: SessionId,
@@ -220,7 +136,9 @@ pub struct Shard {
     timers: BTreeSet<(Time, SessionId)>,
     /// No timer is looked at before this: the last slice of them fired just before it.
     timers_from: Time,
-    sweeps: Vec<Sweep>,
+    /// Under way: GoAway to every session.
+    going_away: Option<Sweep>,
+    rereads: Rereads,
     recent_ends: RecentEnds,
     /// Messages of this shard to itself, handled before the next input.
     to_self: VecDeque<ShardMessage>,
@@ -249,7 +167,8 @@ impl Shard {
                 .map(|rate| RateTable::new(rate, limits::RECIPIENT_RATES_MAX, config.hash_key)),
             timers: BTreeSet::new(),
             timers_from: Time::ZERO,
-            sweeps: Vec::new(),
+            going_away: None,
+            rereads: Rereads::new(),
             recent_ends: RecentEnds::default(),
             to_self: VecDeque::new(),
             outputs: VecDeque::new(),
@@ -298,7 +217,8 @@ impl Shard {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
         let timer = self.timers.first().map(|(at, _)| self.timers_from.max(*at));
-        [timer, self.sweep_due()].into_iter().flatten().min()
+        let due = [timer, self.sweep_due(), self.rereads.due()];
+        due.into_iter().flatten().min()
     }
 
     /// Does what is due, or a slice of it and the rest a microsecond later. Then [`Self::poll`] until
@@ -309,6 +229,7 @@ impl Shard {
             "poll every output before the next input"
         );
         self.sweep(now);
+        self.reread(now);
         self.timers_from = now.at + Duration::from_micros(1);
         for _ in 0..limits::SWEEP_SLICE {
             let Some((at, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now.at)
@@ -425,6 +346,10 @@ impl Shard {
                 self.handle_inbox_page(now, id, page);
             }
             (Pending::ReadInbox(id), Err(error)) => self.handle_read_failed(now, id, error),
+            (Pending::Reread(id), Ok(Outcome::Inbox(page))) => {
+                self.handle_reread(now, id, Ok(page));
+            }
+            (Pending::Reread(id), Err(error)) => self.handle_reread(now, id, Err(error)),
             (
                 Pending::Flush {
                     session,

@@ -1,5 +1,5 @@
-//! Matters of every session, done a slice at a time: a shard with a million sessions must not stop for
-//! those already served while it says the same to all.
+//! GoAway to every session, a slice at a time: a shard with a million sessions must not stop for those already
+//! served while it says the same to all.
 
 use std::time::Duration;
 
@@ -8,59 +8,43 @@ use crate::io::SessionId;
 use crate::limits;
 use crate::time::{Now, Time};
 
-/// Something to do once for every session that was there when it began.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Matter {
-    /// GoAway; each is closed at the end of its own grace.
-    GoAway,
-    /// Read the inbox again (R5).
-    Read,
-}
-
-/// A matter under way.
+/// How far it is: once for every session that was there when it began.
 #[derive(Debug)]
 pub(super) struct Sweep {
-    matter: Matter,
     next: u32,
     due: Time,
 }
 
 impl Shard {
-    /// Begins with the first slice; the others come with the timer.
-    pub(super) fn begin_sweep(&mut self, now: Now, matter: Matter) {
-        self.sweeps.push(Sweep {
-            matter,
-            next: 0,
-            due: now.at,
-        });
+    /// Begins with the first slice; the others come with the timer. Each session is closed at the end of its own
+    /// grace.
+    pub(super) fn send_all_away(&mut self, now: Now) {
+        let due = now.at;
+        self.going_away = Some(Sweep { next: 0, due });
         self.sweep(now);
     }
 
     /// When the next slice is due.
     pub(super) fn sweep_due(&self) -> Option<Time> {
-        self.sweeps.iter().map(|sweep| sweep.due).min()
+        self.going_away.as_ref().map(|sweep| sweep.due)
     }
 
-    /// A slice of every sweep that is due.
+    /// A slice, if it is due.
     pub(super) fn sweep(&mut self, now: Now) {
-        let mut sweeps = std::mem::take(&mut self.sweeps);
-        sweeps.retain_mut(|sweep| {
-            if sweep.due > now.at {
-                return true;
-            }
-            let end = sweep.next.saturating_add(limits::SWEEP_SLICE);
-            for index in sweep.next..end.min(self.sessions.end()) {
-                self.sweep_one(now, sweep.matter, index);
-            }
-            sweep.next = end;
-            sweep.due = now.at + Duration::from_micros(1);
-            end < self.sessions.end()
-        });
-        debug_assert!(self.sweeps.is_empty(), "no session begins a sweep");
-        self.sweeps = sweeps;
+        let Some(sweep) = self.going_away.take_if(|sweep| sweep.due <= now.at) else {
+            return;
+        };
+        let end = sweep.next.saturating_add(limits::SWEEP_SLICE);
+        for index in sweep.next..end.min(self.sessions.end()) {
+            self.sweep_one(now, index);
+        }
+        if end < self.sessions.end() {
+            let due = now.at + Duration::from_micros(1);
+            self.going_away = Some(Sweep { next: end, due });
+        }
     }
 
-    fn sweep_one(&mut self, now: Now, matter: Matter, index: u32) {
+    fn sweep_one(&mut self, now: Now, index: u32) {
         let Some(session) = self.sessions.get(index) else {
             return;
         };
@@ -68,10 +52,7 @@ impl Shard {
             index,
             generation: session.generation,
         };
-        match matter {
-            Matter::GoAway => self.send_away(now, id),
-            Matter::Read => self.read_inbox(now, id),
-        }
+        self.send_away(now, id);
         self.arm(now, id);
     }
 }

@@ -18,6 +18,7 @@ mod random;
 mod rates;
 mod reading;
 mod receipts;
+mod rereads;
 mod sends;
 mod takeover;
 mod timers;

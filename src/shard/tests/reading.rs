@@ -58,7 +58,7 @@ fn r15_a_commit_of_unknown_outcome_is_read_after_the_store_was_reopened() {
     world.pump();
     assert!(world.texts(to).is_empty(), "nobody told this session");
     world.input(away, Input::StoreReopened);
-    world.pump();
+    world.advance(limits::REREAD_EVERY);
     assert_eq!(world.texts(to), ["1"]);
 }
 
