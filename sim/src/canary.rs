@@ -41,11 +41,13 @@ pub enum Canary {
     R25,
     /// Every minute's stamp is taken for the newest one's.
     R25Early,
+    /// Nobody is told of what expired before a session began.
+    R25Gap,
 }
 
 impl Canary {
     /// Every one.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::R3,
         Self::R3Repeat,
         Self::R4,
@@ -62,6 +64,7 @@ impl Canary {
         Self::R21,
         Self::R25,
         Self::R25Early,
+        Self::R25Gap,
     ];
 
     /// By name, as `r4` or `R4`.

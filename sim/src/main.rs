@@ -13,7 +13,7 @@ roadstead-sim [OPTIONS]
   --seed N         run this seed; give it twice or more for several
   --seeds N        run so many seeds, from --seed on or fresh ones
   --minutes M      run the regression seeds and then fresh ones, or from --seed on, for so long
-  --canary NAME    plant a bug (r3 r3repeat r4 r5 r8 r9 r12 r13 r14 r16 r18 r19 r20 r21 r25 r25early)
+  --canary NAME    plant a bug (r3 r3repeat r4 r5 r8 r9 r12 r13 r14 r16 r18 r19 r20 r21 r25 r25early r25gap)
   --json FILE      write {verdict, seeds, steps, faults, violations, failing_seeds}
   --plan           print what each seed draws
 

@@ -234,7 +234,7 @@ impl Plan {
                 self.faults.slow_clients = 700;
                 self.faults.slow_by = Duration::from_secs(20);
             }
-            Some(Canary::R25 | Canary::R25Early) => {
+            Some(Canary::R25 | Canary::R25Early | Canary::R25Gap) => {
                 self.faults.days = self.faults.days.max(500);
                 self.faults.slow_clients = self.faults.slow_clients.max(500);
                 self.faults.slow_by = Duration::from_secs(20);

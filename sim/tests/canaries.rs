@@ -45,4 +45,5 @@ canaries! {
     r21_a_suspended_device_gets_entries: R21,
     r25_notes_are_lost: R25,
     r25_entries_go_too_early: R25Early,
+    df17_r25_a_gap_that_is_due_is_not_told: R25Gap,
 }

@@ -184,8 +184,9 @@ impl Shard {
         self.counters.sessions_active += 1;
         self.send(id, server_frame::Body::Welcome(welcome));
         let session = self.session_mut(id).expect("checked by the caller");
-        if opened.expired_through > session.delivered && !opened.resync {
-            // Delivered like any entry, so that the device can acknowledge it.
+        if opened.expired_through > session.delivered {
+            // Delivered like any entry, so that the device can acknowledge it: after a resync too, or it would never
+            // be told.
             let gap = Entry {
                 cursor: opened.expired_through,
                 body: EntryBody::Gap(v1::GapReason::Expired),

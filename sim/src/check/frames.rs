@@ -19,6 +19,7 @@ impl Checker {
         if counts {
             model.acked = model.acked.max(cursor);
         }
+        let owed_gap = model.expired_ends.last().copied();
         let conn = ConnModel {
             device,
             counter,
@@ -27,6 +28,7 @@ impl Checker {
             last: cursor,
             unacked: std::collections::VecDeque::new(),
             rude: false,
+            owed_gap,
             receipts: std::collections::BTreeMap::new(),
         };
         self.conns.insert(id, conn);
@@ -67,6 +69,9 @@ impl Checker {
         self.require(welcomed || first, "P", || {
             format!("{body:?} before the Welcome")
         });
+        if welcomed {
+            self.settle_gap(id, body);
+        }
         match body {
             Body::Welcome(welcome) => self.welcome(id, welcome),
             Body::SendResult(result) => self.send_result(device, result),
@@ -95,6 +100,10 @@ impl Checker {
             let model = self.device(device);
             (model.cursor, model.resynced) = (Position::ZERO, true);
         }
+        let start = if resync { Position::ZERO } else { hello };
+        let start = start.max(self.device(device).flushed);
+        let owed = self.conn(id).owed_gap.filter(|owed| *owed > start);
+        self.conn(id).owed_gap = owed;
         self.require(!again, "P", || format!("{device:?} was welcomed twice"));
         self.require(welcome.user == device.0.get(), "P", || {
             format!("{device:?}: another user")
@@ -102,6 +111,31 @@ impl Checker {
         let said = (welcome.generation, welcome.resync);
         self.require(said == (generation, resync), "R3", || {
             format!("{device:?} with {hello:?} is told {said:?} in generation {generation}")
+        });
+    }
+
+    /// R25: of what expired before the session began a device is told first of all.
+    fn settle_gap(&mut self, id: ConnId, body: &Body) {
+        let conn = self.conn(id);
+        let (device, owed) = (conn.device, conn.owed_gap.take());
+        let Some(owed) = owed else { return };
+        let told = match body {
+            Body::Gap(gap) if gap.reason() == v1::GapReason::Expired => {
+                Position::from_slice(&gap.cursor)
+            }
+            _ => None,
+        };
+        self.require(told.is_some_and(|told| told >= owed), "R25", || {
+            format!("{device:?} is not told of what expired up to {owed:?}, but {body:?}")
+        });
+    }
+
+    /// At the end nobody waits for a Gap whose Welcome he has.
+    pub fn final_gaps(&mut self) {
+        let mut welcomed = self.conns.values().filter(|conn| conn.welcomed);
+        let owed = welcomed.find_map(|conn| Some((conn.device, conn.owed_gap?)));
+        self.require(owed.is_none(), "R25", || {
+            format!("nobody told of what expired: {owed:?}")
         });
     }
 

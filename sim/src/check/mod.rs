@@ -225,6 +225,9 @@ pub(crate) struct ConnModel {
     pub(crate) unacked: std::collections::VecDeque<Position>,
     /// The client broke the protocol on it, on purpose.
     pub(crate) rude: bool,
+    /// Up to where something had expired that the device did not have, as of its Hello: the first that it is told of
+    /// after the Welcome is a Gap up to there, or further (R25).
+    pub(crate) owed_gap: Option<Position>,
     /// Receipts sent on it.
     pub(crate) receipts: BTreeMap<(ChatId, UserId), Progress>,
 }

@@ -317,6 +317,11 @@ impl World {
                     // The planted bug: the shard takes the cursor for an acknowledgement.
                     opened.resync = false;
                 }
+                if self.plan.canary == Some(Canary::R25Gap)
+                    && let Ok(Outcome::DeviceOpened(opened)) = &mut completion.outcome
+                {
+                    opened.expired_through = roadstead_proto::Position::ZERO;
+                }
                 let at = if ordered && origin.life == self.node.life {
                     let last = self.answers.entry(origin.shard).or_default();
                     crate::net::in_order(last, self.now, after)
@@ -426,6 +431,7 @@ impl World {
         for client in self.clients.iter().filter(|client| !client.retired) {
             self.checker.final_client(client.device);
         }
+        self.checker.final_gaps();
         for host in &self.node.shards {
             self.checker
                 .audit_idle_shard(&host.shard, host.connections());

@@ -403,3 +403,34 @@ fn a_gap_at_the_end_of_an_inbox_can_be_acknowledged() {
     say(&mut world, from, 2..=2);
     assert_eq!(world.texts(to), ["2"]);
 }
+
+#[test]
+fn df17_r3_a_gap_of_what_expired_is_told_after_a_resync_too() {
+    for is_suspended in [false, true] {
+        let mut world = World::new(2);
+        let (from, to) = (world.connect(alice()), world.connect(bob()));
+        world.disconnect(to);
+        say(&mut world, from, 1..=3);
+        let cursors: Vec<Position> = world.store.device(bob()).inbox.keys().copied().collect();
+        // All that it had, and the Gap of its suspension with it; or the first two.
+        let through = if is_suspended { cursors[2] } else { cursors[1] };
+        if is_suspended {
+            world.store.suspend(bob());
+        }
+        world.store.expire(bob(), through);
+        // The store is moved: what it holds keeps its positions (R3).
+        world.store.generation = 2;
+        let to = world.connect_from(bob(), cursors[0]);
+        assert!(world.welcome(to).resync);
+        let frames = world.take_frames(to);
+        assert!(
+            matches!(&frames[0], Down::Gap(gap) if gap.cursor == through.as_bytes()[..]),
+            "{frames:?}"
+        );
+        assert_eq!(frames.len(), if is_suspended { 1 } else { 2 });
+        world.ack(to, through);
+        world.advance(limits::FLUSH_DELAY);
+        assert_eq!(world.store.device(bob()).stored_ack, through);
+        assert_eq!(world.close_code(to), None);
+    }
+}
