@@ -27,6 +27,11 @@ pub enum Input {
     Frame(SessionId, ClientFrame),
     /// Bytes arrived that are no frame.
     Malformed(SessionId, FrameError),
+    /// The driver leaves the frames of a session where they are, for reasons of this side (R26): whatever the peer
+    /// says meanwhile is not heard.
+    Paused(SessionId),
+    /// It reads them on.
+    Resumed(SessionId),
     /// A connection is gone, whoever ended it.
     Closed(SessionId),
     /// The answer to [`Output::Authenticate`].

@@ -110,6 +110,8 @@ pub(crate) struct InFlight {
     pub(crate) unacked_bytes: usize,
     /// When the client last acknowledged something, or its window became full after that.
     pub(crate) progress_at: Time,
+    /// Since when the driver has left its frames where they are: its Ack may be among them.
+    pub(crate) unheard_since: Option<Time>,
     /// A flush is under way.
     pub(crate) flushing: bool,
     /// When acknowledgements collected so far go to the store.
@@ -276,7 +278,24 @@ impl Session {
     /// Since when entries wait for nothing but an Ack, if they do.
     pub(crate) fn stalled_since(&self) -> Option<Time> {
         let active = self.in_flight.as_ref()?;
-        (self.dirty && !self.has_room()).then_some(active.progress_at)
+        let is_heard = active.unheard_since.is_none();
+        (self.dirty && is_heard && !self.has_room()).then_some(active.progress_at)
+    }
+
+    /// Its frames are left where they are from now on.
+    pub(crate) fn pause(&mut self, now: Time) {
+        self.in_flight(now).unheard_since.get_or_insert(now);
+    }
+
+    /// They are read on. What it was not heard in counts for nothing: the time for an Ack goes on where it stood.
+    pub(crate) fn resume(&mut self, now: Time) {
+        let Some(active) = self.in_flight.as_mut() else {
+            return;
+        };
+        if let Some(since) = active.unheard_since.take() {
+            let unheard = now.since(since.max(active.progress_at));
+            active.progress_at = active.progress_at + unheard;
+        }
     }
 
     /// Drops what only a session in service needs; what is on its way to the store stays.
@@ -285,6 +304,7 @@ impl Session {
         if let Some(active) = self.in_flight.as_mut() {
             active.window = VecDeque::new();
             (active.unacked, active.unacked_bytes) = (0, 0);
+            active.unheard_since = None;
             active.failed = Vec::new();
             active.refusals = ChatRefusals::default();
             active.read_marks = Vec::new();
@@ -318,6 +338,7 @@ impl InFlight {
             unacked: 0,
             unacked_bytes: 0,
             progress_at: now,
+            unheard_since: None,
             flushing: false,
             flush_at: None,
             flush_not_before: now,
@@ -341,6 +362,7 @@ impl InFlight {
     fn is_quiet(&self) -> bool {
         self.window.is_empty()
             && self.window_complete
+            && self.unheard_since.is_none()
             && !self.flushing
             && self.flush_at.is_none()
             && self.outbox.is_empty()

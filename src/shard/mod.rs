@@ -194,6 +194,8 @@ impl Shard {
             Input::Malformed(id, error) => {
                 self.refuse(now, id, error.code(), "the bytes are no frame");
             }
+            Input::Paused(id) => self.handle_heard(now, id, false),
+            Input::Resumed(id) => self.handle_heard(now, id, true),
             Input::Closed(id) => self.handle_closed(now, id),
             Input::Authenticated(id, result) => self.handle_authenticated(now, id, result),
             Input::Shard(_, message) => self.handle_shard_message(now, message),
@@ -246,7 +248,8 @@ impl Shard {
         self.drain_to_self(now);
     }
 
-    /// Whether the driver should stop reading from sessions until the store has caught up (R26).
+    /// Whether the driver should leave further sends where they are until the store has caught up (R26). Whatever
+    /// else sessions say before their next send is heard: acknowledgements go ahead of sends.
     #[must_use]
     pub fn is_congested(&self) -> bool {
         self.sends_pending >= limits::STORE_SENDS_CONGESTED
@@ -305,6 +308,20 @@ impl Shard {
                 );
             }
         }
+        self.arm(now, id);
+    }
+
+    /// The driver reads a session on, or does not for now.
+    fn handle_heard(&mut self, now: Now, id: SessionId, is_heard: bool) {
+        let Some(session) = self.active_mut(id) else {
+            return;
+        };
+        if is_heard {
+            session.resume(now.at);
+        } else {
+            session.pause(now.at);
+        }
+        session.settle(now.at);
         self.arm(now, id);
     }
 

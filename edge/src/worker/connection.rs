@@ -7,7 +7,7 @@ use roadstead::slots::Slots;
 use roadstead::{Identity, SessionId};
 use roadstead_net::{ConnId, Engine, Io};
 use roadstead_proto::limits::{FRAME_BYTES_MAX, HELLO_FRAME_BYTES_MAX};
-use roadstead_proto::v1::ClientFrame;
+use roadstead_proto::v1::{ClientFrame, client_frame};
 use roadstead_proto::{Deframer, ErrorCode, FrameError, decode_frame};
 
 use super::budget::{Budget, Held};
@@ -54,6 +54,8 @@ struct UnderWay {
     deframer: Deframer,
     /// The rest of the chunk whose frames are being handled.
     chunk: Bytes,
+    /// A send that the store has no room for yet.
+    parked: Option<Parked>,
     unsent: BytesMut,
 }
 
@@ -62,18 +64,39 @@ impl UnderWay {
         Self {
             deframer: Deframer::new(HELLO_FRAME_BYTES_MAX),
             chunk: Bytes::new(),
+            parked: None,
             unsent: BytesMut::new(),
         }
     }
 
     /// Bytes that the shard holds for it.
     fn held(&self) -> usize {
-        self.deframer.buffered() + self.unsent.len()
+        let parked = self.parked.as_ref().map_or(0, |parked| parked.bytes);
+        self.deframer.buffered() + self.unsent.len() + parked
     }
 
     fn is_empty(&self) -> bool {
-        self.held() == 0 && self.chunk.is_empty()
+        self.held() == 0 && self.chunk.is_empty() && self.parked.is_none()
     }
+
+    /// The frame that was parked, or the next one.
+    fn next_frame<E: Engine>(
+        &mut self,
+        io: &mut Io<'_, E>,
+        id: ConnId,
+    ) -> Result<Option<ClientFrame>, FrameError> {
+        match self.parked.take() {
+            Some(parked) => Ok(Some(parked.frame)),
+            None => read_frame(self, io, id),
+        }
+    }
+}
+
+/// A frame that is handled before all others.
+struct Parked {
+    frame: ClientFrame,
+    /// What it counts for.
+    bytes: usize,
 }
 
 impl Connection {
@@ -133,12 +156,21 @@ impl Connections {
             return Ok(None);
         };
         let frame = match part.unsent.is_empty() {
-            true => read_frame(&mut part, io, id),
+            true => part.next_frame(io, id),
             false => Ok(None),
         };
         self.put_under_way(id, part);
         self.raise_window(io, id);
         frame
+    }
+
+    /// Keeps a send for later: it is the next frame again.
+    pub(super) fn park(&mut self, id: ConnId, frame: ClientFrame) {
+        if let Some(mut part) = self.take_under_way(id) {
+            let bytes = payload_bytes(&frame);
+            part.parked = Some(Parked { frame, bytes });
+            self.put_under_way(id, part);
+        }
     }
 
     /// A connection in the middle of a large frame gets a larger window while the budget lasts (T8).
@@ -268,6 +300,14 @@ impl Connections {
     }
 }
 
+/// Of a send, its payload.
+fn payload_bytes(frame: &ClientFrame) -> usize {
+    match &frame.body {
+        Some(client_frame::Body::Send(send)) => send.payload.len(),
+        _ => 0,
+    }
+}
+
 fn read_frame<E: Engine>(
     part: &mut UnderWay,
     io: &mut Io<'_, E>,
@@ -290,6 +330,8 @@ fn read_frame<E: Engine>(
 
 #[cfg(test)]
 mod tests {
+    use roadstead_proto::v1;
+
     use super::*;
 
     fn connection(known: bool, bytes: usize) -> Connection {
@@ -316,6 +358,29 @@ mod tests {
             ..connection(true, HELLO_FRAME_BYTES_MAX)
         };
         assert!(!raised.wants_window());
+    }
+
+    #[test]
+    fn df25_r26_what_is_parked_is_held_and_comes_first() {
+        let mut connections = Connections::default();
+        connections.open(conn(0));
+        let send = v1::Send {
+            payload: vec![0; 1_000].into(),
+            ..v1::Send::default()
+        };
+        let frame = ClientFrame {
+            body: Some(client_frame::Body::Send(send)),
+        };
+        connections.park(conn(0), frame.clone());
+        assert_eq!(connections.held(), 1_000);
+        let mut part = connections.take_under_way(conn(0)).expect("open");
+        assert_eq!(part.parked.take().map(|parked| parked.frame), Some(frame));
+        connections.put_under_way(conn(0), part);
+        assert_eq!(connections.held(), 0);
+        // An empty one is kept, too.
+        connections.park(conn(0), ClientFrame::default());
+        let part = connections.take_under_way(conn(0)).expect("open");
+        assert!(part.parked.is_some() && connections.close(conn(0)));
     }
 
     fn conn(index: u32) -> ConnId {

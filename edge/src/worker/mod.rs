@@ -19,7 +19,7 @@ use roadstead::store::{Command, Completion, Request};
 use roadstead::{Credential, Ended, Input, Output, SessionId, Shard, ShardId, ShardMessage};
 use roadstead_net::{App, ConnId, Engine, Event, Io, Mailbox};
 use roadstead_proto::ErrorCode;
-use roadstead_proto::v1::server_frame;
+use roadstead_proto::v1::{ClientFrame, client_frame, server_frame};
 use tokio::sync::oneshot;
 
 use crate::credentials::Credentials;
@@ -102,7 +102,7 @@ pub(crate) struct Worker {
     requests: Vec<Request>,
     /// When each request under way was made, by its id.
     asked_at: Vec<(Instant, Kind)>,
-    /// Connections with bytes to read that were left because the store was behind (R26).
+    /// Connections with frames that were left because the store was behind (R26).
     waiting: VecDeque<ConnId>,
     scratch: BytesMut,
     published_at: Option<Instant>,
@@ -235,13 +235,18 @@ impl Worker {
         }
     }
 
-    /// Reads frames as long as the store keeps up and the peer reads what it is sent (R26).
+    /// Reads frames as long as the peer reads what it is sent, and the store keeps up or they are no sends (R26): the
+    /// first one that it has no room for waits, and what is behind it.
     fn read<E: Engine>(&mut self, io: &mut Io<'_, E>, id: ConnId) {
         loop {
-            if self.shard.is_congested() || self.shard.holds(session(id)) {
-                return self.read_later(id);
+            if self.shard.holds(session(id)) {
+                return self.read_later(io, id);
             }
             match self.connections.next_frame(io, id) {
+                Ok(Some(frame)) if is_send(&frame) && self.shard.is_congested() => {
+                    self.connections.park(id, frame);
+                    return self.read_later(io, id);
+                }
                 Ok(Some(frame)) => {
                     self.input(io, Input::Frame(session(id), frame));
                     self.handle_authenticated(io);
@@ -252,10 +257,11 @@ impl Worker {
         }
     }
 
-    fn read_later(&mut self, id: ConnId) {
+    fn read_later<E: Engine>(&mut self, io: &mut Io<'_, E>, id: ConnId) {
         if self.connections.set_waiting(id, true) {
             self.metrics.reads_paused.add(1);
             self.waiting.push_back(id);
+            self.input(io, Input::Paused(session(id)));
         }
     }
 
@@ -280,6 +286,7 @@ impl Worker {
                 Some(id) if self.shard.holds(session(id)) => self.waiting.push_back(id),
                 Some(id) => {
                     self.connections.set_waiting(id, false);
+                    self.input(io, Input::Resumed(session(id)));
                     self.read(io, id);
                 }
                 None => return,
@@ -463,6 +470,10 @@ impl<E: Engine> App<E> for Worker {
         .flatten()
         .min()
     }
+}
+
+fn is_send(frame: &ClientFrame) -> bool {
+    matches!(frame.body, Some(client_frame::Body::Send(_)))
 }
 
 fn conn(id: SessionId) -> ConnId {

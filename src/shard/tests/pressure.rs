@@ -8,6 +8,7 @@ use roadstead_proto::{ErrorCode, limits as wire};
 
 use super::frames::{alice, answers, bob, chat, cursor_of, device};
 use super::world::{ConnId, Kind, World};
+use crate::io::Input;
 use crate::limits;
 use crate::store::{Command, StoreError};
 
@@ -196,6 +197,52 @@ fn a_consumer_that_stops_with_its_window_full_is_closed() {
     world.disconnect(to);
     let to = world.connect_from(bob(), delivered[0].1);
     assert_eq!(world.texts(to).len() as u64, max);
+}
+
+#[test]
+fn df25_r26_no_time_passes_for_a_consumer_that_is_not_heard() {
+    let (mut world, from, to) = pair();
+    let max = limits::DELIVER_WINDOW_ENTRIES_MAX as u64;
+    say(&mut world, from, 1..=max + 1, "x");
+    let delivered = world.delivered(to);
+    let (shard, session) = (world.conns[to].shard, world.conns[to].session);
+    world.advance(Duration::from_secs(20));
+    // Its Ack is on its way, behind sends that the store has no room for.
+    world.input(shard, Input::Paused(session));
+    world.input(shard, Input::Paused(session));
+    world.advance(limits::SLOW_CONSUMER_AFTER * 5);
+    assert_eq!(world.close_code(to), None);
+    world.input(shard, Input::Resumed(session));
+    world.advance(limits::SLOW_CONSUMER_AFTER - Duration::from_secs(21));
+    assert_eq!(world.close_code(to), None);
+    world.ack(to, delivered[0].1);
+    world.pump();
+    say(&mut world, from, max + 2..=max + 2, "x");
+    world.advance(limits::SLOW_CONSUMER_AFTER - Duration::from_secs(1));
+    assert_eq!(world.close_code(to), None);
+    // One that has the time and says nothing is as slow as ever, however often it is paused.
+    for _ in 0..10 {
+        world.input(shard, Input::Paused(session));
+        world.advance(Duration::from_secs(60));
+        world.input(shard, Input::Resumed(session));
+        world.advance(Duration::from_millis(99));
+    }
+    assert_eq!(world.close_code(to), None);
+    world.advance(Duration::from_millis(10));
+    assert_eq!(world.close_code(to), Some(ErrorCode::SlowConsumer));
+    world.disconnect(to);
+    world.input(shard, Input::Resumed(session));
+}
+
+#[test]
+fn df25_r26_a_session_that_is_paused_with_nothing_under_way_owns_nothing_after() {
+    let (mut world, from, _) = pair();
+    let (shard, session) = (world.conns[from].shard, world.conns[from].session);
+    world.input(shard, Input::Paused(session));
+    world.advance(Duration::from_secs(1));
+    world.input(shard, Input::Resumed(session));
+    world.advance(Duration::from_secs(1));
+    world.assert_quiet();
 }
 
 #[test]
