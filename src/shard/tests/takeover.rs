@@ -66,6 +66,34 @@ fn r13_of_equal_counters_the_newcomer_wins() {
 }
 
 #[test]
+fn df26_r13_of_equal_counters_the_later_opening_wins_in_whatever_order_they_register() {
+    for turned in [false, true] {
+        let mut world = World::new(3);
+        let from = world.connect(alice());
+        world.disconnect(from);
+        let home = world.placement.home(bob().0);
+        let away = |n| shard_id((usize::from(home.0) + n) % 3);
+        world.hold_messages = true;
+        let early = bob_with(&mut world, away(1), 5);
+        let one = std::mem::take(&mut world.passing);
+        // Something is committed between the two.
+        world.hold_messages = false;
+        let from = world.connect(alice());
+        alice_says(&mut world, from, 1);
+        world.hold_messages = true;
+        let late = bob_with(&mut world, away(2), 5);
+        let other = std::mem::take(&mut world.passing);
+        world.hold_messages = false;
+        for registers in if turned { [other, one] } else { [one, other] } {
+            world.passing.extend(registers);
+            world.pump();
+        }
+        assert_eq!(world.close_code(early), Some(ErrorCode::SessionReplaced));
+        assert_eq!(world.close_code(late), None, "{turned}");
+    }
+}
+
+#[test]
 fn r13_a_late_unregister_removes_nobody_else() {
     let mut world = World::new(3);
     let from = world.connect(alice());
