@@ -28,5 +28,5 @@ pub use io::{CloseReason, Credential, Ended, Identity, Input, Output, Proof, Ses
 pub use peer::ShardMessage;
 pub use placement::{Placement, ShardId, Slot};
 pub use rate::{Rate, RateTable};
-pub use shard::{CountByCode, Counters, Shard, ShardConfig};
+pub use shard::{CountByCode, Counters, Latencies, Shard, ShardConfig};
 pub use time::{Now, Time};

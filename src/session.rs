@@ -63,8 +63,9 @@ pub(crate) struct Session {
     pub(crate) user: Option<UserId>,
     /// Set with the Hello.
     pub(crate) device: Option<DeviceId>,
-    /// [`Identity::issued_s`](crate::Identity::issued_s). Set with the user.
-    pub(crate) issued_s: u64,
+    /// [`Identity::issued_s`](crate::Identity::issued_s), in the four bytes that a session has room for: until 2106.
+    /// Set with the user.
+    pub(crate) issued_s: u32,
     /// The generation of the store that the session reads (R3). Set with the device.
     pub(crate) store_generation: u32,
     /// The inbox is known completely up to here (R4).
@@ -80,6 +81,9 @@ pub(crate) struct Session {
     pub(crate) answered_number: u64,
     /// A read of the inbox is under way.
     pub(crate) reading: bool,
+    /// It has been given all that its inbox held, and nothing has waited for its Acks since: what comes now is
+    /// delivered as fast as the server can.
+    pub(crate) caught_up: bool,
     /// The inbox has more than `read_through`: the one bit to which all notifies come down (R7).
     pub(crate) dirty: bool,
     /// The entry of this session in the shard's timer queue, or [`Time::NEVER`]. May be earlier than
@@ -160,6 +164,7 @@ impl Session {
             flushed: Position::ZERO,
             answered_number: 0,
             reading: false,
+            caught_up: false,
             dirty: false,
             timer: Time::NEVER,
             close_at,
@@ -328,7 +333,7 @@ impl Session {
 }
 
 /// An idle session of the core: three cache lines at most.
-const _: () = assert!(size_of::<Option<Session>>() <= 160);
+const _: () = assert!(size_of::<Option<Session>>() <= 152);
 
 impl InFlight {
     fn new(now: Time) -> Self {

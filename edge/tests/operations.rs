@@ -8,6 +8,7 @@ use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
+use bytes::Bytes;
 use roadstead_proto::ErrorCode;
 use rustix::process::{Pid, Signal, kill_process};
 use support::edge::roadstead;
@@ -30,6 +31,28 @@ async fn health_readiness_and_metrics_answer() {
         .await;
     edge.metric_reaches("roadstead_logins_by_token_total", "", 1)
         .await;
+}
+
+/// A message to a session that waits for it is timed, one that waited for its session is not.
+#[tokio::test]
+async fn deliveries_are_timed() {
+    let edge = Edge::start();
+    let mut one = Client::login(&edge, 1, 11).await;
+    Client::login(&edge, 2, 22).await.leave().await;
+    edge.metric_reaches("roadstead_sessions_active", "", 1)
+        .await;
+    one.message(chat(1, 2), b"while it is away").await;
+    one.result().await;
+    let (mut two, _) = Client::resume(&edge, 2, 22, 2, Bytes::new()).await;
+    two.deliver().await;
+    one.message(chat(1, 2), b"while it waits").await;
+    two.deliver().await;
+    edge.metric_reaches("roadstead_deliver_seconds_count", "", 1)
+        .await;
+    edge.metric_reaches("roadstead_deliver_seconds_bucket", "+Inf", 1)
+        .await;
+    let counted = edge.metric("roadstead_deliver_seconds_count", "").await;
+    assert_eq!(counted, 1);
 }
 
 #[tokio::test]

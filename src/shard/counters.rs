@@ -3,6 +3,8 @@
 use roadstead_proto::ErrorCode;
 use roadstead_proto::error::CODES_MAX;
 
+use super::latency::Latencies;
+
 /// What a shard has done since it began, and holds now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -68,6 +70,8 @@ pub struct Counters {
     pub sends_refused_by_code: CountByCode,
     /// Sessions closed by the server, by error code.
     pub closed_by_code: CountByCode,
+    /// From the acceptance of a message to its Deliver, for sessions that had caught up.
+    pub deliver: Latencies,
 }
 
 /// A count for each error code.

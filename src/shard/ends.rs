@@ -65,7 +65,7 @@ impl Shard {
         let (Some(user), Some(device)) = (session.user, session.device) else {
             return;
         };
-        let code = ended.ends((user, device), session.issued_s);
+        let code = ended.ends((user, device), session.issued_s.into());
         if let Some(code) = code {
             self.refuse(now, id, code, why(code));
         }

@@ -33,6 +33,7 @@ impl Shard {
         };
         if session.reading || !session.has_room() {
             session.dirty = true;
+            session.caught_up &= session.has_room();
             return false;
         }
         let (user, device) = session.identity();
@@ -68,6 +69,8 @@ impl Shard {
         if page.more || session.dirty {
             // R5: a notify during the read causes one more.
             self.read_inbox(now, id);
+        } else {
+            session.caught_up = true;
         }
         self.settle(now, id);
     }
@@ -145,6 +148,7 @@ impl Shard {
             "cursors only grow within a session (R4)"
         );
         let (user, _) = session.identity();
+        let is_live = session.caught_up;
         session.delivered = entry.cursor;
         session.read_through = session.read_through.max(entry.cursor);
         let bytes = limits::ENTRY_BYTES + payload_len(&entry.body);
@@ -157,6 +161,12 @@ impl Shard {
             session.in_flight(now.at).progress_at = now.at;
         }
         self.counters.delivered += 1;
+        if let EntryBody::Message { envelope, .. } = &entry.body
+            && is_live
+        {
+            let took = now.unix_ms.saturating_sub(envelope.server_time_ms);
+            self.counters.deliver.record(took);
+        }
         self.send(id, frame_of(entry));
     }
 }

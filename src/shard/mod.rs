@@ -13,6 +13,7 @@ mod ends;
 mod ephemeral;
 mod home;
 mod inbox;
+mod latency;
 mod opening;
 mod read_marks;
 mod rereads;
@@ -41,6 +42,7 @@ use crate::store::{Command, Completion, InboxLimits, Outcome, Request, RequestId
 use crate::time::{Now, Time};
 pub use counters::{CountByCode, Counters};
 use ends::RecentEnds;
+pub use latency::Latencies;
 use rereads::Rereads;
 use sweep::Sweep;
 

@@ -81,7 +81,7 @@ impl Shard {
             unix_ms: now.unix_ms,
             issued_s: identity.issued_s,
         });
-        session.issued_s = identity.issued_s;
+        session.issued_s = u32::try_from(identity.issued_s).unwrap_or(u32::MAX);
         session.user = Some(identity.user);
         session.state.advance();
         self.ask(command, Pending::OpenDevice(id));
@@ -101,7 +101,7 @@ impl Shard {
             connect_counter: opening.connect_counter,
             version: opened.version,
             proof: opening.proof,
-            issued_s: session.issued_s,
+            issued_s: session.issued_s.into(),
         };
         let cursor = if opened.resync {
             Position::ZERO

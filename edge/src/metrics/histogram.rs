@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use roadstead::Latencies;
+
 use super::Number;
 
 /// Upper bounds double from 64 us to 16.8 s; one more bucket takes the rest.
@@ -40,6 +42,46 @@ impl Histogram {
 
     pub(super) fn sum_seconds(&self) -> f64 {
         Duration::from_micros(self.sum_micros.get()).as_secs_f64()
+    }
+}
+
+/// A histogram that a shard keeps, as it was published last.
+#[derive(Debug)]
+pub(super) struct Published {
+    buckets: [Number; Latencies::BUCKETS],
+    sum_ms: Number,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self {
+            buckets: std::array::from_fn(|_| Number::default()),
+            sum_ms: Number::default(),
+        }
+    }
+}
+
+impl Published {
+    pub(super) fn publish(&self, latencies: &Latencies) {
+        for (published, count) in self.buckets.iter().zip(latencies.counts()) {
+            published.set(count);
+        }
+        self.sum_ms.set(latencies.sum_ms());
+    }
+
+    /// As [`Histogram::cumulative`].
+    pub(super) fn cumulative(&self) -> impl Iterator<Item = (f64, u64)> + '_ {
+        let buckets = self.buckets.iter().enumerate();
+        buckets.scan(0, |total, (bucket, count)| {
+            *total += count.get();
+            let bound = Latencies::bound_ms(bucket).map(Duration::from_millis);
+            let bound = bound.map_or(f64::INFINITY, |bound| bound.as_secs_f64());
+            Some((bound, *total))
+        })
+    }
+
+    pub(super) fn sum_seconds(&self) -> f64 {
+        Duration::from_millis(self.sum_ms.get()).as_secs_f64()
     }
 }
 

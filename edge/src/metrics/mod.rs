@@ -13,6 +13,7 @@ use roadstead_proto::ErrorCode;
 use roadstead_proto::error::CODES_MAX;
 
 pub(crate) use histogram::Histogram;
+use histogram::Published;
 pub(crate) use text::Text;
 
 /// A number that one thread writes and any thread reads.
@@ -106,6 +107,7 @@ macro_rules! core_metrics {
             $($name: Number,)+
             sends_refused_by_code: NumberByCode,
             closed_by_code: NumberByCode,
+            deliver: Published,
         }
 
         impl CoreMetrics {
@@ -113,6 +115,7 @@ macro_rules! core_metrics {
                 $(self.$name.set(counters.$name);)+
                 self.sends_refused_by_code.publish(&counters.sends_refused_by_code);
                 self.closed_by_code.publish(&counters.closed_by_code);
+                self.deliver.publish(&counters.deliver);
             }
         }
 
@@ -330,7 +333,19 @@ fn write_latency(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
     for (name, help, pick) in families {
         text.family(name, "histogram", help);
         for (shard, metrics) in shards.iter().enumerate() {
-            text.histogram(&[("shard", &shard.to_string())], pick(metrics));
+            let (histogram, shard) = (pick(metrics), shard.to_string());
+            let sum = histogram.sum_seconds();
+            text.histogram(&[("shard", &shard)], histogram.cumulative(), sum);
         }
+    }
+    text.family(
+        "roadstead_deliver_seconds",
+        "histogram",
+        "From the acceptance of a message to its Deliver, for sessions that wait for it.",
+    );
+    for (shard, metrics) in shards.iter().enumerate() {
+        let (histogram, shard) = (&metrics.core.deliver, shard.to_string());
+        let sum = histogram.sum_seconds();
+        text.histogram(&[("shard", &shard)], histogram.cumulative(), sum);
     }
 }

@@ -2,8 +2,6 @@
 
 use std::fmt::Write;
 
-use super::Histogram;
-
 /// A page of metrics under construction.
 #[derive(Debug, Default)]
 pub(crate) struct Text {
@@ -31,11 +29,16 @@ impl Text {
         let _ = writeln!(self.page, "{family}{} {value}", braces(labels));
     }
 
-    /// Adds a histogram to the family begun last.
-    pub(crate) fn histogram(&mut self, labels: &[(&str, &str)], histogram: &Histogram) {
+    /// Adds a histogram to the family begun last: upper bounds in seconds with the counts up to them, and the sum of all in seconds.
+    pub(crate) fn histogram(
+        &mut self,
+        labels: &[(&str, &str)],
+        cumulative: impl Iterator<Item = (f64, u64)>,
+        sum: f64,
+    ) {
         let family = &self.family;
         let mut count = 0;
-        for (bound, up_to) in histogram.cumulative() {
+        for (bound, up_to) in cumulative {
             let bound = if bound.is_infinite() {
                 "+Inf".to_owned()
             } else {
@@ -46,11 +49,7 @@ impl Text {
             count = up_to;
         }
         let labels = braces(labels);
-        let _ = writeln!(
-            self.page,
-            "{family}_sum{labels} {}",
-            histogram.sum_seconds()
-        );
+        let _ = writeln!(self.page, "{family}_sum{labels} {sum}");
         let _ = writeln!(self.page, "{family}_count{labels} {count}");
     }
 
@@ -75,6 +74,7 @@ fn braces(labels: &[(&str, &str)]) -> String {
 mod tests {
     use std::time::Duration;
 
+    use super::super::Histogram;
     use super::*;
 
     #[test]
@@ -95,7 +95,8 @@ mod tests {
         histogram.record(Duration::from_millis(1));
         let mut text = Text::default();
         text.family("c_seconds", "histogram", "Time.");
-        text.histogram(&[("shard", "1")], &histogram);
+        let sum = histogram.sum_seconds();
+        text.histogram(&[("shard", "1")], histogram.cumulative(), sum);
         let page = text.finish();
         assert!(page.contains("c_seconds_bucket{shard=\"1\",le=\"+Inf\"} 1\n"));
         assert!(page.contains("c_seconds_count{shard=\"1\"} 1\n"));

@@ -405,6 +405,43 @@ fn a_gap_at_the_end_of_an_inbox_can_be_acknowledged() {
 }
 
 #[test]
+fn what_a_session_waits_for_is_timed_and_what_waited_for_it_is_not() {
+    let mut world = World::new(1);
+    let from = world.connect(alice());
+    let away = world.connect(bob());
+    world.disconnect(away);
+    say(&mut world, from, 1..=3);
+    world.advance(Duration::from_secs(3_600));
+    let timed = |world: &World| world.shards[0].counters().deliver;
+    let to = world.connect(bob());
+    assert_eq!(world.texts(to).len(), 3);
+    assert_eq!(timed(&world).counts().iter().sum::<u64>(), 0, "it was away");
+    // 300 ms with the store, handed over with the notify; then one that has to be read.
+    for (number, knows_previous) in [(4, true), (5, false)] {
+        world.store.knows_previous = knows_previous;
+        world.held.insert(Kind::Send);
+        world.send(from, number, chat(alice(), bob()), "x");
+        world.advance(Duration::from_millis(300));
+        world.release();
+    }
+    assert_eq!(timed(&world).counts()[9], 2, "257 to 512 ms");
+    assert_eq!(timed(&world).sum_ms(), 600);
+    // One that does not acknowledge gets no more, and what comes when it does has waited for it.
+    world.store.knows_previous = true;
+    let max = limits::DELIVER_WINDOW_ENTRIES_MAX as u64;
+    say(&mut world, from, 6..=max + 10);
+    let in_time = timed(&world).counts().iter().sum::<u64>();
+    let last = world.delivered(to).pop().expect("many").1;
+    world.advance(limits::SLOW_CONSUMER_AFTER / 2);
+    world.ack(to, last);
+    world.pump();
+    assert_eq!(world.texts(to).len(), 10);
+    assert_eq!(timed(&world).counts().iter().sum::<u64>(), in_time);
+    say(&mut world, from, max + 11..=max + 11);
+    assert_eq!(timed(&world).counts().iter().sum::<u64>(), in_time + 1);
+}
+
+#[test]
 fn df17_r3_a_gap_of_what_expired_is_told_after_a_resync_too() {
     for is_suspended in [false, true] {
         let mut world = World::new(2);
