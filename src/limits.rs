@@ -55,8 +55,8 @@ pub const FLUSH_ENTRIES: usize = 128;
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Ends of devices and logins that a home remembers for [`HELLO_TIMEOUT`], for sessions that are being opened: more
-/// than a script removes in that time at a commit each. The oldest is forgotten first; a session that this
-/// misses ends with its next send.
+/// than a script removes in that time at a commit each. The oldest is forgotten first; a device that this misses
+/// ends with its next send, a login with its token.
 pub const ENDS_REMEMBERED_MAX: usize = 4096;
 
 /// How long a send may wait for its commit when the client names no deadline (R26). Then it is answered

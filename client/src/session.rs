@@ -329,6 +329,14 @@ impl Session {
     }
 
     fn reconnect_delay(&mut self, now: Now, was: &State, cause: &Cause) -> Duration {
+        let is_refused = matches!(
+            cause,
+            Cause::Closed(ErrorCode::TokenInvalid | ErrorCode::TokenExpired)
+        );
+        if is_refused {
+            // Also in the middle of a session: its user was signed out (P14).
+            self.resume_token.clear();
+        }
         match was {
             // Jittered by the server already.
             State::Active {
@@ -338,9 +346,7 @@ impl Session {
             // The resume token was no good; a signed one may be, at once.
             State::ExpectWelcome { resumed: true, .. } => {
                 self.resume_token.clear();
-                let code = ErrorCode::TokenInvalid;
-                if matches!(cause, Cause::Closed(it) if *it == code || *it == ErrorCode::TokenExpired)
-                {
+                if is_refused {
                     return Duration::ZERO;
                 }
             }

@@ -81,6 +81,18 @@ fn a_resume_token_takes_the_place_of_a_signed_one_until_it_is_refused() {
 }
 
 #[test]
+fn df15_p14_a_user_who_is_signed_out_shows_a_signed_token_next() {
+    let mut rig = Rig::active();
+    rig.lose(Cause::Closed(ErrorCode::TokenExpired));
+    assert!(rig.pass_to_timeout() > Duration::ZERO, "P47");
+    let hello = rig.connect("jwt");
+    assert_eq!(
+        hello.credential,
+        Some(v1::hello::Credential::Token("jwt".into()))
+    );
+}
+
+#[test]
 fn r13_a_device_without_a_journal_asks_for_its_numbers_first() {
     let mut rig = Rig::with(Saved::default());
     let too_early = rig.session.send(rig.now, chat(), Bytes::new());
