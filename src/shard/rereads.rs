@@ -37,7 +37,7 @@ impl Rereads {
             left: 0,
             under_way: 0,
             retries: 0,
-            due: Time::NEVER,
+            due: Time::ZERO,
         }
     }
 
@@ -88,7 +88,6 @@ impl Shard {
                 return;
             }
             let Some((slot, any)) = self.rereads.step(self.sessions.end()) else {
-                self.rereads.due = Time::NEVER;
                 return;
             };
             reads -= usize::from(self.reread_slot(now, slot, any));

@@ -127,3 +127,34 @@ fn df16_r15_a_store_that_fails_again_is_asked_again_by_all_and_nobody_owns_anyth
     assert!(world.made[&Kind::Read] - from >= (SESSIONS - REREADS_UNDER_WAY_MAX) as u64);
     world.assert_quiet();
 }
+
+#[test]
+fn df16_r15_a_read_that_fails_when_the_round_is_over_is_tried_again() {
+    let mut world = World::new(1);
+    // More than one turn reads, so that the round ends in the middle of a slice of slots.
+    for user in 0..REREADS_AT_ONCE as u64 + 8 {
+        world.connect(device(10 + user, 1));
+    }
+    let to = world.connect(bob());
+    let from = world.connect(alice());
+    world.advance(Duration::from_secs(1));
+    // Durable, answered as unknown: nobody is told.
+    world.held.insert(Kind::Send);
+    world.send(from, 1, chat(alice(), bob()), "1");
+    world.lose_answer(Kind::Send);
+    world.held.insert(Kind::Read);
+    reopen(&mut world);
+    world.advance(Duration::from_secs(1));
+    for _ in 0..3 {
+        while world.waiting(Kind::Read) > 0 {
+            world.fail(Kind::Read, StoreError::Unavailable);
+        }
+        world.advance(Duration::from_secs(5));
+        assert!(world.waiting(Kind::Read) > 0, "tried again");
+    }
+    world.release();
+    assert_eq!(world.texts(to), ["1"]);
+    world.disconnect(from);
+    world.advance(Duration::from_secs(1));
+    assert_eq!(world.next_timeout(), None);
+}
