@@ -5,6 +5,8 @@ use roadstead_proto::v1::{self, client_frame::Body as Up, server_frame::Body as 
 use roadstead_proto::{ChatId, DeviceId, ErrorCode, Position, UserId};
 
 use super::fake_store::Device;
+use super::world::ISSUED_S;
+use crate::io::{Credential, Identity, Proof};
 use crate::placement::ShardId;
 
 pub(super) fn shard_id(index: usize) -> ShardId {
@@ -118,4 +120,38 @@ pub(super) fn cursor_of(frame: &Down) -> Option<Position> {
         _ => return None,
     };
     Some(Position::from_slice(cursor).expect("a cursor has 16 bytes"))
+}
+
+/// Signed tokens say their user, and were issued at [`ISSUED_S`]. Resume tokens say their user, the connect counter
+/// and when they were checked.
+pub(super) fn authenticate(
+    credential: &Credential,
+    connect_counter: u64,
+) -> Result<Identity, ErrorCode> {
+    let (user, issued_s, proof) = match credential {
+        Credential::Token(token) => {
+            let user = token.strip_prefix("user:").and_then(|id| id.parse().ok());
+            (
+                user.ok_or(ErrorCode::TokenInvalid)?,
+                ISSUED_S,
+                Proof::Signed,
+            )
+        }
+        Credential::Resume(token) => {
+            let token = std::str::from_utf8(token).map_err(|_| ErrorCode::TokenInvalid)?;
+            let parts: Vec<u64> = token.split(' ').filter_map(|it| it.parse().ok()).collect();
+            let [user, counter, issued_s] = parts[..] else {
+                return Err(ErrorCode::TokenExpired);
+            };
+            let counter = Some(counter);
+            (user, issued_s, Proof::Resumed { counter })
+        }
+    };
+    let token = format!("{user} {connect_counter} {issued_s}");
+    Ok(Identity {
+        user: UserId::new(user).expect("tests use no 0"),
+        resume_token: token.into(),
+        issued_s,
+        proof,
+    })
 }

@@ -8,12 +8,12 @@ use std::hash::Hasher;
 use std::time::Duration;
 
 use roadstead_proto::v1::{self, client_frame::Body as Up, server_frame::Body as Down};
-use roadstead_proto::{ChatId, ErrorCode, Position, UserId};
+use roadstead_proto::{ChatId, ErrorCode, Position};
 use siphasher::sip::SipHasher13;
 
 use super::fake_store::{Device, FakeStore};
-use super::frames::{ack, cursor_of, hello, send, send_after, shard_id, text_of};
-use crate::io::{Credential, Identity, Input, Output, Proof, SessionId};
+use super::frames::{ack, authenticate, cursor_of, hello, send, send_after, shard_id, text_of};
+use crate::io::{Identity, Input, Output, SessionId};
 use crate::peer::ShardMessage;
 use crate::placement::{Placement, ShardId};
 use crate::session::Session;
@@ -557,35 +557,4 @@ impl World {
             }
         }
     }
-}
-
-/// Signed tokens say their user, and were issued at [`ISSUED_S`]. Resume tokens say their user, the connect counter
-/// and when they were checked.
-fn authenticate(credential: &Credential, connect_counter: u64) -> Result<Identity, ErrorCode> {
-    let (user, issued_s, proof) = match credential {
-        Credential::Token(token) => {
-            let user = token.strip_prefix("user:").and_then(|id| id.parse().ok());
-            (
-                user.ok_or(ErrorCode::TokenInvalid)?,
-                ISSUED_S,
-                Proof::Signed,
-            )
-        }
-        Credential::Resume(token) => {
-            let token = std::str::from_utf8(token).map_err(|_| ErrorCode::TokenInvalid)?;
-            let parts: Vec<u64> = token.split(' ').filter_map(|it| it.parse().ok()).collect();
-            let [user, counter, issued_s] = parts[..] else {
-                return Err(ErrorCode::TokenExpired);
-            };
-            let counter = Some(counter);
-            (user, issued_s, Proof::Resumed { counter })
-        }
-    };
-    let token = format!("{user} {connect_counter} {issued_s}");
-    Ok(Identity {
-        user: UserId::new(user).expect("tests use no 0"),
-        resume_token: token.into(),
-        issued_s,
-        proof,
-    })
 }
