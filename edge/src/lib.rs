@@ -24,6 +24,7 @@ mod reload;
 mod reservation;
 mod resume;
 mod serve;
+mod start;
 mod store;
 mod token;
 mod transfer;
@@ -37,12 +38,19 @@ use roadstead_net::host;
 /// The exit status of a server whose node number was taken over, for supervisors not to start it again.
 const FENCED: u8 = 3;
 
+/// The exit status for a command line that is not understood (`EX_USAGE` of sysexits).
+const USAGE: u8 = 64;
+
 /// Does what the command line says, and returns the exit status of the process.
 #[must_use]
 pub fn run() -> ExitCode {
     // As early as can be; `serve` turns them on if the configuration says so. A kernel that refuses has none.
     let _ = host::set_huge_pages(false);
-    let result = match cli::Cli::parse().command {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => return told_by_parser(&told),
+    };
+    let result = match cli.command {
         cli::Command::Serve(arguments) => serve::serve(&arguments).map(success),
         cli::Command::Token(arguments) => token::print(&arguments).map(success),
         cli::Command::Config => cli::print_default_config().map(success),
@@ -59,6 +67,16 @@ pub fn run() -> ExitCode {
             }
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Help and version are what was asked for; anything else is a command line that says nothing.
+fn told_by_parser(told: &clap::Error) -> ExitCode {
+    // Nobody reads it: the exit status says it, too.
+    let _ = told.print();
+    match told.use_stderr() {
+        true => ExitCode::from(USAGE),
+        false => ExitCode::SUCCESS,
     }
 }
 

@@ -5,7 +5,7 @@
 //! a queue of fixed size and never waits. When the queue is full the line is dropped and counted, and the
 //! next one that is written says how many are missing.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::panic::PanicHookInfo;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -46,7 +46,10 @@ pub(crate) fn start(filter: &str) -> anyhow::Result<Log> {
         .with_context(|| format!("log = {filter:?}"))?;
     let log = Log::to(io::stderr()).context("a thread for the log")?;
     let lines = log.clone();
+    // Colours are for a screen, unless the user wants none there either (no-color.org).
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     tracing_subscriber::fmt()
+        .with_ansi(io::stderr().is_terminal() && !no_colour)
         .with_max_level(level)
         .with_writer(move || lines.clone())
         .init();

@@ -1,6 +1,6 @@
 //! `roadstead serve`: from the configuration to a clean exit.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -16,6 +16,7 @@ use roadstead_net::{
 use roadstead_store::Health;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc as async_mpsc;
+use tokio::task::JoinSet;
 
 use crate::admin::{self, Admin};
 use crate::config::{Config, QuicEngine};
@@ -26,6 +27,7 @@ use crate::log::{self, Log};
 use crate::memory::{self, Ceiling};
 use crate::metrics::ShardMetrics;
 use crate::reload::Reload;
+use crate::start::{Start, Step};
 use crate::store::{Handle, Store};
 use crate::worker::{Addresses, Message, Parts, Report, ShardOutbox, Worker};
 use crate::{cli, cores, expiry, private, reservation, worker};
@@ -55,13 +57,14 @@ fn serve_logged(config: &Config, log: &Log) -> anyhow::Result<()> {
     {
         tracing::warn!(%error, "huge pages stay off");
     }
+    let start = Start::begin(Step::Files)?;
     let files = files::load(config)?;
     for (name, path) in &files.paths {
         tracing::info!(path = %path.display(), "{name}");
     }
     match config.quic_engine {
-        QuicEngine::Quinn => serve_with::<Quinn>(config, &files, log),
-        QuicEngine::Lean => serve_with::<Lean>(config, &files, log),
+        QuicEngine::Quinn => serve_with::<Quinn>(config, &files, log, start),
+        QuicEngine::Lean => serve_with::<Lean>(config, &files, log, start),
     }
 }
 
@@ -70,13 +73,18 @@ fn serve_with<E: Engine + 'static>(
     config: &Config,
     files: &Files,
     log: &Log,
+    start: Start,
 ) -> anyhow::Result<()> {
     let descriptors = descriptors::raise_limit();
     // Before a socket fails for want of one, as far as the addresses are known.
     takers(config, config.listen.len()).share_out(descriptors)?;
     let server_config = server_config(config, files)?;
     let credentials = Credentials::new(config, files)?;
+    start.step(Step::Addresses);
     let mut server = bind::<E>(&server_config)?;
+    // Before there is anything that would have to be stopped again.
+    start.step(Step::Admin);
+    let admin = bind_admin(config.admin)?;
     let takers = takers(config, server.addresses().len());
     let open_files = takers.share_out(descriptors)?;
     tracing::info!(
@@ -84,13 +92,16 @@ fn serve_with<E: Engine + 'static>(
         open_files,
         "limit of open files, and the store's part"
     );
+    start.step(Step::Store);
     let store = open_store(config, open_files, server.mailboxes())?;
     tell_homes_of_ends(config, &store, server.mailboxes());
+    start.step(Step::Shards);
     let shards = start_shards(config, &credentials, &mut server, &store)?;
     let (tls, mailboxes) = (server_config.tls, server.mailboxes());
     let reload = Reload::new(config.clone(), tls, credentials, mailboxes);
     let (stop_expiry, expiry) = start_expiry(&store)?;
-    let result = run(config, &server, &store, shards, reload, log);
+    let told = Told { config, log, start };
+    let result = run(told, &server, &store, shards, reload, admin);
     drop(stop_expiry);
     // Whatever of the job is under way ends with the store.
     store.stop();
@@ -138,6 +149,15 @@ fn bind<E: Engine>(config: &ServerConfig) -> Result<Server<Message, E>, roadstea
             result => return result,
         }
     }
+}
+
+fn bind_admin(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bind = || {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        Ok::<_, std::io::Error>(listener)
+    };
+    bind().with_context(|| format!("admin address {address}"))
 }
 
 /// Who takes descriptors of this server.
@@ -253,6 +273,9 @@ fn start_shard<E: Engine + 'static>(
     };
     let run = move || {
         let result = seed.run(Worker::new(parts)).map(drop);
+        if let Err(error) = &result {
+            tracing::error!(shard, %error, "a shard failed");
+        }
         let _ = report.send(Report::Ended);
         result
     };
@@ -262,14 +285,21 @@ fn start_shard<E: Engine + 'static>(
         .context("a thread")
 }
 
+/// What a run was told, and the start that it ends.
+struct Told<'a> {
+    config: &'a Config,
+    log: &'a Log,
+    start: Start,
+}
+
 /// Serves until a signal asks to stop or a shard fails, then drains.
 fn run<E: Engine>(
-    config: &Config,
+    told: Told<'_>,
     server: &Server<Message, E>,
     store: &Store,
     mut shards: Shards,
     reload: Reload,
-    log: &Log,
+    listener: TcpListener,
 ) -> anyhow::Result<()> {
     let mailboxes = server.mailboxes();
     let _watching_memory = memory::watch(shards.ceiling.clone())?;
@@ -282,30 +312,37 @@ fn run<E: Engine>(
         draining: AtomicBool::new(false),
         mailboxes: mailboxes.clone(),
         reloads: reload.counts(),
-        log: log.clone(),
+        log: told.log.clone(),
         udp_port: server.addresses()[0].port(),
         connections: Arc::default(),
         sample: admin::Sample::default(),
-        guard: Arc::new(admin::Guard::new(&config.admin_names)),
+        guard: Arc::new(admin::Guard::new(&told.config.admin_names)),
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let served = runtime.block_on(async {
-        let listener = tokio::net::TcpListener::bind(config.admin)
-            .await
-            .with_context(|| format!("admin address {}", config.admin))?;
-        let address = listener.local_addr()?;
-        let (router, counts) = (admin::router(admin.clone()), admin.connections.clone());
-        let http = tokio::spawn(admin::serve(listener, router, counts));
-        let reloading = tokio::spawn(reload.run(signal(SignalKind::hangup())?));
-        let served = serve_until_told(config, server, address, &mut shards, &admin.store).await;
-        admin.draining.store(true, Ordering::Relaxed);
-        let most = shards.metrics.iter().map(|shard| shard.sessions()).max();
-        let patience = worker::drain_patience(most.unwrap_or(0)) + PORT_PATIENCE;
-        drain(&mailboxes, &mut shards.reports, patience).await;
-        http.abort();
-        reloading.abort();
+        // What goes on while sessions are drained, too, and ends with this block.
+        let mut beside = JoinSet::new();
+        let served = match all_started(&mut shards).await {
+            Ok(()) => {
+                let served = async {
+                    let address = answer(&mut beside, listener, &admin, reload)?;
+                    serve_until_told(told, server, address, &mut shards, &admin.store).await
+                };
+                let served = served.await;
+                admin.draining.store(true, Ordering::Relaxed);
+                let most = shards.metrics.iter().map(|shard| shard.sessions()).max();
+                let patience = worker::drain_patience(most.unwrap_or(0)) + PORT_PATIENCE;
+                drain(&mailboxes, &mut shards.reports, patience).await;
+                served
+            }
+            // Nobody is in.
+            not_started => not_started,
+        };
+        for mailbox in &mailboxes {
+            worker::deliver(mailbox, Message::Stop);
+        }
         served
     });
     let joined = join(shards.threads);
@@ -315,8 +352,7 @@ fn run<E: Engine>(
     joined.and(served)
 }
 
-/// Sends all sessions away, then stops the shards together. A shard that has failed says nothing more:
-/// hence the time limit.
+/// Sends all sessions away. A shard that has failed says nothing more: hence the time limit.
 async fn drain(
     mailboxes: &[Mailbox<Message>],
     reports: &mut async_mpsc::UnboundedReceiver<Report>,
@@ -332,13 +368,37 @@ async fn drain(
         }
     };
     let _ = tokio::time::timeout(patience, all).await;
-    mailboxes
-        .iter()
-        .for_each(|mailbox| worker::deliver(mailbox, Message::Stop));
 }
 
+/// Waits until every shard runs.
+async fn all_started(shards: &mut Shards) -> anyhow::Result<()> {
+    for _ in 0..shards.threads.len() {
+        match shards.reports.recv().await {
+            Some(Report::Started) => {}
+            _ => anyhow::bail!("a shard could not start"),
+        }
+    }
+    Ok(())
+}
+
+/// Answers at the admin address, and reads certificates and keys again on SIGHUP.
+fn answer(
+    tasks: &mut JoinSet<()>,
+    listener: TcpListener,
+    admin: &Arc<Admin>,
+    reload: Reload,
+) -> anyhow::Result<SocketAddr> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let address = listener.local_addr()?;
+    let (router, counts) = (admin::router(admin.clone()), admin.connections.clone());
+    tasks.spawn(admin::serve(listener, router, counts));
+    tasks.spawn(reload.run(signal(SignalKind::hangup())?));
+    Ok(address)
+}
+
+/// Says that it is ready, and serves until a signal comes, a shard ends, or the node's number is taken.
 async fn serve_until_told<E: Engine>(
-    config: &Config,
+    told: Told<'_>,
     server: &Server<Message, E>,
     admin: SocketAddr,
     shards: &mut Shards,
@@ -346,12 +406,8 @@ async fn serve_until_told<E: Engine>(
 ) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    for _ in 0..shards.threads.len() {
-        match shards.reports.recv().await {
-            Some(Report::Started) => {}
-            _ => anyhow::bail!("a shard could not start"),
-        }
-    }
+    let Told { config, start, .. } = told;
+    drop(start);
     announce(config, server, admin);
     tokio::select! {
         _ = terminate.recv() => Ok(()),
