@@ -26,7 +26,8 @@ use crate::scenario::Bench;
 
 /// Breaks things under a real server and load generator, and says what came of it.
 ///
-/// Exit code 0: every scenario that could be run here passed. 2: one did not. 1: nothing could be run.
+/// Exit code 0: every scenario that could be run here passed. 2: one did not. 1: nothing could be run. 64: the command line was
+/// not understood.
 #[derive(Debug, Parser)]
 #[command(name = "faults", version, about)]
 struct Cli {
@@ -56,8 +57,17 @@ struct Cli {
     list: bool,
 }
 
+/// The command line was not understood (`EX_USAGE` of sysexits).
+const EXIT_USAGE: u8 = 64;
+
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => {
+            let _ = told.print();
+            return ExitCode::from(if told.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
     match run(&cli) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(2),

@@ -19,6 +19,9 @@ roadstead-sim [OPTIONS]
 
 Without any: the regression seeds, then 20 fresh ones. The exit code is 0 only if no rule was broken.";
 
+/// The command line was not understood (`EX_USAGE` of sysexits).
+const EXIT_USAGE: u8 = 64;
+
 #[derive(Debug, Default)]
 struct Options {
     seeds: Vec<u64>,
@@ -39,7 +42,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             say(&format!("{error}\n\n{HELP}"));
-            ExitCode::from(2)
+            ExitCode::from(EXIT_USAGE)
         }
     }
 }

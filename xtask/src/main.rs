@@ -43,6 +43,9 @@ cargo xtask <task>
   ci              lint, test, sim, smoke, interop, hostile, the quick faults, model, foundationdb, a few seconds of
                   every fuzz target: what .ci/run does";
 
+/// The command line was not understood (`EX_USAGE` of sysexits).
+const EXIT_USAGE: u8 = 64;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let task = arguments.first().map_or("help", String::as_str);
@@ -62,9 +65,13 @@ fn main() -> ExitCode {
         "sanitize" => sanitize::sanitize(rest),
         "foundationdb" => foundationdb::check(),
         "ci" => steps::ci(),
-        _ => {
+        "help" | "--help" => {
             say(HELP);
             Ok(())
+        }
+        unknown => {
+            say(&format!("xtask: there is no task {unknown:?}\n\n{HELP}"));
+            return ExitCode::from(EXIT_USAGE);
         }
     };
     match result {
