@@ -38,10 +38,17 @@ type WorkerThread = JoinHandle<Result<(), roadstead_net::Error>>;
 /// crashed down a moment after it, and its sockets with them.
 const PORT_PATIENCE: Duration = Duration::from_secs(3);
 
+/// If it is set in the environment, the server drains and ends when the process that started it has ended. Not an
+/// option: a load generator starts servers of other versions, too.
+const END_WITH_PARENT: &str = "ROADSTEAD_END_WITH_PARENT";
+
 /// How soon a process notices that its lease was taken over.
 const FENCE_WATCH_EVERY: Duration = Duration::from_millis(250);
 
 pub(crate) fn serve(arguments: &cli::Serve) -> anyhow::Result<()> {
+    if std::env::var_os(END_WITH_PARENT).is_some() {
+        end_with_parent()?;
+    }
     let config = Config::load(arguments)?;
     let log = log::start(&config.log)?;
     private::keep_from_others();
@@ -481,6 +488,18 @@ fn join(threads: Vec<WorkerThread>) -> anyhow::Result<()> {
         result = result.and(ended);
     }
     result
+}
+
+/// SIGTERM for this process when its parent ends. One that ended before this was asked for has left it to another.
+fn end_with_parent() -> anyhow::Result<()> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+    let parent = getppid();
+    set_parent_process_death_signal(Some(Signal::TERM)).context("the signal of a parent's end")?;
+    anyhow::ensure!(
+        getppid() == parent,
+        "the process that started this one has ended"
+    );
+    Ok(())
 }
 
 /// Keys and traffic secrets live in this process's memory: none of it goes to a core file (T4).

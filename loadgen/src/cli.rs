@@ -300,11 +300,11 @@ pub(crate) struct Load {
     #[arg(long, value_name = "USERS", default_value_t = 4)]
     pub(crate) circle: u32,
     /// Sockets in all, without those of --quinn-clients; sessions share them [default: 64].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     #[serde(skip)]
     pub(crate) sockets: Option<u16>,
     /// Threads [default: half of the cores].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     #[serde(skip)]
     pub(crate) threads: Option<u16>,
     /// QUIC engine of this end; demo: of the edge too.

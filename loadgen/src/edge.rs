@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
@@ -140,6 +141,9 @@ impl Running {
             .args(["--admin", &at.admin.to_string(), "--data"])
             .arg(data)
             .args(arguments)
+            // Whatever ends this process ends it, and a Ctrl-C is this process's to answer.
+            .env("ROADSTEAD_END_WITH_PARENT", "1")
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -70,8 +70,9 @@ mod wire {
     }
 }
 
-/// The percentiles of a report, in milliseconds.
+/// The percentiles of a report, in milliseconds. All 0 where nothing was measured; a report then has none.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, Default)]
+#[serde(into = "Shown", from = "Shown")]
 pub(crate) struct Percentiles {
     pub(crate) p50: f64,
     pub(crate) p90: f64,
@@ -79,6 +80,44 @@ pub(crate) struct Percentiles {
     pub(crate) p999: f64,
     pub(crate) max: f64,
     pub(crate) count: u64,
+}
+
+/// Percentiles in a report.
+#[derive(Debug, Serialize, Deserialize)]
+struct Shown {
+    p50: Option<f64>,
+    p90: Option<f64>,
+    p99: Option<f64>,
+    p999: Option<f64>,
+    max: Option<f64>,
+    count: u64,
+}
+
+impl From<Percentiles> for Shown {
+    fn from(of: Percentiles) -> Self {
+        let shown = |ms| (of.count > 0).then_some(ms);
+        Self {
+            p50: shown(of.p50),
+            p90: shown(of.p90),
+            p99: shown(of.p99),
+            p999: shown(of.p999),
+            max: shown(of.max),
+            count: of.count,
+        }
+    }
+}
+
+impl From<Shown> for Percentiles {
+    fn from(shown: Shown) -> Self {
+        Self {
+            p50: shown.p50.unwrap_or(0.0),
+            p90: shown.p90.unwrap_or(0.0),
+            p99: shown.p99.unwrap_or(0.0),
+            p999: shown.p999.unwrap_or(0.0),
+            max: shown.max.unwrap_or(0.0),
+            count: shown.count,
+        }
+    }
 }
 
 impl Percentiles {

@@ -17,6 +17,7 @@ mod crew;
 mod edge;
 mod findings;
 mod hostile;
+mod interrupt;
 mod latency;
 mod ledger;
 mod out;
@@ -49,13 +50,23 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// The run could not be made.
 const EXIT_ERROR: u8 = 1;
 
+/// The command line was not understood (`EX_USAGE` of sysexits).
+const EXIT_USAGE: u8 = 64;
+
 fn main() -> ExitCode {
     if let Err(error) = host::set_huge_pages(false) {
         out::note(format_args!(
             "loadgen: huge pages stay as they were: {error}"
         ));
     }
-    let cli = cli::Cli::parse();
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => {
+            // Help and version are what was asked for.
+            let _ = told.print();
+            return ExitCode::from(if told.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
     let done = match &cli.command {
         cli::Command::Agent(agent) => agent::serve(agent).map(|()| 0),
         _ => scenario::run(&cli).map(|report| report.verdict.exit_code()),
@@ -64,7 +75,10 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             out::note(format_args!("loadgen: {error:#}"));
-            ExitCode::from(EXIT_ERROR)
+            ExitCode::from(match error.is::<interrupt::Interrupted>() {
+                true => interrupt::EXIT_CODE,
+                false => EXIT_ERROR,
+            })
         }
     }
 }

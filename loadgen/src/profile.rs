@@ -15,6 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::{Micros, time as parse_time};
 
+/// The highest rate that is taken for one: far above what a host can send, and low enough that counts and times of a
+/// run keep their microseconds.
+const RATE_MAX: f64 = 1e9;
+
 /// A rate as a function of the time since its start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
@@ -158,7 +162,8 @@ fn part(text: &str, is_last: bool) -> Result<Part, String> {
         }
     };
     let rate = |text: &str| match text.trim().parse::<f64>() {
-        Ok(rate) if rate >= 0.0 && rate.is_finite() => Ok(rate),
+        Ok(rate) if (0.0..=RATE_MAX).contains(&rate) => Ok(rate),
+        Ok(rate) if rate > RATE_MAX => Err(format!("{text:?}: a rate is at most {RATE_MAX:.0}")),
         _ => Err(format!(
             "{text:?} is no rate: RATE, RATE@TIME or FROM-TO@TIME"
         )),
@@ -213,6 +218,15 @@ pub(crate) fn to_micros(seconds: f64) -> Micros {
 
 #[cfg(test)]
 mod tests {
+    /// It never ended.
+    #[test]
+    fn fd11_a_rate_has_a_ceiling() {
+        for text in ["1e30", "inf", "1-1e10@3s", "NaN", "-1"] {
+            assert!(text.parse::<Profile>().is_err(), "{text}");
+        }
+        assert!("1e9".parse::<Profile>().is_ok());
+    }
+
     use super::*;
 
     fn profile(text: &str) -> Profile {

@@ -15,6 +15,7 @@ use crate::assertion::{self, Assertion};
 use crate::cli::{Load, QuicEngine};
 use crate::clock::seconds;
 use crate::hostile;
+use crate::interrupt;
 use crate::latency::Latency;
 use crate::plan::Plan;
 use crate::run::Raw;
@@ -25,7 +26,7 @@ use sums::each;
 pub(crate) use files::{check as check_files, takes_standard_output, write};
 pub(crate) use progress::Progress;
 pub(crate) use schema::Report;
-pub(crate) use table::table;
+pub(crate) use table::{table, verdict};
 
 /// A generator that begins more than this share of its sends late measured itself.
 const LATE_SHARE_MAX: f64 = 0.01;
@@ -40,6 +41,8 @@ const BUSY_SHARE: f64 = 0.85;
 pub(crate) enum Verdict {
     Pass,
     Fail,
+    /// Nothing can be said of what was not waited for.
+    Interrupted,
 }
 
 impl Verdict {
@@ -48,6 +51,7 @@ impl Verdict {
         match self {
             Self::Pass => 0,
             Self::Fail => 2,
+            Self::Interrupted => interrupt::EXIT_CODE,
         }
     }
 }
@@ -71,6 +75,9 @@ impl Report {
         if !report.limits.iter().all(|limit| limit.kept) {
             report.verdict = Verdict::Fail;
         }
+        if raw.interrupted {
+            report.verdict = Verdict::Interrupted;
+        }
         report
     }
 
@@ -90,7 +97,7 @@ impl Report {
     fn without_limits(scenario: &str, plan: &Plan, load: &Load, raw: &Raw) -> Self {
         let generator = sums::generator(raw);
         Self {
-            verdict: verdict(plan, raw),
+            verdict: judge(plan, raw),
             bottleneck: generator.saturated.then_some("generator"),
             limits: Vec::new(),
             find_max: raw.search.clone(),
@@ -159,7 +166,7 @@ fn limits<'a>(wanted: impl Iterator<Item = &'a Assertion>, report: &Report) -> V
 }
 
 /// Pass means that nothing was found and that there was something to find it in.
-fn verdict(plan: &Plan, raw: &Raw) -> Verdict {
+fn judge(plan: &Plan, raw: &Raw) -> Verdict {
     let everyone = raw.status.established == plan.topology.sessions();
     let tally = &raw.status.tally;
     let complete = tally.sent > 0 && tally.delivered == tally.to_deliver && raw.drained;
@@ -191,6 +198,7 @@ mod tests {
     fn verdicts_are_exit_codes() {
         assert_eq!(Verdict::Pass.exit_code(), 0);
         assert_eq!(Verdict::Fail.exit_code(), 2);
+        assert_eq!(Verdict::Interrupted.exit_code(), 130);
         assert_eq!(
             serde_json::to_string(&Verdict::Fail).expect("json"),
             "\"fail\""

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 
 use crate::clock::{Clock, Micros};
 use crate::control::{Command, Stage, Status};
@@ -21,6 +21,7 @@ use crate::crew::Crew;
 use crate::edge::Edge;
 use crate::findings::{Findings, Kind};
 use crate::hostile;
+use crate::interrupt::{self, Interrupted};
 use crate::latency::Latency;
 use crate::plan::{Plan, Step};
 use crate::process;
@@ -51,6 +52,9 @@ const FIRST_SESSION_TIMEOUT: Micros = 15_000_000;
 
 /// So many refusals before the first success mean that the next ones will be refused too.
 const REFUSALS_MAX: u32 = 10;
+
+/// After an interruption: what is under way has so long to arrive.
+const DRAIN_INTERRUPTED: Micros = 3_000_000;
 
 /// After everything has come: a message that comes twice does so within this.
 const LINGER: Micros = 1_000_000;
@@ -95,6 +99,8 @@ struct Conductor<'a> {
     search: Search,
     /// What attackers did and felt.
     hostile: hostile::Table,
+    /// A signal came, and the run is on its way out.
+    interrupted: bool,
 }
 
 /// How long the stages took.
@@ -137,14 +143,23 @@ impl<'a> Conductor<'a> {
             trial: (Latency::new(), Latency::new()),
             search: Search::default(),
             hostile: hostile::Table::default(),
+            interrupted: false,
         })
     }
 
     fn perform(&mut self) -> Result<Stages> {
-        let mut stages = Stages {
-            ramp: self.ramp()?,
-            ..Stages::default()
-        };
+        let mut stages = Stages::default();
+        match self.play(&mut stages) {
+            Err(error) if error.is::<Interrupted>() => self.interrupted = true,
+            played => played?,
+        }
+        (stages.drain, stages.drained) = self.drain()?;
+        Ok(stages)
+    }
+
+    /// All stages but the last.
+    fn play(&mut self, stages: &mut Stages) -> Result<()> {
+        stages.ramp = self.ramp()?;
         self.settle()?;
         let plan = self.plan.clone();
         for (number, step) in plan.steps.iter().enumerate() {
@@ -168,8 +183,7 @@ impl<'a> Conductor<'a> {
                 Step::Restart { patience } => self.restart(*patience)?,
             }
         }
-        (stages.drain, stages.drained) = self.drain()?;
-        Ok(stages)
+        Ok(())
     }
 
     fn ramp(&mut self) -> Result<Micros> {
@@ -184,6 +198,10 @@ impl<'a> Conductor<'a> {
             if self.clock.now() > self.sum().last_established_at + RAMP_PATIENCE {
                 break;
             }
+        }
+        // Each has given up: there is nothing to measure.
+        if self.sum().established == 0 {
+            return Err(self.hopeless(&self.sum()));
         }
         Ok(self.sum().last_established_at.saturating_sub(began))
     }
@@ -207,9 +225,15 @@ impl<'a> Conductor<'a> {
     fn drain(&mut self) -> Result<(Micros, bool)> {
         let began = self.clock.now();
         self.crew.tell(Command::Drain);
-        let drained = self.watch(Stage::Drain, began + self.plan.drain_timeout)?;
+        let patience = match self.interrupted {
+            true => DRAIN_INTERRUPTED.min(self.plan.drain_timeout),
+            false => self.plan.drain_timeout,
+        };
+        let drained = self.watch(Stage::Drain, began + patience)?;
         let took = self.clock.now() - began;
-        self.pass(Stage::Drain, LINGER)?;
+        if !self.interrupted {
+            self.pass(Stage::Drain, LINGER)?;
+        }
         self.server.last = self.target.sample();
         Ok((took, drained))
     }
@@ -260,6 +284,7 @@ impl<'a> Conductor<'a> {
             sockets: self.plan.sockets(),
             search: Some(self.search).filter(|search| !search.trials.is_empty()),
             hostile: self.plan.campaign.is_some().then_some(self.hostile),
+            interrupted: self.interrupted,
             agents: Vec::new(),
         })
     }
@@ -297,6 +322,9 @@ impl<'a> Conductor<'a> {
     /// Records and shows how it goes, and notices a worker that ended.
     fn look(&mut self, stage: Stage) -> Result<Vec<Status>> {
         self.crew.check()?;
+        if !self.interrupted {
+            interrupt::check()?;
+        }
         let statuses = self.crew.statuses();
         let now = self.clock.now();
         if now >= self.record_at {
@@ -348,6 +376,11 @@ impl<'a> Conductor<'a> {
         if status.established > 0 || !(refused || nobody) {
             return Ok(());
         }
+        Err(self.hopeless(status))
+    }
+
+    /// Why nobody was let in.
+    fn hopeless(&self, status: &Status) -> anyhow::Error {
         let reasons: Vec<_> = status
             .closes
             .iter()
@@ -358,10 +391,10 @@ impl<'a> Conductor<'a> {
         } else {
             reasons.join(", ")
         };
-        bail!(
+        anyhow!(
             "no session could be established with {}: {reasons}",
             self.plan.target
-        );
+        )
     }
 
     fn sum(&self) -> Status {

@@ -27,10 +27,11 @@ use crate::clock::{Micros, micros};
 use crate::edge::Edge;
 use crate::findings::Kind;
 use crate::hostile::Attacks;
+use crate::interrupt;
 use crate::out;
 use crate::plan::{Exchange, Plan, Step, Who};
 use crate::profile::Profile;
-use crate::report::{self, Progress, Report};
+use crate::report::{self, Progress, Report, Verdict};
 use crate::run::{self, Observer, Raw};
 use crate::target::Target;
 
@@ -42,6 +43,7 @@ pub(crate) fn run(cli: &Cli) -> Result<Report> {
         _ => None,
     };
     let mut scene = scene(cli, &arguments, text.as_deref())?;
+    interrupt::catch().context("signals")?;
     scene.check()?;
     report::check_files(&scene.load)?;
     if scene.load.agents.is_empty() {
@@ -67,6 +69,8 @@ pub(crate) fn run(cli: &Cli) -> Result<Report> {
             true => out::note(table),
             false => out::line(table),
         }
+    } else if report.verdict != Verdict::Pass {
+        out::note(format_args!("loadgen: {}", report::verdict(&report)));
     }
     report::write(&report, &load)?;
     Ok(report)
@@ -206,6 +210,12 @@ impl Scene {
             !load.find_max || steps.iter().any(is_search),
             "--find-max is for chat: {} does what it does at one rate",
             self.shape.name
+        );
+        let users = u64::from(self.shape.sessions / load.devices.max(1));
+        ensure!(
+            load.users_from.checked_add(users).is_some(),
+            "--users-from {}: there are no {users} ids of users from there on",
+            load.users_from
         );
         let is_restart = |step: &Step| matches!(step, Step::Restart { .. });
         ensure!(

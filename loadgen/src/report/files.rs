@@ -1,13 +1,18 @@
 //! A report as files: JSON for programs, CSV of its course, HTML for people.
 
-use std::fmt::Write;
-use std::fs::{self, OpenOptions};
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use tempfile::NamedTempFile;
 
 use super::{Report, html};
 use crate::cli::Load;
+use crate::latency::Percentiles;
 use crate::out;
 use crate::record::Point;
 
@@ -49,12 +54,33 @@ pub(crate) fn check(load: &Load) -> Result<()> {
             <= 1,
         "only one report fits on standard output"
     );
+    let mut seen = HashSet::new();
     for path in paths.filter(|path| !is_standard_output(path)) {
-        // Nothing that is there is lost before there is something new.
-        let opened = OpenOptions::new().append(true).create(true).open(path);
-        opened.with_context(|| format!("{} can not be written", path.display()))?;
+        // Nothing that is there is lost before there is something new, and nothing is left where nothing comes.
+        let tried = match path.exists() {
+            true => OpenOptions::new().append(true).open(path).map(drop),
+            false => beside(path).map(drop),
+        };
+        tried.with_context(|| format!("{} can not be written", path.display()))?;
+        let known = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+        let known = known.canonicalize().unwrap_or(known);
+        ensure!(
+            seen.insert(known),
+            "{} can not be two reports",
+            path.display()
+        );
     }
     Ok(())
+}
+
+/// A temporary file in the folder of a report.
+fn beside(path: &Path) -> io::Result<NamedTempFile> {
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    tempfile::Builder::new()
+        .prefix(".loadgen-")
+        // Less what the umask takes, as for any file.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder.unwrap_or(Path::new(".")))
 }
 
 /// Whether a report goes to standard output: then nothing else may.
@@ -89,7 +115,25 @@ fn save(path: &Path, text: &str) -> Result<()> {
         out::line(text.trim_end());
         return Ok(());
     }
-    fs::write(path, text).with_context(|| format!("writing {}", path.display()))
+    replace(path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Writes a file so that at any moment the old one is there or the new one. Pipes and devices, and files in a
+/// folder that is not to be written to, are written in place.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    // The file that a link leads to is the report, not the link.
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let is_ordinary = !path.exists() || path.is_file();
+    let Some(mut new) = is_ordinary.then(|| beside(&path).ok()).flatten() else {
+        return fs::write(path, text);
+    };
+    if let Ok(old) = fs::metadata(&path) {
+        new.as_file().set_permissions(old.permissions())?;
+    }
+    new.write_all(text.as_bytes())?;
+    new.as_file().sync_all()?;
+    new.persist(path)?;
+    Ok(())
 }
 
 /// One line per point (RFC 4180 without its CRLF); what is not known is empty.
@@ -108,13 +152,13 @@ fn csv(points: &[Point]) -> String {
             format!("{:.1}", point.delivered_per_s),
             point.disconnected.to_string(),
             point.late_sends.to_string(),
-            format!("{:.3}", point.ack_ms.p50),
-            format!("{:.3}", point.ack_ms.p99),
-            format!("{:.3}", point.ack_ms.max),
+            known(milliseconds(&point.ack_ms, |ms| ms.p50)),
+            known(milliseconds(&point.ack_ms, |ms| ms.p99)),
+            known(milliseconds(&point.ack_ms, |ms| ms.max)),
             point.ack_ms.count.to_string(),
-            format!("{:.3}", point.deliver_ms.p50),
-            format!("{:.3}", point.deliver_ms.p99),
-            format!("{:.3}", point.deliver_ms.max),
+            known(milliseconds(&point.deliver_ms, |ms| ms.p50)),
+            known(milliseconds(&point.deliver_ms, |ms| ms.p99)),
+            known(milliseconds(&point.deliver_ms, |ms| ms.max)),
             point.deliver_ms.count.to_string(),
             known(point.target_rss_bytes.map(|bytes| bytes.to_string())),
             known(point.target_cpus.map(|cpus| format!("{cpus:.3}"))),
@@ -126,10 +170,14 @@ fn csv(points: &[Point]) -> String {
     text
 }
 
+/// A percentile of a second in which something was answered.
+fn milliseconds(of: &Percentiles, pick: fn(&Percentiles) -> f64) -> Option<String> {
+    (of.count > 0).then(|| format!("{:.3}", pick(of)))
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::latency::Percentiles;
 
     /// A point with a known value in each field.
     pub(in crate::report) fn point(at_s: f64, stage: &'static str, sessions: u32) -> Point {
@@ -180,5 +228,33 @@ pub(super) mod tests {
             ("3.250", "")
         );
         assert_eq!(field(2, "generator_cpus"), "0.250");
+    }
+
+    /// A server that stands still would be drawn at its best.
+    #[test]
+    fn fd8_a_second_without_answers_has_no_percentiles() {
+        let mut silent = point(1.0, "exchange", 5);
+        silent.ack_ms = Percentiles::default();
+        let json = serde_json::to_value(&silent).expect("json");
+        assert_eq!(json["ack_ms"]["p99"], serde_json::Value::Null);
+        assert_eq!(
+            (&json["ack_ms"]["count"], &json["deliver_ms"]["p99"]),
+            (&0.into(), &3.25.into())
+        );
+        let again: Point = serde_json::from_value(json).expect("a point");
+        assert_eq!(again.ack_ms, Percentiles::default());
+        let text = csv(&[silent]);
+        let fields: Vec<&str> = text.lines().nth(1).expect("a line").split(',').collect();
+        let column = |name| {
+            COLUMNS
+                .iter()
+                .position(|column| *column == name)
+                .expect("a column")
+        };
+        assert_eq!(
+            fields[column("ack_p50_ms")..=column("ack_count")],
+            ["", "", "", "0"]
+        );
+        assert_eq!(fields[column("deliver_p99_ms")], "3.250");
     }
 }

@@ -37,6 +37,7 @@ fn head(report: &Report, body: &mut String) {
         Verdict::Pass if report.bottleneck.is_some() => ("warn", "PASS"),
         Verdict::Pass => ("pass", "PASS"),
         Verdict::Fail => ("fail", "FAIL"),
+        Verdict::Interrupted => ("warn", "INTERRUPTED"),
     };
     let _ = write!(
         body,

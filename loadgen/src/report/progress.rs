@@ -167,8 +167,8 @@ impl Progress {
             rates.sent,
             tally.acknowledged,
             tally.delivered,
-            milliseconds(self.ack.corrected().p99),
-            milliseconds(self.deliver.corrected().p99),
+            p99(&self.ack),
+            p99(&self.deliver),
             server(moment.server, rates.server_cpu),
             rates.own_cpu,
             status.late_sends
@@ -281,6 +281,13 @@ fn busy(rates: &Rates, threads: u16) -> f64 {
 
 fn memory(usage: Option<Usage>) -> String {
     usage.map_or_else(|| "-".into(), |usage| mebibytes(usage.rss_bytes))
+}
+
+fn p99(latency: &Latency) -> String {
+    match latency.is_empty() {
+        true => "-".into(),
+        false => milliseconds(latency.corrected().p99),
+    }
 }
 
 fn spread(latency: &Latency) -> String {

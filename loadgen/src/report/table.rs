@@ -289,6 +289,10 @@ fn hostile_rows(report: &Report, text: &mut String) {
 }
 
 fn latency_row(latency: &Percentiles) -> String {
+    if latency.count == 0 {
+        let none = "-";
+        return format!("{none:>9} {none:>9} {none:>9} {none:>9} {none:>9}  {none:>9}");
+    }
     format!(
         "{:>9.2} {:>9.2} {:>9.2} {:>9.2} {:>9.2}  {:>9}",
         latency.p50,
@@ -301,7 +305,7 @@ fn latency_row(latency: &Percentiles) -> String {
 }
 
 /// The verdict in words.
-pub(super) fn verdict(report: &Report) -> String {
+pub(crate) fn verdict(report: &Report) -> String {
     let broken = report.limits.iter().filter(|limit| !limit.kept).count();
     let verdict = match report.verdict {
         Verdict::Pass => {
@@ -311,6 +315,7 @@ pub(super) fn verdict(report: &Report) -> String {
         Verdict::Fail if report.messages.sent == 0 => "FAIL: nothing was sent",
         Verdict::Fail if broken > 0 => "FAIL: a limit was not kept",
         Verdict::Fail => "FAIL: see above",
+        Verdict::Interrupted => "INTERRUPTED: what was under way was not waited for",
     };
     match report.bottleneck {
         Some(_) => {

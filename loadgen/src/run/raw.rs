@@ -32,6 +32,8 @@ pub(crate) struct Raw {
     pub(crate) search: Option<Search>,
     /// Of a run with attackers.
     pub(crate) hostile: Option<hostile::Table>,
+    /// It was ended before its time, by a signal.
+    pub(crate) interrupted: bool,
     /// Threads and sockets of this end.
     pub(crate) threads: u32,
     pub(crate) sockets: u32,

@@ -3,6 +3,7 @@
 mod agents;
 mod fanout;
 mod hostile;
+mod interrupt;
 mod memory;
 mod reports;
 mod scenario_files;
