@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use roadstead::store::{Command, Completion, Grown, Outcome, Request, Sends, StoreError};
 use roadstead::{
-    Credential, Identity, Input, Now, Output, Placement, Proof, SessionId, Shard, ShardConfig,
-    ShardId, ShardMessage, Time,
+    Credential, Ended, Identity, Input, Now, Output, Placement, Proof, SessionId, Shard,
+    ShardConfig, ShardId, ShardMessage, Time,
 };
 use roadstead_proto::v1::{self, ClientFrame, client_frame::Body as Up};
 use roadstead_proto::{DeviceId, ErrorCode, FrameError, Position, UserId, decode_frame};
@@ -262,9 +262,28 @@ impl World {
         };
     }
 
-    pub(super) fn reopened(&mut self, shard: u8) {
-        let shard = usize::from(shard) % self.shards.len();
-        self.input(shard, Input::StoreReopened);
+    /// Words of the store and of the driver, by the two highest bits.
+    pub(super) fn reopened(&mut self, what: u8) {
+        let shard = usize::from(what) % self.shards.len();
+        let named = self
+            .conns
+            .get(usize::from(what & 7))
+            .map(|conn| (conn.shard, conn.session, conn.device));
+        match (what >> 6, named) {
+            (1, Some((shard, session, _))) => self.input(shard, Input::Paused(session)),
+            (2, Some((shard, session, _))) => self.input(shard, Input::Resumed(session)),
+            (3, Some((_, _, Some((user, device))))) => {
+                let ended = match what & 8 {
+                    0 => Ended::Device(user, device),
+                    _ => Ended::Logins {
+                        user,
+                        valid_after_s: u64::from(what & 16),
+                    },
+                };
+                self.input(shard, Input::Ended(ended));
+            }
+            _ => self.input(shard, Input::StoreReopened),
+        }
     }
 
     pub(super) fn drain(&mut self, shard: u8) {
