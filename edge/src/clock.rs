@@ -34,6 +34,11 @@ pub(crate) fn unix_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The wall clock in seconds, as dates have it.
+pub(crate) fn unix_s() -> i64 {
+    i64::try_from(unix_ms() / 1_000).unwrap_or(i64::MAX)
+}
+
 /// Both, for an input that came at this instant.
 pub(crate) fn now_at(instant: Instant) -> Now {
     Now {

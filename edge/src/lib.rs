@@ -28,6 +28,7 @@ mod start;
 mod store;
 mod token;
 mod transfer;
+mod validity;
 mod worker;
 
 use std::process::ExitCode;

@@ -4,7 +4,7 @@
 //! file is taken by itself, and one that is missing, damaged or does not fit leaves what was in force there.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use roadstead_net::Mailbox;
@@ -13,13 +13,17 @@ use tokio::signal::unix::Signal;
 
 use crate::config::Config;
 use crate::credentials::Credentials;
-use crate::files;
 use crate::metrics::{Number, Text};
+use crate::validity::Validity;
 use crate::worker::{self, Message};
+use crate::{clock, files};
 
 /// How often the age of the ticket keys is looked at, at least: clocks are set and hosts sleep. After a
 /// rotation that failed it is the time to the next try.
 const LOOK_EVERY: Duration = Duration::from_secs(3600);
+
+/// How often an operator is told of a certificate that expires.
+const REMIND_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// What can be read again.
 #[derive(Debug, Clone, Copy)]
@@ -54,6 +58,8 @@ pub(crate) struct Counts {
     done: [Number; Part::ALL.len()],
     failed: [Number; Part::ALL.len()],
     rotations: Number,
+    /// Seconds since 1970; 0 is not known.
+    certificate_expires_s: Number,
 }
 
 impl Counts {
@@ -69,6 +75,9 @@ impl Counts {
         let help = "Ticket keys rotated by the clock.";
         text.family("roadstead_ticket_rotations", "counter", help);
         text.sample(&[], self.rotations.get());
+        let help = "When the certificate expires, in seconds since 1970; 0 if it does not say so.";
+        text.family("roadstead_certificate_expires_seconds", "gauge", help);
+        text.sample(&[("use", "clients")], self.certificate_expires_s.get());
     }
 }
 
@@ -80,6 +89,9 @@ pub(crate) struct Reload {
     mailboxes: Vec<Mailbox<Message>>,
     counts: Arc<Counts>,
     rotation_failed: bool,
+    /// Of the certificate in force.
+    validity: Option<Validity>,
+    reminded: Instant,
 }
 
 impl Reload {
@@ -89,14 +101,19 @@ impl Reload {
         credentials: Credentials,
         mailboxes: Vec<Mailbox<Message>>,
     ) -> Self {
-        Self {
+        let mut reload = Self {
             config,
             tls,
             credentials,
             mailboxes,
             counts: Arc::default(),
             rotation_failed: false,
-        }
+            validity: None,
+            reminded: Instant::now(),
+        };
+        let read = Validity::of_file(&files::certificate_path(&reload.config));
+        reload.shows(read);
+        reload
     }
 
     pub(crate) fn counts(&self) -> Arc<Counts> {
@@ -108,7 +125,10 @@ impl Reload {
         loop {
             tokio::select! {
                 _ = asked.recv() => self.read_all(),
-                () = tokio::time::sleep(self.next_look()) => self.rotate_if_due(),
+                () = tokio::time::sleep(self.next_look()) => {
+                    self.rotate_if_due();
+                    self.remind_if_due();
+                }
             }
         }
     }
@@ -126,6 +146,7 @@ impl Reload {
             Part::Certificate => {
                 let (chain, key) = files::certificate(&self.config)?;
                 self.tls.replace_certificate(&chain, &key)?;
+                self.shows(Validity::of_pem(&chain));
             }
             Part::TicketKeys => {
                 self.tls.rotate_tickets(&files::ticket_keys(&self.config)?);
@@ -140,6 +161,30 @@ impl Reload {
             }
         }
         Ok(())
+    }
+
+    /// Notes what the certificate in force says of its dates.
+    fn shows(&mut self, read: anyhow::Result<Validity>) {
+        self.validity = read
+            .inspect_err(|error| tracing::warn!("the certificate's dates: {error:#}"))
+            .ok();
+        let expires_s = self.validity.map_or(0, |validity| validity.until.unix_s());
+        let gauge = &self.counts.certificate_expires_s;
+        gauge.set(u64::try_from(expires_s).unwrap_or(0));
+        self.remind();
+    }
+
+    fn remind(&mut self) {
+        self.reminded = Instant::now();
+        if let Some(validity) = self.validity {
+            validity.warn(&files::certificate_path(&self.config), clock::unix_s());
+        }
+    }
+
+    fn remind_if_due(&mut self) {
+        if self.reminded.elapsed() >= REMIND_EVERY {
+            self.remind();
+        }
     }
 
     fn note(&self, part: Part, result: anyhow::Result<()>) {

@@ -7,6 +7,9 @@ use std::process::Command;
 
 use roadstead_net::host::{self, Limit};
 
+use crate::clock;
+use crate::validity::Validity;
+
 /// Files that are read whatever the host looks like, below `/`.
 const FILES: [&str; 19] = [
     "proc/sys/kernel/osrelease",
@@ -48,6 +51,10 @@ pub(crate) struct Host {
     pub(crate) offloads: BTreeMap<String, String>,
     /// Bytes of the certificate chain, or why they are not known; `None` if nobody named a configuration.
     pub(crate) chain: Option<Result<u64, String>>,
+    /// When that chain is good, or why it is not known.
+    pub(crate) validity: Option<Result<Validity, String>>,
+    /// The wall clock, in seconds since 1970.
+    pub(crate) now_s: i64,
 }
 
 impl Host {
@@ -64,6 +71,8 @@ impl Host {
             devices: Vec::new(),
             offloads: BTreeMap::new(),
             chain: None,
+            validity: None,
+            now_s: clock::unix_s(),
         };
         FILES.iter().for_each(|file| host.take(Path::new(file)));
         for cpu in entries("sys/devices/system/cpu") {

@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::config::Config;
 pub(crate) use crate::numbers::grouped;
+use crate::validity::Validity;
 use crate::{cli, files};
 use checks::Need;
 use finding::{Finding, Severity};
@@ -25,6 +26,7 @@ use host::Host;
 pub(crate) fn run(arguments: &cli::Doctor) -> anyhow::Result<ExitCode> {
     let mut host = Host::read();
     host.chain = arguments.config.as_deref().map(chain);
+    host.validity = arguments.config.as_deref().map(validity);
     let need = Need {
         sessions: arguments.sessions,
         shards: arguments.shards.map_or(host.cores, u64::from),
@@ -49,6 +51,13 @@ fn chain(config: &Path) -> Result<u64, String> {
     };
     let bytes = bytes().map_err(|error| format!("{error:#}"))?;
     Ok(u64::try_from(bytes).unwrap_or(u64::MAX))
+}
+
+/// When that chain is good, or why it is not known.
+fn validity(config: &Path) -> Result<Validity, String> {
+    let read = Config::read(config)
+        .and_then(|config| Validity::of_file(&files::certificate_path(&config)));
+    read.map_err(|error| format!("{error:#}"))
 }
 
 fn exit_code(findings: &[Finding]) -> u8 {

@@ -81,6 +81,8 @@ fn good() -> Host {
         devices: vec!["eth0".into()],
         offloads: BTreeMap::from([("eth0".into(), features.into())]),
         chain: Some(Ok(900)),
+        validity: None,
+        now_s: 0,
     }
 }
 
@@ -409,4 +411,28 @@ fn tf9_t11_the_chain_of_a_configuration_is_read() {
     std::fs::write(&path, made.cert.pem().repeat(2)).expect("written");
     let expected = u64::try_from(made.cert.der().len() * 2).expect("small");
     assert_eq!(chain(&config), Ok(expected));
+}
+
+/// A certificate outside of its dates lets nobody in; near its end it is said.
+#[test]
+fn fd10_a_certificate_past_its_end_will_not_work() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("one");
+    let config = folder.path().join("c.toml");
+    std::fs::write(&config, format!("data = {:?}\n", folder.path())).expect("written");
+    assert!(validity(&config).is_err_and(|error| error.contains("cert.pem")));
+    std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).expect("written");
+    let validity = validity(&config).expect("dates");
+    let (from, until) = (validity.from.unix_s(), validity.until.unix_s());
+    let mut host = good();
+    host.validity = Some(Ok(validity));
+    for (now_s, severity, fix) in [
+        (from - 1, Severity::Failure, "clock"),
+        (from, Severity::Ok, ""),
+        (until - 14 * 86_400 + 1, Severity::Warning, "renew"),
+        (until + 1, Severity::Failure, "renew"),
+    ] {
+        host.now_s = now_s;
+        is(&host, "certificate_dates", severity, fix);
+    }
 }

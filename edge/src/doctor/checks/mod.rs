@@ -48,6 +48,7 @@ pub(crate) fn all(host: &Host, need: &Need) -> Vec<Finding> {
         machine::memory(host, need),
         machine::swap(host),
         certificate::chain(host),
+        certificate::dates(host),
     ]);
     findings
 }
