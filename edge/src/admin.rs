@@ -179,6 +179,12 @@ fn write_store(text: &mut Text, store: &Handle) {
         Handle::Foundation(store) => {
             for (name, value) in store.counters().snapshot() {
                 let help = name.replace('_', " ");
+                if let Some(name) = name.strip_suffix("_us") {
+                    let family = format!("roadstead_store_{name}_seconds");
+                    text.family(&family, "counter", "Time spent in commits.");
+                    text.seconds(&[], value);
+                    continue;
+                }
                 text.family(&format!("roadstead_store_{name}"), "counter", &help);
                 text.sample(&[], value);
             }
@@ -190,11 +196,6 @@ fn write_embedded(text: &mut Text, store: &roadstead_store::Handle) {
     let commit = &store.counters().commit;
     let counters = [
         ("commits", "Commits, each with one sync.", &commit.commits),
-        (
-            "commit_microseconds",
-            "Time spent in them.",
-            &commit.commit_us,
-        ),
         ("writes", "Keys written.", &commit.writes),
         (
             "written_bytes",
@@ -253,25 +254,30 @@ fn write_embedded(text: &mut Text, store: &roadstead_store::Handle) {
         text.family(&format!("roadstead_store_{name}"), "counter", help);
         text.sample(&[], count.get());
     }
+    let help = "Time spent in commits.";
+    text.family("roadstead_store_commit_seconds", "counter", help);
+    text.seconds(&[], commit.commit_us.get());
     write_readers(text, store);
 }
 
 fn write_readers(text: &mut Text, store: &roadstead_store::Handle) {
     type Pick = fn(&ReadCounters) -> &Count;
-    let counters: [(&str, &str, Pick); 4] = [
+    let counters: [(&str, &str, Pick); 3] = [
         ("reads", "Inboxes read.", |reader| &reader.reads),
         ("read_entries", "Entries read.", |reader| {
             &reader.read_entries
         }),
         ("read_bytes", "Bytes read.", |reader| &reader.read_bytes),
-        ("read_microseconds", "Time spent reading.", |reader| {
-            &reader.read_us
-        }),
     ];
     for (name, help, pick) in counters {
         text.family(&format!("roadstead_store_{name}"), "counter", help);
         for (reader, counters) in store.counters().readers.iter().enumerate() {
             text.sample(&[("reader", &reader.to_string())], pick(counters).get());
         }
+    }
+    let help = "Time spent reading.";
+    text.family("roadstead_store_read_seconds", "counter", help);
+    for (reader, counters) in store.counters().readers.iter().enumerate() {
+        text.seconds(&[("reader", &reader.to_string())], counters.read_us.get());
     }
 }

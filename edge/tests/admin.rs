@@ -269,3 +269,30 @@ async fn fc9_a_name_that_the_operator_gave_is_answered() {
         assert_eq!(status, expected, "{host}");
     }
 }
+
+/// What Prometheus asks of a name: seconds, and never a part of them.
+#[tokio::test]
+async fn fp13_times_are_seconds() {
+    let edge = Edge::start_with("", &["--shards", "1"]);
+    let mut one = Client::login(&edge, 1, 11).await;
+    let _two = Client::login(&edge, 2, 22).await;
+    one.message(chat(1, 2), b"timed").await;
+    one.result().await;
+    let names = [
+        "roadstead_login_seconds_total",
+        "roadstead_store_commit_seconds_total",
+        "roadstead_store_read_seconds_total",
+    ];
+    let (_, page) = edge.get("/metrics").await;
+    for name in names {
+        let samples = page.lines().filter(|line| line.starts_with(name));
+        let values = samples.map(|line| line.rsplit(' ').next().expect("a value"));
+        let sum: f64 = values.map(|value| value.parse::<f64>().expect(name)).sum();
+        assert!((0.0..3_600.0).contains(&sum), "{name} {sum}");
+        assert!(page.contains(&format!("# TYPE {name} counter")), "{name}");
+    }
+    assert!(
+        !page.contains("microseconds") && !page.contains("_us_total"),
+        "{page}"
+    );
+}

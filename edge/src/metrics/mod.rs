@@ -234,7 +234,7 @@ pub(crate) fn write_shards(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
 
 fn write_worker(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
     type Pick = fn(&ShardMetrics) -> &Number;
-    let families: [(&str, &str, &str, Pick); 12] = [
+    let families: [(&str, &str, &str, Pick); 11] = [
         (
             "shed",
             "counter",
@@ -296,12 +296,6 @@ fn write_worker(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
             |m| &m.logins_by_resume,
         ),
         (
-            "login_microseconds",
-            "counter",
-            "Time spent checking both.",
-            |m| &m.login_micros,
-        ),
-        (
             "outbox_waiting",
             "gauge",
             "Messages waiting for another shard's queue.",
@@ -313,6 +307,11 @@ fn write_worker(text: &mut Text, shards: &[Arc<ShardMetrics>]) {
         for (shard, metrics) in shards.iter().enumerate() {
             text.sample(&[("shard", &shard.to_string())], pick(metrics).get());
         }
+    }
+    let help = "Time spent checking signed tokens and resume tokens.";
+    text.family("roadstead_login_seconds", "counter", help);
+    for (shard, metrics) in shards.iter().enumerate() {
+        text.seconds(&[("shard", &shard.to_string())], metrics.login_micros.get());
     }
 }
 

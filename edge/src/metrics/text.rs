@@ -1,6 +1,7 @@
 //! The Prometheus text format, version 0.0.4.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 /// A page of metrics under construction.
 #[derive(Debug, Default)]
@@ -27,6 +28,12 @@ impl Text {
     pub(crate) fn sample(&mut self, labels: &[(&str, &str)], value: u64) {
         let family = &self.family;
         let _ = writeln!(self.page, "{family}{} {value}", braces(labels));
+    }
+
+    /// Adds a sample of time to the family begun last.
+    pub(crate) fn seconds(&mut self, labels: &[(&str, &str)], micros: u64) {
+        let (family, seconds) = (&self.family, Duration::from_micros(micros).as_secs_f64());
+        let _ = writeln!(self.page, "{family}{} {seconds}", braces(labels));
     }
 
     /// Adds a histogram to the family begun last: upper bounds in seconds with the counts up to them, and the sum of all in seconds.
@@ -72,8 +79,6 @@ fn braces(labels: &[(&str, &str)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::Histogram;
     use super::*;
 
@@ -84,8 +89,11 @@ mod tests {
         text.sample(&[("shard", "0")], 3);
         text.family("b", "gauge", "Level.");
         text.sample(&[], 4);
+        text.family("t_seconds", "counter", "Time.");
+        text.seconds(&[], 1_500_000);
         let expected = "# HELP a_total Things.\n# TYPE a_total counter\na_total{shard=\"0\"} 3\n\
-                        # HELP b Level.\n# TYPE b gauge\nb 4\n";
+                        # HELP b Level.\n# TYPE b gauge\nb 4\n\
+                        # HELP t_seconds_total Time.\n# TYPE t_seconds_total counter\nt_seconds_total 1.5\n";
         assert_eq!(text.finish(), expected);
     }
 
