@@ -58,6 +58,9 @@ const INBOX_MIB_CAP: u64 = 65_536;
 /// service for a year is asked again.
 const LOGIN_VALID_CAP_S: u64 = 366 * 86_400;
 
+/// An idle server of one shard takes 11 MiB: below this ceiling nobody could ever log in.
+const MEMORY_MIB_MIN: u64 = 16;
+
 const MIB: u64 = 1024 * 1024;
 
 /// A QUIC implementation.
@@ -290,6 +293,10 @@ impl Config {
                 "admin_names: {name:?} is no host name or address without port"
             );
         }
+        anyhow::ensure!(
+            self.memory_max_mib == 0 || self.memory_max_mib >= MEMORY_MIB_MIN,
+            "memory_max_mib is at least {MEMORY_MIB_MIN}, or 0 for a part of what the host has: an idle server takes as much"
+        );
         self.limits.check()?;
         let both =
             self.tls.certificate.as_os_str().is_empty() == self.tls.key.as_os_str().is_empty();
@@ -353,6 +360,7 @@ mod tests {
         for (text, named) in [
             ("admin_names = [\"a:80\"]\n", "without port"),
             ("[tls]\ntickets_rotate_h = 15\n", "at least 16"),
+            ("memory_max_mib = 1\n", "memory_max_mib is at least 16"),
             (
                 "[sessions]\ninbox_entries_max = 1000001\n",
                 "inbox_entries_max is 1 to 1000000",
