@@ -127,12 +127,20 @@ pub(crate) fn certificate_path(config: &Config) -> PathBuf {
     }
 }
 
+/// Where the key of that certificate is.
+pub(crate) fn certificate_key_path(config: &Config) -> PathBuf {
+    match config.tls.certificate.as_os_str().is_empty() {
+        true => config.data.join("cert-key.pem"),
+        false => config.tls.key.clone(),
+    }
+}
+
 fn certificate_paths(config: &Config) -> anyhow::Result<(PathBuf, PathBuf)> {
     let certificate = certificate_path(config);
+    let key = certificate_key_path(config);
     if !config.tls.certificate.as_os_str().is_empty() {
-        return Ok((certificate, config.tls.key.clone()));
+        return Ok((certificate, key));
     }
-    let key = config.data.join("cert-key.pem");
     if !certificate.exists() || !key.exists() {
         let now_s = clock::unix_ms() / 1_000;
         let made = development::certificate(&config.tls.names, now_s);

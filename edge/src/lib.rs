@@ -26,6 +26,7 @@ mod resume;
 mod serve;
 mod start;
 mod store;
+mod tls_error;
 mod token;
 mod transfer;
 mod validity;

@@ -16,7 +16,7 @@ use crate::credentials::Credentials;
 use crate::metrics::{Number, Text};
 use crate::validity::Validity;
 use crate::worker::{self, Message};
-use crate::{clock, files};
+use crate::{clock, files, tls_error};
 
 /// How often the age of the ticket keys is looked at, at least: clocks are set and hosts sleep. After a
 /// rotation that failed it is the time to the next try.
@@ -145,7 +145,8 @@ impl Reload {
         match part {
             Part::Certificate => {
                 let (chain, key) = files::certificate(&self.config)?;
-                self.tls.replace_certificate(&chain, &key)?;
+                let replaced = self.tls.replace_certificate(&chain, &key);
+                replaced.map_err(|error| tls_error::explain(&self.config, &chain, &key, &error))?;
                 self.shows(Validity::of_pem(&chain));
             }
             Part::TicketKeys => {

@@ -30,7 +30,7 @@ use crate::reload::Reload;
 use crate::start::{Start, Step};
 use crate::store::{Handle, Store};
 use crate::worker::{Addresses, Message, Parts, Report, ShardOutbox, Worker};
-use crate::{cli, cores, expiry, private, reservation, worker};
+use crate::{cli, cores, expiry, private, reservation, tls_error, worker};
 
 type WorkerThread = JoinHandle<Result<(), roadstead_net::Error>>;
 
@@ -132,7 +132,8 @@ fn server_config(config: &Config, files: &Files) -> anyhow::Result<ServerConfig>
         &files.key,
         &alpn,
         Some(files.tickets.clone()),
-    )?;
+    )
+    .map_err(|error| tls_error::explain(config, &files.certificate, &files.key, &error))?;
     let keys = SecretKeys {
         reset: files.reset,
         token: files.retry,

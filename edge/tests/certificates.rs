@@ -54,3 +54,44 @@ async fn fd10_a_good_certificate_is_not_spoken_of() {
     let log = log(&mut edge);
     assert!(!log.contains("the certificate"), "{log}");
 }
+
+/// What a server says that can not start with these two files.
+fn refused(data: &Path, chain: &[u8], key: &[u8]) -> String {
+    std::fs::write(data.join("cert.pem"), chain).expect("written");
+    std::fs::write(data.join("cert-key.pem"), key).expect("written");
+    let mut serve = support::edge::roadstead();
+    serve.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    let output = serve.arg("--data").arg(data).output().expect("it runs");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn fp2_what_is_wrong_with_a_certificate_is_said_by_file() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path();
+    put(data, (2020, 1, 1), (2049, 1, 1));
+    let read = |name: &str| std::fs::read(data.join(name)).expect("it is there");
+    let (chain, key) = (read("cert.pem"), read("cert-key.pem"));
+    let other = rcgen::KeyPair::generate().expect("a key").serialize_pem();
+    let marked = [b"\xef\xbb\xbf", &chain[..]].concat();
+    let encrypted =
+        b"-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    for (chain, key, file, words) in [
+        (
+            &chain[..],
+            other.as_bytes(),
+            "cert-key.pem",
+            "is not the key of",
+        ),
+        (&chain, b"", "cert-key.pem", "holds no private key"),
+        (&chain, encrypted, "cert-key.pem", "is encrypted"),
+        (b"", &key, "cert.pem", "holds no certificate"),
+        (&key, &key, "cert.pem", "holds no certificate"),
+        (&marked, &key, "cert.pem", "begins with a byte order mark"),
+    ] {
+        let error = refused(data, chain, key);
+        let said = format!("{} {words}", data.join(file).display());
+        assert!(error.contains(&said), "{said}: {error}");
+    }
+}
