@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ratatui::crossterm::event::{Event as Terminal, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -73,17 +74,26 @@ pub(crate) enum Connection {
     Stopped(String),
 }
 
+/// What is known of one chat.
+#[derive(Debug, Default)]
+struct Talk {
+    lines: Vec<Line>,
+    delivered: Position,
+    read: Position,
+    /// The last read mark that was made.
+    marked: Position,
+}
+
 /// The whole screen.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) user: UserId,
     pub(crate) peer: UserId,
     device: DeviceId,
-    lines: Vec<Line>,
-    delivered: Position,
-    read: Position,
-    /// The last read mark that was made.
-    marked: Position,
+    /// The chat on the screen.
+    talk: Talk,
+    /// The others.
+    elsewhere: BTreeMap<ChatId, Talk>,
     pub(crate) input: String,
     /// In characters.
     pub(crate) cursor: usize,
@@ -102,10 +112,8 @@ impl App {
             user,
             peer,
             device,
-            lines: Vec::new(),
-            delivered: Position::ZERO,
-            read: Position::ZERO,
-            marked: Position::ZERO,
+            talk: Talk::default(),
+            elsewhere: BTreeMap::new(),
             input: String::new(),
             cursor: 0,
             scroll: 0,
@@ -123,7 +131,7 @@ impl App {
 
     /// Messages in the order of the chat.
     pub(crate) fn lines(&self) -> &[Line] {
-        &self.lines
+        &self.talk.lines
     }
 
     pub(crate) fn ticks(&self, line: &Line) -> Ticks {
@@ -131,8 +139,8 @@ impl App {
             _ if !line.mine => Ticks::None,
             _ if line.failure.is_some() => Ticks::Failed,
             None => Ticks::Waiting,
-            Some(position) if position <= self.read => Ticks::Read,
-            Some(position) if position <= self.delivered => Ticks::Delivered,
+            Some(position) if position <= self.talk.read => Ticks::Read,
+            Some(position) if position <= self.talk.delivered => Ticks::Delivered,
             Some(_) => Ticks::Sent,
         }
     }
@@ -145,7 +153,51 @@ impl App {
         self.notice = Some(notice);
     }
 
-    /// Takes a record of the history, old or new, into account. A record that comes twice changes
+    /// Takes a record of a chat into account, whichever is on the screen. One without a chat is of an older
+    /// version: it is of its sender's chat, or of the one on the screen.
+    pub(crate) fn restore_in(&mut self, chat: Option<ChatId>, record: Record) {
+        let chat = chat.unwrap_or_else(|| match &record {
+            Record::Message { sender, .. } if *sender != self.user => {
+                ChatId::pair(self.user, *sender)
+            }
+            _ => self.chat(),
+        });
+        let (shown, shown_peer) = (self.chat(), self.peer);
+        let Some(peer) = chat.peer_of(self.user) else {
+            return;
+        };
+        if chat == shown {
+            return self.restore(record);
+        }
+        self.swap(peer);
+        self.restore(record);
+        self.swap(shown_peer);
+    }
+
+    /// Puts the chat with another user in the place of the one that is there.
+    fn swap(&mut self, peer: UserId) {
+        let left = self.chat();
+        self.peer = peer;
+        let talk = self.elsewhere.remove(&self.chat()).unwrap_or_default();
+        let left_talk = std::mem::replace(&mut self.talk, talk);
+        self.elsewhere.insert(left, left_talk);
+    }
+
+    /// Shows the chat with another user.
+    fn go_to(&mut self, word: &str) -> Vec<Effect> {
+        let peer = word.trim().parse().ok().and_then(|id| UserId::new(id).ok());
+        let Some(peer) = peer.filter(|peer| *peer != self.user) else {
+            self.notice = Some("/to takes the id of another user, for example /to 3".into());
+            return Vec::new();
+        };
+        if peer != self.peer {
+            self.swap(peer);
+            (self.typing_until, self.notice) = (None, None);
+        }
+        self.read_mark()
+    }
+
+    /// Takes a record of the chat on the screen, old or new, into account. A record that comes twice changes
     /// nothing.
     pub(crate) fn restore(&mut self, record: Record) {
         match record {
@@ -167,11 +219,11 @@ impl App {
                     line.sender == sent_by && (same_number || same_place)
                 };
                 let known = |line: &Line| line.id == Some(id) || same(line);
-                if let Some(line) = self.lines.iter_mut().find(|line| known(line)) {
+                if let Some(line) = self.talk.lines.iter_mut().find(|line| known(line)) {
                     line.position = Some(position);
                     line.id = Some(id);
                 } else {
-                    self.lines.push(Line {
+                    self.talk.lines.push(Line {
                         id: Some(id),
                         sender: sent_by,
                         number,
@@ -185,7 +237,7 @@ impl App {
             }
             Record::Sent { number, text } => match self.own(number) {
                 Some(line) => line.text = text,
-                None => self.lines.push(Line::sent(number, text)),
+                None => self.talk.lines.push(Line::sent(number, text)),
             },
             Record::Confirmed { number, position } => {
                 let line = self.own_or_lost(number);
@@ -200,19 +252,20 @@ impl App {
                 delivered,
                 read,
             } if user == self.peer => {
-                self.delivered = self.delivered.max(delivered).max(read);
-                self.read = self.read.max(read);
+                self.talk.delivered = self.talk.delivered.max(delivered).max(read);
+                self.talk.read = self.talk.read.max(read);
             }
             // Another of the own devices has read.
-            Record::Receipt { read, .. } => self.marked = self.marked.max(read),
+            Record::Receipt { read, .. } => self.talk.marked = self.talk.marked.max(read),
         }
         // By position; what has none stays at the end, in the order in which it was written.
-        self.lines
+        self.talk
+            .lines
             .sort_by_key(|line| line.position.unwrap_or(Position::MAX));
     }
 
     fn own(&mut self, number: u64) -> Option<&mut Line> {
-        let mut lines = self.lines.iter_mut();
+        let mut lines = self.talk.lines.iter_mut();
         lines.find(|line| line.sender.is_none() && line.number == number)
     }
 
@@ -220,17 +273,18 @@ impl App {
     fn own_or_lost(&mut self, number: u64) -> &mut Line {
         if self.own(number).is_none() {
             let text = "(sent before a restart)".to_owned();
-            self.lines.push(Line::sent(number, text));
+            self.talk.lines.push(Line::sent(number, text));
         }
         self.own(number).expect("just made")
     }
 
     pub(crate) fn handle_event(&mut self, event: &Event, now: Instant) -> Vec<Effect> {
-        if let Some(record) = Record::of(event, self.chat()) {
-            if matches!(&record, Record::Message { sender, .. } if *sender == self.peer) {
+        if let Some((chat, record)) = Record::of(event) {
+            let theirs = matches!(&record, Record::Message { sender, .. } if *sender == self.peer);
+            if theirs && chat == self.chat() {
                 self.typing_until = None;
             }
-            self.restore(record);
+            self.restore_in(Some(chat), record);
         }
         match event {
             Event::Connected(_) => {
@@ -249,7 +303,10 @@ impl App {
             }
             Event::SendDelayed(delay) if delay.chat == self.chat() => self.delay(*delay),
             Event::Message(message) if message.chat != self.chat() => {
-                self.notice = Some(format!("user {} wrote in another chat", message.sender));
+                self.notice = Some(match message.chat.peer_of(self.user) {
+                    Some(peer) => format!("user {} wrote: /to {peer} shows it", message.sender),
+                    None => format!("user {} wrote in a group: it is kept", message.sender),
+                });
             }
             Event::Gap(gap) => {
                 self.notice = Some(match gap.reason {
@@ -276,7 +333,12 @@ impl App {
 
     /// The last message that is not answered: it may still be taken back.
     pub(crate) fn last_waiting(&self) -> Option<u64> {
-        let mut own = self.lines.iter().rev().filter(|line| line.sender.is_none());
+        let mut own = self
+            .talk
+            .lines
+            .iter()
+            .rev()
+            .filter(|line| line.sender.is_none());
         let waiting = own.find(|line| line.position.is_none() && line.failure.is_none())?;
         Some(waiting.number)
     }
@@ -291,11 +353,11 @@ impl App {
 
     /// What the user looks at is read.
     fn read_mark(&mut self) -> Vec<Effect> {
-        let theirs = self.lines.iter().filter(|line| !line.mine);
+        let theirs = self.talk.lines.iter().filter(|line| !line.mine);
         let seen = theirs.filter_map(|line| line.position).max();
         match seen {
-            Some(seen) if self.focused && seen > self.marked => {
-                self.marked = seen;
+            Some(seen) if self.focused && seen > self.talk.marked => {
+                self.talk.marked = seen;
                 vec![Effect::Read(seen)]
             }
             _ => Vec::new(),
@@ -368,7 +430,10 @@ impl App {
         self.clear();
         self.scroll = 0;
         self.typing_told = None;
-        vec![Effect::Send(text)]
+        match text.strip_prefix("/to ") {
+            Some(word) => self.go_to(word),
+            None => vec![Effect::Send(text)],
+        }
     }
 
     fn clear(&mut self) {

@@ -1,7 +1,9 @@
 //! What the chat has stored: one file to which every message, answer and receipt is appended before it
 //! is acknowledged.
 //!
-//! The records are frames of the protocol, so its framing, its decoder and their tests serve here too.
+//! The records are frames of the protocol, so its framing, its decoder and their tests serve here too. A
+//! record belongs to the chat that the last mark before it names; a mark is a receipt of nobody. A file of
+//! an older version has no marks: its records are of the chat that was on the screen.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
@@ -41,32 +43,42 @@ pub(crate) enum Record {
 }
 
 impl Record {
-    /// What of an event is worth keeping, if it is about this chat.
-    pub(crate) fn of(event: &Event, chat: ChatId) -> Option<Self> {
+    /// What of an event is worth keeping, and the chat that it is of, whichever is on the screen.
+    pub(crate) fn of(event: &Event) -> Option<(ChatId, Self)> {
         Some(match event {
-            Event::Message(message) | Event::Moved(message) if message.chat == chat => {
-                Self::Message {
+            Event::Message(message) | Event::Moved(message) => {
+                let record = Self::Message {
                     id: message.id,
                     sender: message.sender,
                     device: message.sender_device,
                     number: message.number,
                     position: message.position,
                     text: String::from_utf8_lossy(&message.payload).into_owned(),
-                }
+                };
+                (message.chat, record)
             }
-            Event::Receipt(receipt) if receipt.chat == chat => Self::Receipt {
-                user: receipt.user,
-                delivered: receipt.delivered,
-                read: receipt.read,
-            },
-            Event::SendConfirmed(confirmation) if confirmation.chat == chat => Self::Confirmed {
-                number: confirmation.number,
-                position: confirmation.position,
-            },
-            Event::SendFailed(failure) if failure.chat == chat => Self::Failed {
-                number: failure.number,
-                why: failure.error.to_string(),
-            },
+            Event::Receipt(receipt) => {
+                let record = Self::Receipt {
+                    user: receipt.user,
+                    delivered: receipt.delivered,
+                    read: receipt.read,
+                };
+                (receipt.chat, record)
+            }
+            Event::SendConfirmed(confirmation) => {
+                let record = Self::Confirmed {
+                    number: confirmation.number,
+                    position: confirmation.position,
+                };
+                (confirmation.chat, record)
+            }
+            Event::SendFailed(failure) => {
+                let record = Self::Failed {
+                    number: failure.number,
+                    why: failure.error.to_string(),
+                };
+                (failure.chat, record)
+            }
             _ => return None,
         })
     }
@@ -165,15 +177,36 @@ fn field(position: Position) -> Bytes {
     Bytes::copy_from_slice(position.as_bytes())
 }
 
+/// The chat that the records behind this one are of.
+fn mark(chat: ChatId) -> v1::ServerFrame {
+    let body = Body::ReceiptUpdate(v1::ReceiptUpdate {
+        chat: Bytes::copy_from_slice(chat.as_bytes()),
+        ..v1::ReceiptUpdate::default()
+    });
+    v1::ServerFrame { body: Some(body) }
+}
+
+fn marked(frame: &v1::ServerFrame) -> Option<ChatId> {
+    match frame.body.as_ref()? {
+        Body::ReceiptUpdate(update) if update.user == 0 => ChatId::from_slice(&update.chat).ok(),
+        _ => None,
+    }
+}
+
+/// A record and its chat; none in a file of an older version.
+pub(crate) type Kept = (Option<ChatId>, Record);
+
 /// The file.
 #[derive(Debug)]
 pub(crate) struct History {
     file: File,
+    /// The chat that the last mark in the file names.
+    marked: Option<ChatId>,
 }
 
 impl History {
     /// Opens or creates it and reads what is there. What a crash cut short is cut off.
-    pub(crate) fn open(path: impl AsRef<Path>) -> anyhow::Result<(Self, Vec<Record>)> {
+    pub(crate) fn open(path: impl AsRef<Path>) -> anyhow::Result<(Self, Vec<Kept>)> {
         let path = path.as_ref();
         let mut options = OpenOptions::new();
         options.read(true).append(true).create(true);
@@ -191,26 +224,48 @@ impl History {
         let mut deframer = Deframer::new(FRAME_BYTES_MAX);
         let mut rest = Bytes::from(bytes);
         let mut records = Vec::new();
+        let mut chat = None;
         while let Some(frame) = deframer.next_frame(&mut rest)? {
-            records.extend(Record::from_frame(decode_frame(frame)?));
+            let frame: v1::ServerFrame = decode_frame(frame)?;
+            if let Some(named) = marked(&frame) {
+                chat = Some(named);
+            } else if let Some(record) = Record::from_frame(frame) {
+                records.push((chat, record));
+            }
         }
         let intact = length - deframer.buffered();
         file.set_len(u64::try_from(intact)?)?;
-        Ok((Self { file }, records))
+        let marked = chat;
+        Ok((Self { file, marked }, records))
     }
 
-    /// Adds a record; durable on return.
-    pub(crate) fn append(&mut self, record: &Record) -> anyhow::Result<()> {
+    /// Adds a record of a chat; durable on return.
+    pub(crate) fn append(&mut self, chat: ChatId, record: &Record) -> anyhow::Result<()> {
         let mut bytes = BytesMut::new();
+        if self.marked != Some(chat) {
+            encode_frame(&mark(chat), &mut bytes);
+        }
         encode_frame(&record.to_frame(), &mut bytes);
-        self.file.write_all(&bytes)?;
-        self.file.sync_data().context("the history")
+        self.file.write_all(&bytes).context("the history")?;
+        self.file.sync_data().context("the history")?;
+        self.marked = Some(chat);
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn chat(peer: u64) -> ChatId {
+        let user = |id| UserId::new(id).expect("not 0");
+        ChatId::pair(user(1), user(peer))
+    }
+
+    fn kept(records: Vec<Record>) -> Vec<Kept> {
+        let of_2 = |record| (Some(chat(2)), record);
+        records.into_iter().map(of_2).collect()
+    }
 
     fn records() -> Vec<Record> {
         let user = UserId::new(2).expect("not 0");
@@ -251,19 +306,53 @@ mod tests {
         let (mut history, empty) = History::open(&path).expect("opens");
         assert!(empty.is_empty());
         for record in records() {
-            history.append(&record).expect("appends");
+            history.append(chat(2), &record).expect("appends");
         }
         drop(history);
-        assert_eq!(History::open(&path).expect("opens").1, records());
+        assert_eq!(History::open(&path).expect("opens").1, kept(records()));
         let whole = std::fs::read(&path).expect("reads");
         for cut in 0..whole.len() {
             std::fs::write(&path, &whole[..cut]).expect("writes");
             let (mut history, survivors) = History::open(&path).expect("opens");
-            assert!(records().starts_with(&survivors), "cut at {cut}");
-            history.append(&records()[0]).expect("appends");
+            assert!(kept(records()).starts_with(&survivors), "cut at {cut}");
+            history.append(chat(2), &records()[0]).expect("appends");
             let (_, after) = History::open(&path).expect("opens");
             assert_eq!(after.len(), survivors.len() + 1, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn df8_r19_every_record_is_of_its_chat_and_old_ones_are_of_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("history");
+        let mut old = BytesMut::new();
+        encode_frame(&records()[0].to_frame(), &mut old);
+        std::fs::write(&path, &old).expect("writes");
+        let mut expected = vec![(None, records()[0].clone())];
+        for (peer, record) in [2, 3, 3, 2, 3].into_iter().zip(records()) {
+            // Opened each time: the mark is known again, and written where it must be.
+            let (mut history, found) = History::open(&path).expect("opens");
+            assert_eq!(found, expected);
+            history.append(chat(peer), &record).expect("appends");
+            expected.push((Some(chat(peer)), record));
+        }
+        assert_eq!(History::open(&path).expect("opens").1, expected);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn df8_r19_a_full_disk_is_an_error_and_no_record() {
+        let file = OpenOptions::new().append(true).open("/dev/full");
+        let mut history = History {
+            file: file.expect("always there"),
+            marked: None,
+        };
+        let error = history.append(chat(2), &records()[0]).expect_err("full");
+        assert!(
+            format!("{error:#}").starts_with("the history: "),
+            "{error:#}"
+        );
+        assert_eq!(history.marked, None);
     }
 
     #[cfg(unix)]

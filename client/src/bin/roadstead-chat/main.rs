@@ -1,4 +1,4 @@
-//! `roadstead-chat`: a terminal chat between two users, on top of the SDK.
+//! `roadstead-chat`: a terminal chat with one user at a time, on top of the SDK.
 
 mod app;
 mod history;
@@ -28,8 +28,8 @@ async fn main() -> anyhow::Result<()> {
     let (history, records) = History::open(setup.state.join("history"))?;
     let (client, events) = Client::connect(setup.config).await?;
     let mut app = App::new(setup.user, setup.peer, client.device());
-    for record in records {
-        app.restore(record);
+    for (chat, record) in records {
+        app.restore_in(chat, record);
     }
     let mut terminal = ratatui::init();
     // Terminals that do not know focus ignore this; then the window counts as looked at.
@@ -81,8 +81,8 @@ impl Chat {
 
     /// Store first, then acknowledge: what the history holds is never asked for again.
     fn on_event(&mut self, event: &roadstead_client::Event) -> anyhow::Result<Vec<Effect>> {
-        if let Some(record) = Record::of(event, self.app.chat()) {
-            self.history.append(&record)?;
+        if let Some((chat, record)) = Record::of(event) {
+            self.history.append(chat, &record)?;
         }
         event.stored();
         Ok(self.app.handle_event(event, Instant::now()))
@@ -95,7 +95,7 @@ impl Chat {
             Effect::Send(text) => match self.client.send(chat, text.clone()).await {
                 Ok(number) => {
                     let record = Record::Sent { number, text };
-                    self.history.append(&record)?;
+                    self.history.append(chat, &record)?;
                     self.app.restore(record);
                 }
                 Err(error) => {

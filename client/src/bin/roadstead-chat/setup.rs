@@ -14,16 +14,16 @@ use serde::Serialize;
 const TOKEN_VALID_S: u64 = 3_600;
 
 const KEYS: &str = "Keys: Enter sends. Ctrl-Z takes the last message back that is not on its way, for example \
-one to somebody who has no room. Ctrl-U clears the line, Up and Down scroll, Esc leaves.";
+one to somebody who has no room. `/to 3` goes to the chat with user 3. Ctrl-U clears the line, Up and Down scroll, Esc leaves.";
 
-/// Chat with one other user in the terminal.
+/// Chat with other users in the terminal, one at a time.
 #[derive(Debug, Parser)]
 #[command(name = "roadstead-chat", version, after_help = KEYS)]
 pub(crate) struct Arguments {
     /// Who you are: a user id.
     #[arg(long)]
     user: u64,
-    /// Whom you talk to; 2 for user 1, else 1.
+    /// Whom you talk to at first; 2 for user 1, else 1.
     #[arg(long)]
     peer: Option<u64>,
     /// The server, host:port.

@@ -294,3 +294,26 @@ fn escape_and_control_c_leave() {
     let effects = app.handle_terminal(&Terminal::Key(key), Instant::now());
     assert_eq!(effects, [Effect::Quit]);
 }
+
+#[test]
+fn df8_r19_a_third_user_is_kept_and_shown_when_asked_for() {
+    let mut app = app();
+    app.restore(message(2, 1, "of 2"));
+    let third = ChatId::pair(user(1), user(3));
+    app.restore_in(Some(third), message(3, 2, "of 3"));
+    app.restore_in(None, message(3, 3, "of 3, an old record"));
+    assert_eq!(texts(&app), ["of 2"]);
+    type_text(&mut app, "/to 3");
+    let effects = press(&mut app, KeyCode::Enter);
+    assert_eq!(effects, [Effect::Read(position(3))]);
+    assert_eq!(texts(&app), ["of 3", "of 3, an old record"]);
+    assert_eq!(app.chat(), third);
+    for wrong in ["/to 1", "/to 0", "/to x"] {
+        type_text(&mut app, wrong);
+        assert_eq!(press(&mut app, KeyCode::Enter), []);
+        assert_eq!(app.chat(), third);
+    }
+    type_text(&mut app, "/to 2");
+    press(&mut app, KeyCode::Enter);
+    assert_eq!(texts(&app), ["of 2"]);
+}
