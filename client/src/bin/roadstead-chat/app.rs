@@ -368,7 +368,7 @@ impl App {
         match event {
             Terminal::Key(key) if key.kind != KeyEventKind::Release => self.handle_key(*key, now),
             Terminal::Paste(text) => {
-                text.chars().for_each(|c| self.insert(c));
+                self.paste(text);
                 Vec::new()
             }
             Terminal::FocusLost => {
@@ -446,6 +446,21 @@ impl App {
             self.input.insert(self.byte_index(), c);
             self.cursor += 1;
         }
+    }
+
+    /// Puts a text in at the cursor, at once. Its lines become words of one line: nothing is sent before
+    /// Enter (D5).
+    fn paste(&mut self, text: &str) {
+        let room = INPUT_MAX.saturating_sub(self.input.chars().count());
+        let text = text.replace("\r\n", "\n");
+        let lines_as_words = text.chars().map(|c| match c {
+            '\r' | '\n' | '\t' => ' ',
+            other => other,
+        });
+        let shown = lines_as_words.filter(|c| !c.is_control());
+        let pasted: String = shown.take(room).collect();
+        self.input.insert_str(self.byte_index(), &pasted);
+        self.cursor += pasted.chars().count();
     }
 
     fn byte_index(&self) -> usize {

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use ratatui::DefaultTerminal;
-use ratatui::crossterm::event::{self, DisableFocusChange, EnableFocusChange};
+use ratatui::crossterm::event::{
+    self, DisableBracketedPaste, DisableFocusChange, EnableBracketedPaste, EnableFocusChange,
+};
 use ratatui::crossterm::execute;
 use roadstead_client::{Client, Events};
 use tokio::sync::mpsc;
@@ -32,15 +34,16 @@ async fn main() -> anyhow::Result<()> {
         app.restore_in(chat, record);
     }
     let mut terminal = ratatui::init();
-    // Terminals that do not know focus ignore this; then the window counts as looked at.
-    let _ = execute!(stdout(), EnableFocusChange);
+    // Terminals that do not know these ignore them; then the window counts as looked at, and the lines of
+    // a paste are keys.
+    let _ = execute!(stdout(), EnableFocusChange, EnableBracketedPaste);
     let chat = Chat {
         app,
         client: client.clone(),
         history,
     };
     let result = chat.run(&mut terminal, events).await;
-    let _ = execute!(stdout(), DisableFocusChange);
+    let _ = execute!(stdout(), DisableBracketedPaste, DisableFocusChange);
     ratatui::restore();
     client.shutdown().await;
     result
@@ -68,7 +71,7 @@ impl Chat {
                     // The client has stopped; the screen says why until the user leaves.
                     None => wait_for_quit(&mut self.app, &mut input).await,
                 },
-                Some(event) = input.recv() => self.app.handle_terminal(&event, Instant::now()),
+                Some(event) = input.recv() => self.on_input(&event, &mut input),
                 _ = tick.tick() => Vec::new(),
             };
             for effect in effects {
@@ -77,6 +80,22 @@ impl Chat {
                 }
             }
         }
+    }
+
+    /// Takes an input and those that wait behind it, so that there is one drawing for all of them (D4). An
+    /// effect is carried out before the next input, which may be about another chat.
+    fn on_input(
+        &mut self,
+        event: &event::Event,
+        input: &mut mpsc::Receiver<event::Event>,
+    ) -> Vec<Effect> {
+        let mut effects = self.app.handle_terminal(event, Instant::now());
+        while effects.is_empty()
+            && let Ok(event) = input.try_recv()
+        {
+            effects = self.app.handle_terminal(&event, Instant::now());
+        }
+        effects
     }
 
     /// Store first, then acknowledge: what the history holds is never asked for again.

@@ -151,16 +151,28 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 fn render_input(frame: &mut Frame<'_>, app: &App, area: Rect) {
     let inner = usize::from(area.width.saturating_sub(2)).max(1);
     // The end of what stands before the cursor is in view.
-    let before: String = app.input.chars().take(app.cursor).collect();
-    let mut hidden = 0;
-    while width_of(&before.chars().skip(hidden).collect::<String>()) >= inner {
-        hidden += 1;
-    }
+    let before: Vec<char> = app.input.chars().take(app.cursor).collect();
+    let hidden = first_shown(&before, inner);
     let shown: String = app.input.chars().skip(hidden).collect();
-    let cursor = width_of(&before.chars().skip(hidden).collect::<String>());
+    let cursor = width_of(&before[hidden..].iter().collect::<String>());
     frame.render_widget(Paragraph::new(shown).block(Block::bordered()), area);
     let column = area.x + 1 + u16::try_from(cursor).unwrap_or(0);
     frame.set_cursor_position(Position::new(column, area.y + 1));
+}
+
+/// How many characters are out of view to the left, so that the rest is narrower than the box. Looks back
+/// from the cursor, at each character once (D4).
+fn first_shown(before: &[char], inner: usize) -> usize {
+    let mut width = 0;
+    let mut first = before.len();
+    for (index, c) in before.iter().enumerate().rev() {
+        width += width_of(c.encode_utf8(&mut [0; 4]));
+        if width >= inner {
+            break;
+        }
+        first = index;
+    }
+    first
 }
 
 #[cfg(test)]
@@ -323,6 +335,17 @@ mod tests {
         terminal
             .backend_mut()
             .assert_cursor_position(Position::new(10, 4));
+    }
+
+    #[test]
+    fn fd4_the_shown_end_is_the_longest_that_fits() {
+        let text: Vec<char> = "ab漢字c\u{301}d語".chars().cycle().take(60).collect();
+        let width = |from: usize| width_of(&text[from..].iter().collect::<String>());
+        for inner in 1..60 {
+            let first = first_shown(&text, inner);
+            assert!(width(first) < inner, "{inner}");
+            assert!(first == 0 || width(first - 1) >= inner, "{inner}");
+        }
     }
 
     #[test]

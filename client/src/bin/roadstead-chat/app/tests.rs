@@ -317,3 +317,17 @@ fn df8_r19_a_third_user_is_kept_and_shown_when_asked_for() {
     press(&mut app, KeyCode::Enter);
     assert_eq!(texts(&app), ["of 2"]);
 }
+
+#[test]
+fn fd5_a_paste_of_lines_is_one_message_and_nothing_is_sent_before_enter() {
+    let mut app = app();
+    type_text(&mut app, "<>");
+    press(&mut app, KeyCode::Left);
+    let paste = Terminal::Paste("alpha\rbeta\r\ngamma\tdelta".into());
+    assert_eq!(app.handle_terminal(&paste, Instant::now()), []);
+    let sent = press(&mut app, KeyCode::Enter);
+    assert_eq!(sent, [Effect::Send("<alpha beta gamma delta>".into())]);
+    let paste = Terminal::Paste("x".repeat(100_000));
+    app.handle_terminal(&paste, Instant::now());
+    assert_eq!(app.input.len(), INPUT_MAX);
+}
