@@ -5,9 +5,10 @@ mod history;
 mod setup;
 mod ui;
 
-use std::io::stdout;
+use std::io::{IsTerminal, stdin, stdout};
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
 use clap::Parser;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{
@@ -26,7 +27,13 @@ const TICK: Duration = Duration::from_millis(500);
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let setup = Setup::new(Arguments::parse())?;
+    let arguments = Arguments::parse();
+    // Before anything is written or read.
+    ensure!(
+        stdin().is_terminal() && stdout().is_terminal(),
+        "roadstead-chat draws on a terminal, and there is none: start it in one, without pipes"
+    );
+    let setup = Setup::new(arguments)?;
     let (history, records) = History::open(setup.state.join("history"))?;
     let (client, events) = Client::connect(setup.config).await?;
     let mut app = App::new(setup.user, setup.peer, client.device());

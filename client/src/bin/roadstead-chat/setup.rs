@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     peer: Option<u64>,
     /// The server, host:port.
-    #[arg(long, default_value = "127.0.0.1:4433")]
+    #[arg(long, default_value = "127.0.0.1:4433", value_parser = server_address)]
     server: String,
     /// A token that proves the user.
     #[arg(long, conflicts_with = "token_file")]
@@ -91,6 +91,17 @@ impl Setup {
             state,
             config,
         })
+    }
+}
+
+/// A name or an address, and a port: without one the client would try for ever (P12).
+fn server_address(word: &str) -> Result<String, &'static str> {
+    let why = "it takes host:port, for example localhost:4433";
+    let (host, port) = word.rsplit_once(':').ok_or(why)?;
+    let is_bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+    match port.parse::<u16>() {
+        Ok(1..) if !host.is_empty() && !is_bare_v6 => Ok(word.to_owned()),
+        _ => Err(why),
     }
 }
 
@@ -218,6 +229,30 @@ mod tests {
         assert_eq!(again.peer.get(), 7);
         let second = Setup::new(arguments(folder.path(), &[])).expect_err("locked");
         assert!(second.to_string().contains("--state"), "{second}");
+    }
+
+    #[test]
+    fn fp12_a_server_without_a_port_is_a_usage_error() {
+        let parse = |server| {
+            let words = ["roadstead-chat", "--user", "1", "--server", server];
+            Arguments::try_parse_from(words)
+        };
+        for right in ["localhost:4433", "127.0.0.1:1", "[::1]:65535"] {
+            assert_eq!(parse(right).expect("right").server, right);
+        }
+        for wrong in [
+            "localhost",
+            "",
+            ":1",
+            "::1",
+            "::1:1",
+            "a:0",
+            "a:65536",
+            "a:b",
+        ] {
+            let error = parse(wrong).expect_err(wrong).to_string();
+            assert!(error.contains("host:port"), "{error}");
+        }
     }
 
     #[cfg(unix)]
