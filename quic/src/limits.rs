@@ -43,6 +43,10 @@ pub const MINIMUM_WINDOW_PACKETS: u32 = 2;
 /// Packets sent back to back before pacing spreads the rest (RFC 9002 7.7).
 pub const BURST_PACKETS: u64 = 16;
 
+/// The longest time between two probes of a session that is open, but for a path whose probe timeout is longer still
+/// (T21). RFC 9002 6.2.1 doubles it without an end: after a minute without a network a message would wait for another.
+pub const PTO_BACKED_OFF_MAX: u64 = 10_000_000;
+
 /// Bytes that an active part sends before it searches for a larger MTU (RFC 8899): chat never does.
 pub const MTU_SEARCH_AFTER: u32 = 64 << 10;
 /// Probes of one size that are lost before the size is held to be too large (RFC 8899 5.1.2).

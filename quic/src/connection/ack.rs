@@ -5,7 +5,7 @@ use crate::crypto::{Aead, Tls};
 use crate::error::{TransportError, broken, refuse};
 use crate::event::Event;
 use crate::frame::Ack;
-use crate::limits::ACK_TIMER_SLACK_MS;
+use crate::limits::{ACK_TIMER_SLACK_MS, PTO_BACKED_OFF_MAX};
 use crate::packet::Level;
 use crate::recovery::{PACKET_THRESHOLD, PERSISTENT_PTOS};
 use crate::space::{Sent, SentFrame};
@@ -88,8 +88,30 @@ impl<T> Connection<T> {
         self.flags.has(Flags::ACK_PENDING) && due.is_none_or(|at| at <= now)
     }
 
+    /// The peer spoke: what it has not acknowledged is probed without the back-off, which was for a network that
+    /// takes nothing (T21). Once for each probe timeout, or a flood of PINGs were a flood of probes.
+    pub(super) fn on_heard(&mut self) {
+        let confirmed = self.flags.has(Flags::CONFIRMED);
+        if let Some(active) = self
+            .active
+            .as_mut()
+            .filter(|_| confirmed && self.pto_count > 0)
+        {
+            active.heard = true;
+        }
+    }
+
     fn backed_off<A: Aead>(&self, cx: &Cx<'_, A>, level: Level) -> u64 {
-        self.pto(cx, level) << u32::from(self.pto_count).min(PTO_BACKOFF_MAX)
+        let pto = self.pto(cx, level);
+        if self.active.as_ref().is_some_and(|active| active.heard) {
+            return pto;
+        }
+        let backed_off = pto << u32::from(self.pto_count).min(PTO_BACKOFF_MAX);
+        // A handshake has a limit of its own, and no session to keep.
+        match self.flags.has(Flags::CONFIRMED) {
+            true => backed_off.min(PTO_BACKED_OFF_MAX.max(pto)),
+            false => backed_off,
+        }
     }
 
     /// When an idle connection repeats its unacknowledged PING.
@@ -499,6 +521,11 @@ impl<T: Tls> Connection<T> {
         self.pto_count = self.pto_count.saturating_add(1);
         self.suspect_mtu();
         let active = self.active.as_mut().expect("a deadline needs records");
+        // One packet is an answer to a peer that spoke; two are for a network that loses one of them.
+        let probes = match std::mem::take(&mut active.heard) {
+            true => 1,
+            false => 2,
+        };
         let quiet = !Self::spaces(active).any(|(_, s)| s.eliciting_in_flight > 0);
         if quiet {
             // The client's probe against a deadlock starts the backoff anew from now.
@@ -511,7 +538,7 @@ impl<T: Tls> Connection<T> {
                 continue;
             };
             if l == level || (space.eliciting_in_flight > 0 && l != Level::Data) {
-                space.probes = 2;
+                space.probes = probes;
                 self.resend_oldest(l);
             }
         }

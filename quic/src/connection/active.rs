@@ -36,6 +36,8 @@ pub(crate) struct Active<T> {
     pub(crate) datagrams: VecDeque<Bytes>,
     pub(crate) datagram_bytes: usize,
     pub(crate) delayed_ack: DelayedAck,
+    /// The peer spoke after a probe timeout, and nothing has been probed since (T21).
+    pub(crate) heard: bool,
     pub(crate) path: Option<Box<path::PathChange>>,
     /// The peer's previous key and when to forget it (RFC 9001 6.5).
     pub(crate) old_key: Option<(OldKey, Time)>,
@@ -156,6 +158,7 @@ impl<T> Active<T> {
             datagrams: VecDeque::new(),
             datagram_bytes: 0,
             delayed_ack: DelayedAck::default(),
+            heard: false,
             path: None,
             old_key: None,
             tail: None,

@@ -401,7 +401,10 @@ impl<T: Tls> Connection<T> {
             }
             match level {
                 _ if !summary.eliciting => {}
-                Level::Data => self.owe_ack(cx, in_order),
+                Level::Data => {
+                    self.owe_ack(cx, in_order);
+                    self.on_heard();
+                }
                 early => self.owe_early_ack(early),
             }
         }

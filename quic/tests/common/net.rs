@@ -152,6 +152,10 @@ pub struct Net<C, S> {
     pub server_notes: Vec<Note>,
     /// Packets sent by each side.
     pub sent: [u64; 2],
+    /// And their bytes.
+    pub sent_bytes: [u64; 2],
+    /// Nothing reaches the client.
+    pub client_is_deaf: bool,
 }
 
 impl<C: Node, S: Node> Net<C, S> {
@@ -171,12 +175,15 @@ impl<C: Node, S: Node> Net<C, S> {
             client_notes: Vec::new(),
             server_notes: Vec::new(),
             sent: [0; 2],
+            sent_bytes: [0; 2],
+            client_is_deaf: false,
         }
     }
 
     fn launch(&mut self, mut packet: Packet) {
         let from_client = packet.to == self.server_addr;
         self.sent[usize::from(!from_client)] += 1;
+        self.sent_bytes[usize::from(!from_client)] += packet.data.len() as u64;
         if from_client && let Some(outside) = self.nat.get(&packet.from) {
             packet.from = *outside;
         }
@@ -202,7 +209,8 @@ impl<C: Node, S: Node> Net<C, S> {
             mtu,
             rebind: _,
         } = self.weather;
-        if self.dice.percent(loss) || packet.data.len() > mtu {
+        let unheard = self.client_is_deaf && !from_client;
+        if self.dice.percent(loss) || packet.data.len() > mtu || unheard {
             return;
         }
         if self.dice.percent(corrupt) {
