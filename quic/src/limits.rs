@@ -43,6 +43,10 @@ pub const MINIMUM_WINDOW_PACKETS: u32 = 2;
 /// Packets sent back to back before pacing spreads the rest (RFC 9002 7.7).
 pub const BURST_PACKETS: u64 = 16;
 
+/// After so many packet numbers without an acknowledgement one is built, whatever the caller does (T20): what falls out
+/// of the window of 128 unacknowledged is lost to the peer.
+pub const ACK_AFTER: u8 = 48;
+
 /// The longest time between two probes of a session that is open, but for a path whose probe timeout is longer still
 /// (T21). RFC 9002 6.2.1 doubles it without an end: after a minute without a network a message would wait for another.
 pub const PTO_BACKED_OFF_MAX: u64 = 10_000_000;
@@ -114,7 +118,7 @@ pub const RESETS_PER_S: u32 = 20_000;
 /// Burst of the stateless reset budget.
 pub const RESET_BURST: u64 = 4_000;
 
-/// Version negotiation, Retry and refusal datagrams waiting for the caller to send them.
+/// Version negotiation, Retry and refusal datagrams, and acknowledgements built early (T20), waiting for the caller to send them.
 pub const STATELESS_QUEUE_MAX: usize = 1_024;
 
 /// Of every so many packets, one number is skipped while data flows, to catch acknowledgements of

@@ -5,7 +5,9 @@ mod common;
 
 use common::net::{Net, Node, Note, Weather};
 use common::own::{FakeOwn, fake_client, fake_server, server_addr};
-use roadstead_quic::CidFormat;
+use common::rig::Rig;
+use roadstead_quic::packet::Level;
+use roadstead_quic::{CidFormat, Side};
 
 /// An idle pair with a stream, 10 ms apart.
 fn idle(max_ack_delay_ms: u16) -> (Net<FakeOwn, FakeOwn>, u64) {
@@ -113,4 +115,48 @@ fn a_ping_while_an_acknowledgement_waits_t10() {
     net.run_for(25_000);
     assert!(net.client_notes.contains(&Note::Pong));
     assert_eq!(net.sent, [2, 1]);
+}
+
+/// T20: the caller of the engine takes all that has arrived and polls once. What fell out of the window of 128 was
+/// never acknowledged: the peer took it for lost.
+#[test]
+fn tf5_t20_every_packet_of_a_long_turn_is_acknowledged() {
+    for packets in [47, 48, 49, 128, 190] {
+        let (mut net, id) = idle(25);
+        let mut flight = Vec::new();
+        for _ in 0..packets {
+            assert_eq!(net.client.write(net.now, id, b"a small packet"), 14);
+            net.client.transmit(net.now, &mut flight);
+        }
+        assert_eq!(flight.len(), packets, "one packet each");
+        for packet in flight {
+            net.server.receive(net.now, packet);
+        }
+        net.run_for(3_000_000);
+        assert_eq!(net.server.read(net.now, id).0.len(), packets * 14);
+        assert_eq!(
+            net.sent[0], 0,
+            "nothing of {packets} packets was sent again"
+        );
+        assert!(net.client.is_idle(), "all was acknowledged");
+    }
+}
+
+/// The same for PINGs of an idle session, which has no active part.
+#[test]
+fn tf5_t20_pings_of_a_long_turn_are_acknowledged_without_an_active_part() {
+    let mut rig = Rig::default();
+    rig.net.run_for(5_000_000);
+    // The rig's numbers are far above the client's: the first is a jump.
+    rig.net.client_is_deaf = true;
+    rig.inject(Level::Data, Side::Client, &[1]);
+    rig.net.flush();
+    let before = rig.net.sent[1];
+    for _ in 0..190 {
+        rig.inject(Level::Data, Side::Client, &[1]);
+        assert!(rig.net.server.is_idle());
+    }
+    rig.net.flush();
+    let acknowledgements = rig.net.sent[1] - before;
+    assert_eq!(acknowledgements, 190_u64.div_ceil(48));
 }

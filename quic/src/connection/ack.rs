@@ -5,7 +5,7 @@ use crate::crypto::{Aead, Tls};
 use crate::error::{TransportError, broken, refuse};
 use crate::event::Event;
 use crate::frame::Ack;
-use crate::limits::{ACK_TIMER_SLACK_MS, PTO_BACKED_OFF_MAX};
+use crate::limits::{ACK_AFTER, ACK_TIMER_SLACK_MS, PTO_BACKED_OFF_MAX};
 use crate::packet::Level;
 use crate::recovery::{PACKET_THRESHOLD, PERSISTENT_PTOS};
 use crate::space::{Sent, SentFrame};
@@ -82,10 +82,16 @@ impl<T> Connection<T> {
         active.delayed_ack.due = waits.then(|| cx.now + u64::from(delay_ms) * 1_000);
     }
 
+    /// Whether an ACK is to be built before another packet is taken (T20).
+    pub(crate) fn must_acknowledge(&self) -> bool {
+        self.flags.has(Flags::ACK_PENDING) && self.unacknowledged >= ACK_AFTER
+    }
+
     /// Whether an ACK is to leave now, alone if need be.
     pub(super) fn ack_is_due(&self, now: Time) -> bool {
         let due = self.active.as_ref().and_then(|a| a.delayed_ack.due);
-        self.flags.has(Flags::ACK_PENDING) && due.is_none_or(|at| at <= now)
+        self.must_acknowledge()
+            || self.flags.has(Flags::ACK_PENDING) && due.is_none_or(|at| at <= now)
     }
 
     /// The peer spoke: what it has not acknowledged is probed without the back-off, which was for a network that

@@ -223,6 +223,8 @@ pub(crate) struct Connection<T> {
     pub(crate) state: State,
     pub(crate) own: OwnIds,
     pub(crate) pto_count: u8,
+    /// 1-RTT packet numbers that arrived since the last acknowledgement of any (T20).
+    pub(crate) unacknowledged: u8,
     pub(crate) socket: u16,
     ip: [u8; 16],
     port: u16,

@@ -393,6 +393,12 @@ impl<T: Tls> Connection<T> {
         // The space may have ended with this packet.
         if let Some(pns) = self.pns(level) {
             pns.on_received(opened.pn);
+            if level == Level::Data {
+                // Beyond a gap as wide as the window there is nothing left to acknowledge in time.
+                let advanced = largest.map_or(1, |largest| opened.pn.saturating_sub(largest));
+                let advanced = u8::try_from(advanced).unwrap_or(1).max(1);
+                self.unacknowledged = self.unacknowledged.saturating_add(advanced);
+            }
             if level == Level::Data
                 && newest
                 && let Some(active) = self.active.as_mut()

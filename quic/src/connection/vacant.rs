@@ -23,6 +23,7 @@ impl<T> Entry for Connection<T> {
                 next: 0,
             },
             pto_count: 0,
+            unacknowledged: 0,
             socket: 0,
             ip: [0; 16],
             port: 0,

@@ -11,13 +11,16 @@ use crate::limits;
 use crate::packet::{Kind, Packet};
 use crate::time::Time;
 
+/// A path's probe and an MTU probe at the most go before an ACK.
+const ACK_TRIES: usize = 3;
+
 impl<T: Tls, A: Aead> Endpoint<T, A> {
     /// Takes a datagram that arrived on a local socket. It is decrypted in place. Returns the
     /// connection it belonged to.
     ///
-    /// An idle connection remembers which of the last 128 packet numbers arrived, so the caller
-    /// polls for transmits after at most 64 datagrams of one session (a full GRO train): what falls
-    /// out of the window unacknowledged is sent again by the peer.
+    /// An idle connection remembers which of the last 128 packet numbers arrived; what falls out of them
+    /// unacknowledged is sent again by the peer. So an acknowledgement is built here when many packets of a
+    /// connection came since the last one, and waits for the caller's next poll (T20).
     pub fn handle_datagram(
         &mut self,
         now: Time,
@@ -58,8 +61,32 @@ impl<T: Tls, A: Aead> Endpoint<T, A> {
         let (conn, mut cx) = parts!(self, now, index);
         let handle = cx.handle;
         conn.handle_datagram(&mut cx, arrival, data);
+        if conn.must_acknowledge() {
+            self.acknowledge(now, index);
+        }
         self.settle(now, index, true);
         handle
+    }
+
+    /// Builds the ACK of a connection that has received much, ahead of the caller's poll (T20).
+    fn acknowledge(&mut self, now: Time, index: u32) {
+        let mut room = vec![0; self.config.transport.datagram_room()];
+        // What else is due, a probe of a path, may come before it.
+        for _ in 0..ACK_TRIES {
+            if self.stateless.len() >= limits::STATELESS_QUEUE_MAX {
+                return;
+            }
+            let (conn, mut cx) = parts!(self, now, index);
+            let built = conn.poll_datagram(&mut cx, &mut room);
+            let done = !conn.must_acknowledge();
+            let Some((len, path)) = built else {
+                return;
+            };
+            self.push_stateless(path, room[..len].to_vec());
+            if done {
+                return;
+            }
+        }
     }
 
     /// Finds the connection of a packet: by its id, by the client's first id, or by its path.

@@ -97,6 +97,7 @@ impl<T: Tls> Connection<T> {
         let delay = ack.as_ref().map_or(0, |ack| ack.delay(now));
         if frame::write_ack(w, delay, self.pn.ranges()) {
             self.flags.set(Flags::ACK_PENDING, false);
+            self.unacknowledged = 0;
             ack.into_iter().for_each(|ack| ack.due = None);
         }
     }
