@@ -133,6 +133,9 @@ impl Committer {
             self.run_admins();
         }
         self.shared.board.stop();
+        if let Some(engine) = self.engine.take() {
+            engine.close();
+        }
         self.drop_engine();
         self.shared.stop_readers();
         while let Ok(job) = self.jobs.try_recv() {

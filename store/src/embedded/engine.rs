@@ -112,7 +112,7 @@ impl Engine {
         let (key, value) = ceiling_write(stamp + STAMP_BLOCK);
         let mut writes = txn.into_writes();
         writes.insert(key, value);
-        let mut log = Log::start(&log_folder, ceiling)?;
+        let mut log = Log::start(&log_folder, ceiling, meta.placement_key)?;
         log.append(stamp, &writes)?;
         tables.publish(stamp, writes);
         hot.clear();
@@ -244,6 +244,13 @@ impl Engine {
         Ok(())
     }
 
+    /// A store that stops leaves no checkpoint half done: the next start has the less to read back.
+    pub(crate) fn close(mut self) {
+        if let Err(error) = self.finish_checkpoint(true) {
+            tracing::warn!(%error, "the last checkpoint is done again at the next start");
+        }
+    }
+
     /// If a checkpoint is complete, the database is read in place of what was set aside.
     fn finish_checkpoint(&mut self, wait: bool) -> Result<(), Failure> {
         let Some(checkpoint) = &mut self.checkpoint else {
@@ -285,18 +292,26 @@ fn meta_is_new(txn: &BatchTxn<'_>) -> bool {
 }
 
 /// Brings the database up to the log, and removes the log. Tells whether there was any.
+///
+/// Each file by itself, as it was or would have been by its checkpoint, which may have been done when the process
+/// ended. What one file appends and the next one takes back must not cancel out in memory: the entry would stay in the
+/// database, acknowledged and there again (R18).
 fn replay(disk: &Disk, folder: &std::path::Path) -> Result<(Tables, bool), OpenError> {
-    let mut tables = Tables::new(disk.view(), 0);
-    let mut was_written = false;
-    let paths = log::read_all(folder, |record| {
-        tables.publish(record.stamp, record.writes);
-        was_written = true;
-    })?;
-    if tables.young_bytes() > 0 {
-        disk.ingest(&tables.freeze())?;
+    let (mut stamp, mut was_written) = (0, false);
+    let mut log = log::Reader::open(folder)?;
+    while log.has_files() {
+        let mut tables = Tables::new(disk.view(), stamp);
+        log.read_file(|record| {
+            tables.publish(record.stamp, record.writes);
+            was_written = true;
+        })?;
+        stamp = tables.stamp();
+        if tables.young_bytes() > 0 {
+            disk.ingest(&tables.freeze())?;
+        }
     }
-    log::remove(folder, &paths)?;
-    Ok((Tables::new(disk.view(), tables.stamp()), was_written))
+    log::remove(folder, log.files())?;
+    Ok((Tables::new(disk.view(), stamp), was_written))
 }
 
 fn read_ceiling(tables: &Tables) -> Result<u64, OpenError> {
@@ -317,4 +332,82 @@ fn ceiling_write(ceiling: u64) -> (SmallKey, Write) {
         SmallKey::from(&Keys::stamp_ceiling()[..]),
         Write::Set(value),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(path: &std::path::Path) -> EmbeddedConfig {
+        EmbeddedConfig {
+            path: path.to_path_buf(),
+            node: 1,
+            placement_key: [7; 16],
+            clock: Arc::new(|| roadstead::time::Time::from_micros(0)),
+            limits: super::super::config::EmbeddedLimits::default(),
+        }
+    }
+
+    fn key(name: &[u8]) -> SmallKey {
+        SmallKey::from(name)
+    }
+
+    fn set(value: &'static [u8]) -> Write {
+        Write::Set(Bytes::from_static(value))
+    }
+
+    /// D-F10: a process that ended between the ingestion of a file and its removal, or a store that stopped while a
+    /// checkpoint ran, left two files. What the first appended and the second took away cancelled out in memory, and
+    /// came back from the database: an acknowledged message below the acknowledgement, for ever, or a receipt that
+    /// had been taken back.
+    #[test]
+    fn df10_r18_what_left_does_not_come_back_when_a_log_is_read_twice() {
+        let first = Writes::from([
+            (key(b"ever"), set(b"stays")),
+            (key(b"gone"), set(b"acknowledged")),
+        ]);
+        let second = Writes::from([(key(b"gone"), Write::ClearOnce)]);
+        // What of both is in the database when the process ends.
+        for ingested in [&[][..], &[&first], &[&first, &second]] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let config = config(folder.path());
+            // Behind the file of a second opening, which has one record.
+            for _ in 0..2 {
+                Engine::open(&config).expect("opens").close();
+            }
+            let logs = config.path.join("log");
+            let file = std::fs::read_dir(&logs).expect("a folder").next();
+            let path = file.expect("one file").expect("its name").path();
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            let stamp: u64 = stem.expect("a name").parse().expect("a stamp");
+            let mut log = Log::start(&logs, stamp + 1, config.placement_key).expect("starts");
+            log.append(stamp + 2, &first).expect("appends");
+            log.rotate(stamp + 2).expect("rotates");
+            log.append(stamp + 3, &second).expect("appends");
+            let disk = Disk::open(&config.path.join("tables"), &config.limits).expect("opens");
+            for writes in ingested {
+                disk.ingest(writes).expect("ingests");
+            }
+            drop(disk);
+            // The next start may end in the same place.
+            let kept: Vec<_> = std::fs::read_dir(&logs)
+                .expect("a folder")
+                .map(|entry| entry.expect("an entry").path())
+                .map(|path| (path.clone(), std::fs::read(path).expect("reads")))
+                .collect();
+            assert_eq!(kept.len(), 3);
+            for _ in 0..2 {
+                let engine = Engine::open(&config).expect("opens");
+                let get = |name| engine.committed.read().get(name).expect("reads");
+                assert_eq!(get(&b"gone"[..]), None, "{} ingested", ingested.len());
+                assert_eq!(get(&b"ever"[..]).as_deref(), Some(&b"stays"[..]));
+                engine.close();
+                std::fs::remove_dir_all(&logs).expect("removes");
+                std::fs::create_dir(&logs).expect("makes");
+                for (path, bytes) in &kept {
+                    std::fs::write(path, bytes).expect("writes");
+                }
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The log of the embedded engine read back (R8, R11): damage is refused in words, and what was whole
 //! is read.
 
-use roadstead_store::fuzzing::{log_record, read_log};
+use roadstead_store::fuzzing::{log_head, log_record, read_log};
 
 /// First byte: 0 for a file as it lies on a damaged disk, else the writes of a record whose checksum
 /// fits, behind so many good ones.
@@ -15,8 +15,9 @@ pub fn run(data: &[u8]) {
         return;
     }
     let good = u64::from(first % 4);
-    let mut file: Vec<u8> = (1..=good).flat_map(|n| log_record(n, &write())).collect();
-    file.extend(log_record(9, rest));
+    let mut file = log_head();
+    file.extend((1..=good).flat_map(|n| log_record(n, &write())));
+    file.extend(log_record(good + 1, rest));
     if let Ok(records) = read_log(&file) {
         let stamps: Vec<u64> = records.iter().map(|(stamp, _)| *stamp).collect();
         let whole = stamps.len() as u64 == good + u64::from(!rest.is_empty());
@@ -32,7 +33,8 @@ fn write() -> Vec<u8> {
 /// A file of three records, whole and torn; writes of each kind.
 #[must_use]
 pub fn seeds() -> Vec<Vec<u8>> {
-    let file: Vec<u8> = (1..=3).flat_map(|n| log_record(n, &write())).collect();
+    let mut file = log_head();
+    file.extend((1..=3).flat_map(|n| log_record(n, &write())));
     let torn = &file[..file.len() - 5];
     vec![
         [&[0][..], &file].concat(),
