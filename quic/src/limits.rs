@@ -47,6 +47,13 @@ pub const BURST_PACKETS: u64 = 16;
 /// of the window of 128 unacknowledged is lost to the peer.
 pub const ACK_AFTER: u8 = 48;
 
+/// What is over (a closed connection, a key that was replaced) is kept for three probe timeouts, and no longer than this.
+/// A peer that acknowledges late by just under the idle timeout makes its round trip grow to hours.
+pub const KEPT_MAX: u64 = 10_000_000;
+
+/// A connection without a word outlives its idle timeout by so much at the most, however long three probe timeouts are.
+pub const IDLE_EXTENSION_MAX: u64 = 60_000_000;
+
 /// The longest time between two probes of a session that is open, but for a path whose probe timeout is longer still
 /// (T21). RFC 9002 6.2.1 doubles it without an end: after a minute without a network a message would wait for another.
 pub const PTO_BACKED_OFF_MAX: u64 = 10_000_000;

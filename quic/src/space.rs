@@ -238,9 +238,14 @@ impl SentSpace {
         self.frames[to_usize(record.first_frame + u64::from(n) - self.frames_base)]
     }
 
-    /// Unacknowledged frames that satisfy `wanted`.
-    pub(crate) fn outstanding(&self, wanted: impl Fn(&SentFrame) -> bool) -> usize {
-        self.frames.iter().filter(|f| wanted(f)).count()
+    /// The sequence numbers of RETIRE_CONNECTION_ID frames in packets that are not settled, as often as they were sent.
+    pub(crate) fn retired_unacknowledged(&self) -> impl Iterator<Item = u32> {
+        let open = self.sent.iter().filter(|record| !record.gone);
+        let frames = open.flat_map(|record| (0..record.frames).map(|n| self.frame(record, n)));
+        frames.filter_map(|frame| match frame {
+            SentFrame::RetireCid(sequence) => Some(sequence),
+            _ => None,
+        })
     }
 
     /// Drops settled records from the front.

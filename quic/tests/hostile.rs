@@ -61,6 +61,26 @@ fn retirements_without_end_quic_go_cve_2024_22189() {
     panic!("never closed");
 }
 
+/// T-F11: an honest peer behind a bad network was closed. A RETIRE_CONNECTION_ID that probes repeat is one id to retire.
+#[test]
+fn tf11_t18_a_retirement_that_is_repeated_counts_once() {
+    let mut rig = Rig::default();
+    let new_cid = |n: u64| {
+        let mut f = frame(ty::NEW_CONNECTION_ID, &[n, n]);
+        f.push(8);
+        f.extend(n.to_be_bytes());
+        f.extend([0; 16]);
+        f
+    };
+    rig.net.client_is_deaf = true;
+    rig.inject(Level::Data, Side::Client, &new_cid(1));
+    let before = rig.net.sent[1];
+    rig.net.run_for(20_000_000);
+    assert!(rig.net.sent[1] - before >= 6, "probes repeat it");
+    rig.inject(Level::Data, Side::Client, &new_cid(2));
+    assert_eq!(rig.closed_with(Side::Server), None);
+}
+
 /// quiche CVE-2024-1765: CRYPTO frames without end after the handshake. Servers refuse the first
 /// (negative.rs); clients read only tickets, in a buffer of 4 KiB.
 #[test]

@@ -5,7 +5,7 @@ use crate::crypto::{Aead, Tls};
 use crate::error::{TransportError, broken, refuse};
 use crate::event::Event;
 use crate::frame::Ack;
-use crate::limits::{ACK_AFTER, ACK_TIMER_SLACK_MS, PTO_BACKED_OFF_MAX};
+use crate::limits::{ACK_AFTER, ACK_TIMER_SLACK_MS, KEPT_MAX, PTO_BACKED_OFF_MAX};
 use crate::packet::Level;
 use crate::recovery::{PACKET_THRESHOLD, PERSISTENT_PTOS};
 use crate::space::{Sent, SentFrame};
@@ -58,6 +58,12 @@ impl<T> Connection<T> {
             _ => 0,
         };
         self.rtt.pto(cx.initial_rtt()) + delay
+    }
+
+    /// How long what is over is kept, for what of it is still under way (RFC 9000 10.2, RFC 9001 6.5). The peer has a hand
+    /// in the round trip, so there is a limit (T8).
+    pub(super) fn three_ptos<A: Aead>(&self, cx: &Cx<'_, A>) -> u64 {
+        (3 * self.pto(cx, Level::Data)).min(KEPT_MAX)
     }
 
     /// An ack-eliciting 1-RTT packet arrived: it is acknowledged with the next packet that leaves, and

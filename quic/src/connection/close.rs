@@ -5,7 +5,6 @@ use crate::crypto::{Aead, Tls, same};
 use crate::error::{CloseReason, Code, TransportError};
 use crate::event::Event;
 use crate::limits::{AMPLIFICATION, CLOSE_REASON_MAX, CLOSE_REPEATS_MAX};
-use crate::packet::Level;
 use crate::time::Time;
 
 /// What is left of a connection that closes.
@@ -78,7 +77,7 @@ impl<T: Tls> Connection<T> {
         frame: Option<u64>,
         reason: &[u8],
     ) {
-        let until = cx.now + 3 * self.pto(cx, Level::Data);
+        let until = cx.now + self.three_ptos(cx);
         let path = self.path();
         let (received, sent) = self.amplification();
         self.strip(cx);
@@ -146,7 +145,7 @@ impl<T: Tls> Connection<T> {
     /// Nothing is sent any more; the slot stays for three PTO, so that late packets of the peer do
     /// not meet a stranger. What arrived on stream 0 before the end can still be read.
     fn drain<A: Aead>(&mut self, cx: &mut Cx<'_, A>) {
-        let until = cx.now + 3 * self.pto(cx, Level::Data);
+        let until = cx.now + self.three_ptos(cx);
         let unread = self.active.as_mut().map(|active| {
             let buf = &mut active.buf0;
             (std::mem::take(&mut buf.rx), buf.final_size, active.rx_sum)

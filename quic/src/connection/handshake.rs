@@ -258,7 +258,7 @@ impl<T: Tls> Connection<T> {
         self.discard_level(Level::Initial);
         self.discard_level(Level::Handshake);
         self.flags.set(Flags::CONFIRMED, true);
-        let until = cx.now + 3 * self.pto(cx, Level::Data);
+        let until = cx.now + self.three_ptos(cx);
         let keep = self.side() == Side::Client && cx.transport.resumption;
         let Some(active) = self.active.as_mut() else {
             return;

@@ -219,10 +219,12 @@ impl<T: Tls> Connection<T> {
         sequence: u32,
     ) -> Result<(), TransportError> {
         let active = self.thaw(cx);
-        let unacked = active
-            .data
-            .outstanding(|f| matches!(f, crate::space::SentFrame::RetireCid(_)));
-        if active.pending.retire_cids.len() + unacked >= RETIRE_PENDING_MAX {
+        // Each number once: probes repeat a frame, and a record that is settled stays behind one that is not.
+        let mut owed: Vec<u32> = active.data.retired_unacknowledged().collect();
+        owed.extend(&active.pending.retire_cids);
+        owed.sort_unstable();
+        owed.dedup();
+        if owed.len() >= RETIRE_PENDING_MAX {
             refuse!(
                 CONNECTION_ID_LIMIT_ERROR,
                 "too many connection ids to retire"

@@ -336,7 +336,7 @@ impl<T: Tls> Connection<T> {
         let phase = self.flags.has(Flags::REMOTE_PHASE);
         self.flags.set(Flags::REMOTE_PHASE, !phase);
         self.phases.remote_first = pn;
-        let until = cx.now + 3 * self.pto(cx, Level::Data);
+        let until = cx.now + self.three_ptos(cx);
         self.thaw(cx).old_key = Some((old, until));
         if !answer {
             self.rotate_local(cx);

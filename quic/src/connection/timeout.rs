@@ -3,6 +3,7 @@
 use super::{Connection, Cx, Flags, State};
 use crate::crypto::Aead;
 use crate::error::CloseReason;
+use crate::limits::IDLE_EXTENSION_MAX;
 use crate::packet::Level;
 use crate::time::{Time, low32};
 
@@ -19,8 +20,10 @@ impl<T> Connection<T> {
         if self.peer.idle_ms == 0 {
             return None;
         }
-        // At least three PTO, so that losses have a chance to be repaired.
-        let idle = (u64::from(self.peer.idle_ms) * 1_000).max(3 * self.pto(cx, Level::Data));
+        // At least three PTO, so that losses have a chance to be repaired; but the peer chooses the round trip (T8).
+        let agreed = u64::from(self.peer.idle_ms) * 1_000;
+        let repaired = 3 * self.pto(cx, Level::Data);
+        let idle = agreed.max(repaired.min(agreed + IDLE_EXTENSION_MAX));
         let age = low32(cx.now.as_millis()).wrapping_sub(*cx.activity);
         let last = Time::from_millis(cx.now.as_millis().saturating_sub(u64::from(age)));
         Some(last + idle)
