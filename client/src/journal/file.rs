@@ -1,14 +1,15 @@
 //! A journal in one file.
 //!
 //! Eight bytes of magic, then records. Appended and synced; a torn tail, which only a crash in the
-//! middle of a write leaves, is cut off at the next start. When most of the file is history it is
+//! middle of a write leaves, is cut off at the next start. Whether it is a tail, marks say: before each write stands how
+//! much of the file was synced by then, and what is not whole below that is damage. When most of the file is history it is
 //! written anew beside itself and renamed over, so that at every moment one whole journal exists.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::record::{Decoded, decode, encode};
+use super::record::{Decoded, decode, encode, encode_synced};
 use super::{Journal, JournalError, Record, Saved};
 
 const MAGIC: &[u8; 8] = b"rsjrnl\x00\x01";
@@ -26,6 +27,9 @@ pub struct FileJournal {
     bytes: u64,
     /// Bytes after the last compaction.
     bytes_compact: u64,
+    /// Bytes that are on the medium for good, and what the last mark says of them.
+    synced: u64,
+    marked: u64,
     /// A write failed: what the file ends with is unknown until it is opened again.
     failed: bool,
 }
@@ -42,7 +46,7 @@ impl FileJournal {
         keep_from_others(&file);
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        let (saved, intact) = replay(&bytes)?;
+        let (saved, intact) = replay(&bytes).map_err(|error| in_file(&path, error))?;
         if intact < bytes.len() {
             file.set_len(intact as u64)?;
         }
@@ -53,6 +57,8 @@ impl FileJournal {
             saved,
             bytes: intact as u64,
             bytes_compact: 0,
+            synced: 0,
+            marked: 0,
             failed: false,
         };
         if intact == 0 {
@@ -60,6 +66,7 @@ impl FileJournal {
             sync_folder(&journal.path)?;
         }
         journal.file.sync_data()?;
+        journal.synced = journal.bytes;
         Ok(journal)
     }
 
@@ -72,10 +79,15 @@ impl FileJournal {
 
     fn try_append(&mut self, records: &[Record]) -> Result<(), JournalError> {
         let mut bytes = Vec::new();
+        if self.synced > self.marked {
+            encode_synced(self.synced, &mut bytes);
+        }
         records.iter().for_each(|record| encode(record, &mut bytes));
         self.write(&bytes)?;
+        self.marked = self.synced;
         if records.iter().any(Record::must_be_durable) {
             self.file.sync_data()?;
+            self.synced = self.bytes;
         }
         records.iter().for_each(|record| self.saved.apply(record));
         if self.bytes > COMPACT_BYTES_MIN && self.bytes > 4 * self.bytes_compact {
@@ -97,7 +109,19 @@ impl FileJournal {
         self.file = file;
         self.bytes = bytes.len() as u64;
         self.bytes_compact = self.bytes;
+        (self.synced, self.marked) = (self.bytes, 0);
         Ok(())
+    }
+}
+
+impl Drop for FileJournal {
+    /// Says of the last records that they are whole. Without it a crash may have torn them.
+    fn drop(&mut self) {
+        if !self.failed && self.synced > self.marked {
+            let mut bytes = Vec::new();
+            encode_synced(self.synced, &mut bytes);
+            let _ = self.write(&bytes);
+        }
     }
 }
 
@@ -162,11 +186,33 @@ fn replay(bytes: &[u8]) -> Result<(Saved, usize), JournalError> {
             }
             Decoded::Unknown(kind) => {
                 return Err(JournalError::Damaged(format!(
-                    "a record of kind {kind}: written by a newer version"
+                    "byte {at}: a record of kind {kind}: written by a newer version"
+                )));
+            }
+            Decoded::Synced(_, length) => at += length,
+            Decoded::Torn if synced_behind(bytes, at) > at as u64 => {
+                return Err(JournalError::Damaged(format!(
+                    "byte {at}: what is there was written and is no record"
                 )));
             }
             Decoded::Torn => return Ok((saved, at)),
         }
+    }
+}
+
+/// The most that a mark behind this place says to have been synced. One speaks of what is before it.
+fn synced_behind(bytes: &[u8], at: usize) -> u64 {
+    let mark = |at: usize| match decode(&bytes[at..]) {
+        Decoded::Synced(synced, _) if synced <= at as u64 => Some(synced),
+        _ => None,
+    };
+    (at + 1..bytes.len()).filter_map(mark).max().unwrap_or(0)
+}
+
+fn in_file(path: &Path, error: JournalError) -> JournalError {
+    match error {
+        JournalError::Damaged(what) => JournalError::Damaged(format!("{}: {what}", path.display())),
+        other => other,
     }
 }
 
@@ -236,6 +282,76 @@ mod tests {
             drop(journal);
             assert_eq!(reopened(&path).connect_counter, 99, "cut at {cut}");
         }
+    }
+
+    /// D-F22: damage in the middle was taken for a torn end: unconfirmed messages behind it were gone without an event,
+    /// and their numbers were used again.
+    #[test]
+    fn df22_p35_a_flipped_bit_is_named_or_costs_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let mut journal = FileJournal::open(&path).expect("opens");
+        for record in samples() {
+            journal.append(&[record]).expect("appends");
+        }
+        drop(journal);
+        let whole = fs::read(&path).expect("reads");
+        let mut named = 0;
+        for bit in 0..whole.len() * 8 {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &damaged).expect("writes");
+            match FileJournal::open(&path) {
+                Ok(mut journal) => {
+                    assert_eq!(journal.load().expect("loads"), sample_saved(), "bit {bit}");
+                }
+                Err(JournalError::Damaged(said)) => {
+                    assert!(said.contains(&path.display().to_string()), "{said}");
+                    assert_eq!(fs::read(&path).expect("reads"), damaged, "it is left alone");
+                    named += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert!(named > whole.len() * 7, "only the last mark costs nothing");
+    }
+
+    /// What was not synced may be there in part, and not from its front.
+    #[test]
+    fn df22_p35_a_hole_in_what_was_not_synced_is_no_damage() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let cursor = |n| Record::Cursor(Position::new(1, [n; 10], 3));
+        let mut journal = FileJournal::open(&path).expect("opens");
+        journal.append(&samples()).expect("appends");
+        let synced = journal.bytes;
+        assert!(!cursor(1).must_be_durable());
+        journal.append(&[cursor(7)]).expect("appends");
+        let hole =
+            usize::try_from(synced).expect("small")..usize::try_from(journal.bytes).expect("small");
+        journal.append(&[cursor(8), cursor(9)]).expect("appends");
+        // As a crash leaves it: without the last word.
+        journal.failed = true;
+        drop(journal);
+        let mut torn = fs::read(&path).expect("reads");
+        torn[hole].fill(0);
+        fs::write(&path, &torn).expect("writes");
+        assert_eq!(reopened(&path), sample_saved());
+    }
+
+    /// Journals of 0.1 and 0.2 have no marks.
+    #[test]
+    fn df22_a_journal_without_marks_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("journal");
+        let mut bytes = MAGIC.to_vec();
+        samples()
+            .iter()
+            .for_each(|record| encode(record, &mut bytes));
+        fs::write(&path, &bytes).expect("writes");
+        assert_eq!(reopened(&path), sample_saved());
+        fs::write(&path, &bytes[..bytes.len() - 3]).expect("writes");
+        assert_ne!(reopened(&path), Saved::default(), "and its torn end is cut");
     }
 
     #[cfg(unix)]

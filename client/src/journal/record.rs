@@ -14,6 +14,18 @@ const HEADER_BYTES: usize = 8;
 /// No record is longer: a payload, its chat, number and time.
 const RECORD_BYTES_MAX: usize = 128 * 1024;
 
+/// The kind of a mark, which is of the file and not of what is in it.
+const SYNCED: u8 = 8;
+
+/// Appends a mark: so many bytes of the file were synced before it was written.
+pub(super) fn encode_synced(bytes: u64, out: &mut Vec<u8>) {
+    let start = out.len();
+    out.put_bytes(0, HEADER_BYTES);
+    out.put_u8(SYNCED);
+    out.put_u64_le(bytes);
+    finish(start, out);
+}
+
 /// Appends a record's bytes.
 pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
     let start = out.len();
@@ -52,6 +64,11 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
             out.put_u64_le(*sent_as);
         }
     }
+    finish(start, out);
+}
+
+/// Fills in the header of what begins there.
+fn finish(start: usize, out: &mut [u8]) {
     let length = out.len() - start - HEADER_BYTES;
     assert!(
         length <= RECORD_BYTES_MAX,
@@ -68,6 +85,8 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
 pub(super) enum Decoded {
     /// A record, and how many bytes it takes.
     Record(Record, usize),
+    /// So many bytes of the file were synced before these were written, and how many these are.
+    Synced(u64, usize),
     /// Bytes of a kind that this version does not write, intact.
     Unknown(u8),
     /// No whole record: the end, or the remains of a write that a crash cut short.
@@ -90,6 +109,9 @@ pub(super) fn decode(bytes: &[u8]) -> Decoded {
     };
     if checksum(length, content) != checksum_bytes.get_u32_le() {
         return Decoded::Torn;
+    }
+    if let (SYNCED, Ok(bytes)) = (content[0], content[1..].try_into()) {
+        return Decoded::Synced(u64::from_le_bytes(bytes), HEADER_BYTES + content.len());
     }
     match decode_body(content[0], &content[1..]) {
         Some(record) => Decoded::Record(record, HEADER_BYTES + content.len()),
