@@ -38,7 +38,11 @@ impl MessageIds {
     }
 
     pub(crate) fn reserve(&mut self, from_ms: u64, until_ms: u64) {
-        self.from_ms = from_ms;
+        // A block that goes on where the last one ends is one with it: an id says when it was given, and would be ahead
+        // by all of the last one otherwise.
+        if from_ms != self.until_ms {
+            self.from_ms = from_ms;
+        }
         self.until_ms = until_ms;
     }
 
@@ -55,7 +59,7 @@ impl MessageIds {
         } else {
             (self.ms + 1, 0)
         };
-        if ms >= self.until_ms {
+        if ms >= self.until_ms.min(MessageId::MS_END) {
             return None;
         }
         (self.ms, self.sequence) = (ms, sequence);
@@ -92,6 +96,50 @@ mod tests {
             }
         }
         assert_eq!(seen.len(), 3 * 3 * 1024);
+    }
+
+    /// D-F20: ids were ahead of the clock by what had been reserved before, 80 to 100 s.
+    #[test]
+    fn df20_r24_an_id_says_when_it_was_given() {
+        let mut ids = MessageIds::new(0, ShardId(0), 4);
+        // A restart: what was reserved before it may be in use, and is left out.
+        let mut until = 5_000 + 120_000;
+        ids.reserve(until, until + 20_000);
+        until += 20_000;
+        let first = ids.next(NOW).expect("reserved");
+        assert_eq!(first.unix_ms() - NOW, 120_000);
+        let mut last = first;
+        // Every 20 s a block, 120 s ahead of the clock.
+        for turn in 1..100 {
+            let now = NOW + turn * 20_000;
+            let next = (now - MessageId::EPOCH_UNIX_MS + 120_000).max(until + 1);
+            ids.reserve(until, next);
+            until = next;
+            let id = ids.next(now).expect("reserved");
+            assert!(id > last, "never twice");
+            last = id;
+            if turn > 6 {
+                assert_eq!(id.unix_ms(), now, "at the clock");
+            }
+        }
+        // One turn was not heard of.
+        ids.reserve(until + 20_000, until + 40_000);
+        let id = ids.next(NOW + 2_000_000).expect("reserved");
+        assert!(id > last && id.unix_ms() - MessageId::EPOCH_UNIX_MS >= until + 20_000);
+    }
+
+    /// D-F7: a clock beyond 2094 ended the process at the first send, and after every restart.
+    #[test]
+    fn df7_r24_ids_end_without_a_panic() {
+        let mut ids = MessageIds::new(0, ShardId(0), 1);
+        ids.reserve(MessageId::MS_END - 1, u64::MAX);
+        let beyond = MessageId::EPOCH_UNIX_MS + MessageId::MS_END;
+        for _ in 0..1 << MessageId::SEQUENCE_BITS {
+            assert!(ids.next(NOW).is_some());
+        }
+        assert_eq!(ids.next(NOW), None);
+        assert_eq!(ids.next(beyond), None);
+        assert_eq!(ids.next(u64::MAX), None);
     }
 
     #[test]

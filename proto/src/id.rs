@@ -85,6 +85,8 @@ impl MessageId {
     pub const NODE_BITS: u32 = 10;
     /// Bits of the sequence.
     pub const SEQUENCE_BITS: u32 = 12;
+    /// The first millisecond since the epoch of message ids that none can name: in September 2094.
+    pub const MS_END: u64 = 1 << 41;
 
     /// Wraps a number.
     #[must_use]
@@ -98,7 +100,7 @@ impl MessageId {
     /// If a part does not fit its field: the caller's counters are broken.
     #[must_use]
     pub fn from_parts(ms_since_epoch: u64, node: u16, sequence: u16) -> Self {
-        assert!(ms_since_epoch < 1 << 41, "message ids end in 2094");
+        assert!(ms_since_epoch < Self::MS_END, "message ids end in 2094");
         assert!(node < 1 << Self::NODE_BITS);
         assert!(sequence < 1 << Self::SEQUENCE_BITS);
         Self(

@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes};
 use roadstead::store::StoreError;
+use roadstead_proto::MessageId;
 
 use crate::keys::Keys;
 use crate::txn::{Read, Txn};
@@ -69,7 +70,8 @@ pub async fn take<T: Txn>(txn: &mut T, node: u16) -> Result<Lease, RecordError> 
 /// one that was reserved under this node number before (R24).
 ///
 /// # Errors
-/// [`StoreError::Unavailable`] if another incarnation holds the lease.
+/// [`StoreError::Unavailable`] if another incarnation holds the lease, or if this block would lie beyond the last id
+/// ([`MessageId::MS_END`]): then the clock of a server under this number was wrong, and nothing is written.
 pub async fn reserve_ids<T: Txn>(
     txn: &mut T,
     (node, incarnation): (u16, u64),
@@ -80,7 +82,15 @@ pub async fn reserve_ids<T: Txn>(
         return Err(StoreError::Unavailable.into());
     }
     let from = lease.ids_below_ms;
-    lease.ids_below_ms = until_ms.max(from.saturating_add(ID_BLOCK_MS_MIN));
+    let until_ms = until_ms.max(from.saturating_add(ID_BLOCK_MS_MIN));
+    if until_ms > MessageId::MS_END {
+        tracing::error!(
+            node,
+            "no message ids are left before 2094: the clock is wrong, or was"
+        );
+        return Err(StoreError::Unavailable.into());
+    }
+    lease.ids_below_ms = until_ms;
     txn.set(&Keys::node(node), lease.encode());
     Ok((from, lease.ids_below_ms))
 }
@@ -109,13 +119,26 @@ mod tests {
         assert_eq!(ready(take(&mut engine.begin(), 0)), refused);
     }
 
+    /// D-F7: the ceiling of ids was raised for good by a wrong clock, beyond what an id can name.
     #[test]
-    fn r24_a_ceiling_without_room_above_it_reserves_nothing_and_does_not_wrap() {
+    fn df7_r24_ids_beyond_the_last_are_refused_and_raise_no_ceiling() {
+        let refused = Err(RecordError::Refused(StoreError::Unavailable));
+        for ids_below_ms in [MessageId::MS_END, u64::MAX - 1] {
+            let engine = with_lease(Lease {
+                incarnation: 1,
+                ids_below_ms,
+            });
+            let block = ready(reserve_ids(&mut engine.begin(), (0, 1), 5));
+            assert_eq!(block, refused);
+        }
         let engine = with_lease(Lease {
             incarnation: 1,
-            ids_below_ms: u64::MAX - 1,
+            ids_below_ms: 5,
         });
-        let block = ready(reserve_ids(&mut engine.begin(), (0, 1), 5));
-        assert_eq!(block, Ok((u64::MAX - 1, u64::MAX)));
+        let mut txn = engine.begin();
+        let block = ready(reserve_ids(&mut txn, (0, 1), MessageId::MS_END + 1));
+        assert_eq!(block, refused);
+        let block = ready(reserve_ids(&mut txn, (0, 1), MessageId::MS_END));
+        assert_eq!(block, Ok((5, MessageId::MS_END)));
     }
 }
