@@ -401,9 +401,18 @@ async fn r13_a_device_that_lost_its_journal_continues_above_its_numbers() {
         sent.expect("runs").expect("committed");
     }
     first.shutdown().await;
-    let (second, _events) = Client::connect(config()).await.expect("starts");
-    let too_early = second.send(pair(1, 2), "y").await;
+    // Before a Welcome it knows no number: here none ever comes.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("binds");
+    let nowhere = silent.local_addr().expect("bound").to_string();
+    let trust = Trust::pinned_file(server.certificate()).expect("written");
+    let offline = Config::new(nowhere, trust)
+        .token("user:1")
+        .device(DeviceId::new(5).expect("not 0"));
+    let (early, _events) = Client::connect(offline).await.expect("starts");
+    let too_early = early.send(pair(1, 2), "y").await;
     assert!(matches!(too_early, Err(ClientError::NumbersUnknown)));
+    early.shutdown().await;
+    let (second, _events) = Client::connect(config()).await.expect("starts");
     second.wait_active().await.expect("connects");
     let sent = second.send_confirmed(pair(1, 2), "y").await;
     assert_eq!(sent.expect("runs").expect("committed").number, 4);
